@@ -1,0 +1,87 @@
+"""LightningCLI with peav's plugins: short class names, nothing built that no objective needs, messages that help."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+import peav.encoders
+import peav.objectives  # noqa: F401  registers the plugins
+from peav import registry
+from peav.data.datamodule import ClipDataModule
+from peav.training.module import PeavModule, needed_encoders
+
+log = logging.getLogger(__name__)
+
+
+class PeavParser(LightningArgumentParser):
+    """Adds to jsonargparse's message on an unknown class which plugin was probably meant."""
+
+    def error(self, message: str, *args: Any, **kwargs: Any) -> NoReturn:
+        """Reports a configuration error."""
+        for found in re.findall(r"""class_path['"]?[ :=]+['"]?([\w.]+)""", message):
+            for plugins in (registry.objectives, registry.encoders):
+                if f"{plugins.kind}s" in message and found not in plugins and "." not in found:
+                    message += f"\n\nNo {plugins.kind} is named {found!r}. {registry.suggest(found, plugins)}"
+                    return super().error(message, *args, **kwargs)
+        return super().error(message, *args, **kwargs)
+
+
+class PeavCLI(LightningCLI):
+    """LightningCLI for a PeavModule and a ClipDataModule."""
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """Makes the parser."""
+        parser = PeavParser(**kwargs)
+        parser.add_argument(
+            "-c", "--config", action="config", help="Path to a configuration file in json or yaml format."
+        )
+        return parser
+
+    def before_instantiate_classes(self) -> None:
+        """Removes from the configuration the encoders that no objective needs, so that they are never built."""
+        model = self.config[self.subcommand].model if self.subcommand else self.config.model
+        objectives = {name: value for name, value in (model.objectives or {}).items() if value is not None}
+        if not objectives or not model.encoders:
+            return  # the module says what is missing
+        requires = {name: registry.objectives.build(_plain(value)).requires for name, value in objectives.items()}
+        provides = {
+            name: registry.encoders.get(value["class_path"].rpartition(".")[2]).provides
+            for name, value in model.encoders.items()
+        }
+        needed = needed_encoders(provides, requires)
+        left_out = sorted(set(model.encoders) - set(needed))
+        if left_out:
+            log.info("no objective needs the encoders %s: not built", ", ".join(left_out))
+        model.encoders = {name: model.encoders[name] for name in needed}
+
+
+def _plain(value: Any) -> dict[str, Any]:
+    init_args = value.get("init_args")
+    return {"class_path": value["class_path"], "init_args": dict(init_args.items()) if init_args else {}}
+
+
+def run_lightning(args: Sequence[str]) -> int:
+    """Runs `fit`, `validate`, `test` or `predict`.
+
+    Args:
+        args: the command and its options.
+
+    Returns:
+        0; errors in the configuration end the process with a message, as jsonargparse does.
+    """
+    registry.load_plugins()
+    PeavCLI(
+        PeavModule,
+        ClipDataModule,
+        args=list(args),
+        seed_everything_default=0,
+        save_config_kwargs={"overwrite": True},
+        parser_kwargs={"default_env": False},
+        auto_configure_optimizers=False,
+    )
+    return 0

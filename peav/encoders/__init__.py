@@ -1,0 +1,20 @@
+"""Encoders: from media and text to features. Each is a plugin; heads turn features into embeddings."""
+
+from peav.encoders.audio import MelAudioEncoder
+from peav.encoders.audio_video import FusionEncoder
+from peav.encoders.base import Encoder
+from peav.encoders.heads import Head
+from peav.encoders.queries import PlusTextEncoder
+from peav.encoders.text import TextEncoder, Tokenize
+from peav.encoders.video import FrameVideoEncoder
+
+__all__ = [
+    "Encoder",
+    "FrameVideoEncoder",
+    "FusionEncoder",
+    "Head",
+    "MelAudioEncoder",
+    "PlusTextEncoder",
+    "TextEncoder",
+    "Tokenize",
+]

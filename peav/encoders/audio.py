@@ -1,0 +1,112 @@
+"""Audio: log-mel frontend at 25 Hz and a transformer."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchaudio.transforms import MelScale, Spectrogram
+
+from peav.encoders.base import Encoder
+from peav.encoders.transformer import Transformer
+from peav.masking import lengths_to_mask, mask_to_lengths
+from peav.registry import register_encoder
+from peav.types import AudioInput, Features
+
+FRAME_RATE = 25  # Hz, of PE-AV's audio tokens
+
+
+class MelFrontend(nn.Module):
+    """Log-mel energies of 10 ms, four stacked into a token of 40 ms: 25 tokens a second.
+
+    Args:
+        sample_rate: in Hz; a multiple of 100.
+        num_mels: mel bands.
+
+    Raises:
+        ValueError: if the sample rate is not a multiple of 100 Hz.
+    """
+
+    STACK = 4
+
+    def __init__(self, sample_rate: int, num_mels: int) -> None:
+        super().__init__()
+        if sample_rate % (FRAME_RATE * self.STACK):
+            raise ValueError(f"sample_rate must be a multiple of {FRAME_RATE * self.STACK} Hz, not {sample_rate}")
+        self.sample_rate = sample_rate
+        self.hop = sample_rate // (FRAME_RATE * self.STACK)
+        window = 3 * self.hop
+        # The window is centred by explicit zero padding: torchaudio's reflection would look at what is padded.
+        self.padding = (window - self.hop) // 2
+        self.window = window
+        self.spectrogram = Spectrogram(window, hop_length=self.hop, power=None, center=False)
+        self.mel = MelScale(num_mels, sample_rate, n_stft=window // 2 + 1, norm="slaney")
+        self.dim = self.STACK * num_mels
+
+    def forward(self, samples: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Maps waveforms (B, S) and their mask to tokens (B, T, 4 * num_mels) and their mask, T = ceil(S / (4 * hop))."""
+        token = self.STACK * self.hop
+        samples = torch.where(mask, samples, 0).float()
+        length = -(-samples.shape[1] // token) * token
+        excess = self.window - self.hop - self.padding
+        samples = F.pad(samples, (self.padding, length - samples.shape[1] + excess))
+        with torch.autocast(samples.device.type, enabled=False):
+            # Squares of both parts cost a third of the complex magnitude that `power=2` takes first.
+            energies = self.mel(torch.view_as_real(self.spectrogram(samples)).square().sum(-1))
+        # log of 1e-6 (silence) .. 1 (loud) becomes about -1 .. 1
+        levels = torch.log(energies + 1e-6) / 7 + 1
+        tokens = levels.mT.reshape(len(samples), length // token, self.dim)
+        valid = lengths_to_mask(-(-mask_to_lengths(mask) // token), tokens.shape[1])
+        return tokens, valid
+
+
+@register_encoder
+class MelAudioEncoder(Encoder):
+    """Audio encoder on a log-mel frontend: 25 frames a second, trained from scratch.
+
+    Args:
+        dim: width.
+        num_layers: transformer blocks.
+        num_heads: attention heads.
+        mlp_dim: hidden width of the feed-forward networks; 8/3 of `dim` by default.
+        num_mels: mel bands of the frontend.
+        sample_rate: in Hz, what the data module delivers; a multiple of 100.
+        dropout: on the residual branches.
+    """
+
+    provides: ClassVar[Mapping[str, tuple[str, ...]]] = {"audio": ("audio",)}
+
+    def __init__(
+        self,
+        dim: int = 768,
+        num_layers: int = 12,
+        num_heads: int = 6,
+        mlp_dim: int | None = None,
+        num_mels: int = 64,
+        sample_rate: int = 16000,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.dims = {"audio": dim}
+        self.frontend = MelFrontend(sample_rate, num_mels)
+        self.proj = nn.Linear(self.frontend.dim, dim)
+        self.transformer = Transformer(dim, num_layers, num_heads, mlp_dim, dropout)
+
+    def forward(self, inputs: Mapping[str, Any], names: Collection[str]) -> dict[str, Features]:
+        """Encodes `inputs["audio"]`.
+
+        Raises:
+            ValueError: if the waveforms have another sample rate than the frontend.
+        """
+        audio: AudioInput = inputs["audio"]
+        if audio.sample_rate != self.frontend.sample_rate:
+            raise ValueError(
+                f"MelAudioEncoder has sample_rate={self.frontend.sample_rate}, but the data come at {audio.sample_rate} Hz: "
+                "set data.sample_rate and the encoder's sample_rate to the same number"
+            )
+        tokens, mask = self.frontend(audio.samples, audio.mask)
+        pooled, frames = self.transformer(self.proj(tokens), mask)
+        return {"audio": Features(pooled, audio.present, audio.group, frames, mask, 1 / FRAME_RATE)}

@@ -1,0 +1,164 @@
+"""Text: any transformers encoder, for captions of every type and for event phrases."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+from peav.encoders.base import Encoder
+from peav.registry import register_encoder, suggest
+from peav.types import Features, TextInput
+
+
+class Tokenize:
+    """Texts to token ids; picklable, so that the data loader's workers can do it.
+
+    Args:
+        tokenizer_json: what `tokenizers.Tokenizer.to_str` wrote.
+        max_tokens: longer texts are cut, the special tokens kept.
+        pad_id: id of the padding token.
+    """
+
+    def __init__(self, tokenizer_json: str, max_tokens: int, pad_id: int) -> None:
+        self.tokenizer = Tokenizer.from_str(tokenizer_json)
+        self.tokenizer.enable_truncation(max_tokens)
+        self.tokenizer.enable_padding(pad_id=pad_id)
+
+    def __call__(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Returns ids (N, L) int64 and their mask (N, L) bool; L is the longest text's."""
+        if not texts:
+            return torch.zeros(0, 1, dtype=torch.int64), torch.zeros(0, 1, dtype=torch.bool)
+        encodings = self.tokenizer.encode_batch(list(texts))
+        ids = torch.tensor([encoding.ids for encoding in encodings], dtype=torch.int64)
+        mask = torch.tensor([encoding.attention_mask for encoding in encodings], dtype=torch.bool)
+        return ids, mask
+
+
+def read_tokenizer(source: str) -> str:
+    """Returns a tokenizer as JSON text, from that text itself, a `tokenizer.json`, a folder that holds one, or a hub id.
+
+    Raises:
+        FileNotFoundError: if `source` looks like a path and is not there.
+    """
+    if source.lstrip().startswith("{"):
+        return source
+    path = Path(source)
+    if path.is_dir() and (path / "tokenizer.json").is_file():
+        path = path / "tokenizer.json"
+    if path.is_file():
+        return path.read_text(encoding="utf-8")
+    if path.suffix == ".json" or path.is_absolute() or source.startswith("."):
+        raise FileNotFoundError(
+            f"there is no tokenizer at {source!r}. `peav prepare` writes one beside the shards: DATA/tokenizer.json"
+        )
+    return AutoTokenizer.from_pretrained(source).backend_tokenizer.to_str()
+
+
+@register_encoder
+class TextEncoder(Encoder):
+    """Text encoder: any transformers encoder, pretrained or from scratch; the CLS token's hidden state is the pooled vector.
+
+    One network reads captions of all types and event phrases; each embedding has its own head.
+
+    Args:
+        tokenizer: path of a `tokenizer.json` or of a folder that holds one, a hub id, or the JSON text itself (what checkpoints keep).
+        pretrained: path or hub id of a transformers model to start from; from scratch when None.
+        architecture: transformers' model type for training from scratch, such as `modernbert` or `bert`.
+        options: configuration of that architecture, such as `hidden_size`; the vocabulary comes from the tokenizer.
+        layer: hidden state to read, counted as transformers does (0 = token embeddings); the last, after the final norm, by default.
+        max_tokens: longer texts are cut.
+
+    Raises:
+        ValueError: if the architecture or one of its options is unknown, or `layer` is out of range.
+    """
+
+    provides: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "text_audio": ("captions.audio",),
+        "text_video": ("captions.video",),
+        "text_audio_video": ("captions.audio_video",),
+        "text_event": ("events",),
+    }
+
+    def __init__(
+        self,
+        tokenizer: str,
+        pretrained: str | None = None,
+        architecture: str = "modernbert",
+        options: dict[str, Any] | None = None,
+        layer: int | None = None,
+        max_tokens: int = 512,
+    ) -> None:
+        super().__init__()
+        self._tokenizer_json = read_tokenizer(str(tokenizer))
+        parsed = Tokenizer.from_str(self._tokenizer_json)
+        special = {name: parsed.token_to_id(token) for name, token in _SPECIAL.items()}
+        pad_id = special["pad_token_id"] if special["pad_token_id"] is not None else 0
+        self.tokenize = Tokenize(self._tokenizer_json, max_tokens, pad_id)
+        if pretrained is None:
+            config = _scratch_config(architecture, options or {}, parsed.get_vocab_size(), special)
+            self.model = AutoModel.from_config(config)
+        else:
+            self.model = AutoModel.from_pretrained(pretrained)
+        num_layers = self.model.config.num_hidden_layers
+        if layer is not None and not 0 <= layer <= num_layers:
+            raise ValueError(f"layer must lie in 0..{num_layers}, not {layer}")
+        self.layer = layer
+        self.dims = dict.fromkeys(self.provides, self.model.config.hidden_size)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """As for every plugin, but with the tokenizer itself in place of its path: checkpoints carry what they need."""
+        config = super().config
+        config["init_args"]["tokenizer"] = self._tokenizer_json
+        return config
+
+    def forward(self, inputs: Mapping[str, Any], names: Collection[str]) -> dict[str, Features]:
+        """Encodes the captions and phrases asked for."""
+        outputs = {}
+        for name in names:
+            source = inputs[self.provides[name][0]]
+            text: TextInput = source.phrases if name == "text_event" else source
+            outputs[name] = Features(self._pool(text.input_ids, text.mask), text.present, text.group)
+        return outputs
+
+    def _pool(self, input_ids: Tensor, mask: Tensor) -> Tensor:
+        if not len(input_ids):
+            # No row to encode: one padding token keeps the parameters in the graph, then no row is returned.
+            return self._pool(input_ids.new_zeros(1, 1), mask.new_ones(1, 1))[:0]
+        mask = mask.clone()
+        mask[:, 0] = True  # a row of padding alone would give attention nothing to look at
+        if self.layer is None:
+            return self.model(input_ids=input_ids, attention_mask=mask).last_hidden_state[:, 0]
+        states = self.model(input_ids=input_ids, attention_mask=mask, output_hidden_states=True).hidden_states
+        return states[self.layer][:, 0]
+
+
+_SPECIAL = {
+    "pad_token_id": "[PAD]",
+    "cls_token_id": "[CLS]",
+    "sep_token_id": "[SEP]",
+    "bos_token_id": "[CLS]",
+    "eos_token_id": "[SEP]",
+}
+
+
+def _scratch_config(
+    architecture: str, options: Mapping[str, Any], vocab_size: int, special: Mapping[str, int | None]
+) -> Any:
+    try:
+        known = AutoConfig.for_model(architecture).to_dict()
+    except ValueError as error:
+        raise ValueError(
+            f"transformers knows no architecture {architecture!r}; `bert` and `modernbert` are two"
+        ) from error
+    for option in options:
+        if option not in known:
+            raise ValueError(f"{architecture!r} has no option {option!r}. {suggest(option, known)}")
+    return AutoConfig.for_model(architecture, vocab_size=vocab_size, **special, **json.loads(json.dumps(dict(options))))

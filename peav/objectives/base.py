@@ -1,0 +1,68 @@
+"""What every objective declares and returns."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from peav.registry import Plugin
+from peav.types import Embedding, ObjectiveOutput
+
+
+class Objective(Plugin):
+    """Base class of objectives: embeddings in, one scalar loss out.
+
+    A subclass sets in its constructor what it needs; the module builds and computes nothing else. It knows embedding names only,
+    never an encoder, a batch or the trainer, and owns its learned scalars.
+
+    Attributes:
+        requires: names of the embeddings that :meth:`forward` receives.
+        frames: those of them whose frames (N, T, D) are needed besides the pooled vectors.
+        targets: batch fields (`peav.types.BATCH_FIELDS`) that are passed through as they are, such as `events`.
+        weight: factor of the loss in the total.
+    """
+
+    requires: tuple[str, ...] = ()
+    frames: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
+    weight: float = 1.0
+
+    def __init__(self, weight: float = 1.0) -> None:
+        super().__init__()
+        if not (math.isfinite(weight) and weight >= 0):
+            raise ValueError(f"weight must be a finite number of at least 0, not {weight}")
+        self.weight = weight
+
+    @abstractmethod
+    def forward(self, embeddings: Mapping[str, Embedding], targets: Mapping[str, Any]) -> ObjectiveOutput:
+        """Computes the loss.
+
+        Args:
+            embeddings: by name, everything in `requires`; rows of this rank.
+            targets: by name, everything in `targets`.
+
+        Returns:
+            the loss (before `weight`), the global count of valid positives, and what to log.
+        """
+
+
+def scale_and_bias(scale: float, bias: float) -> tuple[nn.Parameter, nn.Parameter]:
+    """Makes the learned pair (logit_scale, logit_bias), each of shape (1,) and fp32; logit_scale is the log of `scale`.
+
+    Raises:
+        ValueError: if `scale` is not positive.
+    """
+    if not (scale > 0 and math.isfinite(scale) and math.isfinite(bias)):
+        raise ValueError(f"scale must be positive and bias finite, not {scale} and {bias}")
+    return nn.Parameter(torch.tensor([math.log(scale)])), nn.Parameter(torch.tensor([float(bias)]))
+
+
+def mean_where(values: Tensor, where: Tensor) -> Tensor:
+    """Averages the detached values where the mask is True; NaN where it is nowhere True, so that logs show the gap."""
+    where = where.to(values.dtype)
+    return (values.detach() * where).sum() / where.sum()

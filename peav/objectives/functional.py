@@ -1,0 +1,121 @@
+"""The mathematics of the objectives, as pure functions.
+
+Everything here computes in fp32 at least, whatever autocast says: bf16 logits lose positives (reference/loss.md).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+#: What to do with a pair of different clips whose inputs are the same on one side: `drop` gives it no weight, `positive` counts it as
+#: belonging together, `keep` treats it as any negative.
+DuplicatePolicy = Literal["drop", "positive", "keep"]
+
+
+def pair_logits(left: Tensor, right: Tensor, logit_scale: Tensor, logit_bias: Tensor) -> Tensor:
+    """Computes `exp(logit_scale) * <left_i, right_j> + logit_bias`.
+
+    Args:
+        left: (..., N, D) embeddings.
+        right: (..., M, D) embeddings.
+        logit_scale: (1,) log of the scale.
+        logit_bias: (1,).
+
+    Returns:
+        (..., N, M) logits, in fp32 or float64.
+    """
+    with torch.autocast(left.device.type, enabled=False):
+        dtype = torch.promote_types(torch.promote_types(left.dtype, right.dtype), torch.float32)
+        dots = left.to(dtype) @ right.to(dtype).transpose(-1, -2)
+        return dots * logit_scale.to(dtype).exp() + logit_bias.to(dtype)
+
+
+def sigmoid_loss(logits: Tensor, positive: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Sums `-log sigmoid(z * logits)` with z = +1 where `positive` and -1 elsewhere, times the weight (SigLIP, arXiv 2303.15343).
+
+    Args:
+        logits: of any shape.
+        positive: bool of that shape.
+        weight: of that shape, or None for 1 everywhere. What has no weight has no gradient, even where the logit is not finite.
+    """
+    # softplus(-x) = -log sigmoid(x), stable for any x; the gradient of a confident positive is -sigmoid(-x), never sigmoid(x) - 1.
+    losses = F.softplus(torch.where(positive, -logits, logits))
+    if weight is None:
+        return losses.sum()
+    return (torch.where(weight > 0, losses, 0) * weight).sum()
+
+
+def sigmoid_pair_loss(
+    left: Tensor,
+    right: Tensor,
+    logit_scale: Tensor,
+    logit_bias: Tensor,
+    *,
+    positive: Tensor | None = None,
+    weight: Tensor | None = None,
+    normalizer: Tensor | float | None = None,
+) -> Tensor:
+    """SigLIP's pair loss, `(1/B) sum_ij -log sigmoid(z_ij (t <x_i, y_j> + b))` (arXiv 2303.15343, eq. 1; PE-AV, arXiv 2512.19687).
+
+    Args:
+        left: (N, D) embeddings.
+        right: (M, D) embeddings; M may differ from N when rows of other ranks are among them.
+        logit_scale: (1,) log of t.
+        logit_bias: (1,), b.
+        positive: (N, M) bool, which pairs belong together; the diagonal by default.
+        weight: (N, M), 0 for pairs that do not count; 1 everywhere by default.
+        normalizer: what the sum is divided by; N by default. With masks, the number of valid positives.
+
+    Returns:
+        scalar loss.
+
+    >>> x = torch.eye(2)
+    >>> round(sigmoid_pair_loss(x, x, torch.tensor([10.0]).log(), torch.tensor([-10.0])).item(), 4)
+    0.6932
+    """
+    logits = pair_logits(left, right, logit_scale, logit_bias)
+    if positive is None:
+        positive = torch.eye(*logits.shape, dtype=torch.bool, device=logits.device)
+    total = sigmoid_loss(logits, positive, weight)
+    return total / (len(left) if normalizer is None else normalizer)
+
+
+def pair_masks(
+    left_present: Tensor,
+    right_present: Tensor,
+    left_group: Tensor,
+    right_group: Tensor,
+    offset: int = 0,
+    duplicates: DuplicatePolicy = "drop",
+) -> tuple[Tensor, Tensor]:
+    """Says which pairs are positive and which count at all.
+
+    Row i's own partner is column `offset + i`. A pair counts when both sides are present; what happens to other pairs whose left or
+    right inputs are the same as the partner's is the duplicate policy.
+
+    Args:
+        left_present: (N,) bool.
+        right_present: (M,) bool.
+        left_group: (M,) int64, identity of the left inputs of all M clips.
+        right_group: (M,) int64, identity of the right inputs of all M clips.
+        offset: where this rank's rows begin among the M.
+        duplicates: the policy.
+
+    Returns:
+        positive (N, M) bool and valid (N, M) bool.
+    """
+    num_rows, num_columns = len(left_present), len(right_present)
+    rows = torch.arange(num_rows, device=right_present.device) + offset
+    positive = rows[:, None] == torch.arange(num_columns, device=right_present.device)
+    valid = left_present[:, None] & right_present[None, :]
+    if duplicates != "keep":
+        same = (left_group[rows][:, None] == left_group) | (right_group[rows][:, None] == right_group)
+        if duplicates == "drop":
+            valid = valid & (positive | ~same)
+        else:
+            positive = positive | same
+    return positive, valid

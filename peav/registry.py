@@ -1,0 +1,186 @@
+"""Plugins by name: encoders and objectives announce themselves here.
+
+A class registers with a decorator without arguments, under its own name. A package outside this repository lists the modules that
+hold its plugins under the entry point group `peav.plugins`; :func:`load_plugins` imports them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Iterable, Iterator, Mapping
+from importlib.metadata import entry_points
+from typing import Any, Generic, TypeVar
+
+from torch import nn
+
+ENTRY_POINT_GROUP = "peav.plugins"
+
+_C = TypeVar("_C", bound="Plugin")
+
+
+class PluginError(RuntimeError):
+    """A plugin package is installed, but its modules cannot be imported."""
+
+
+def suggest(name: str, choices: Iterable[str]) -> str:
+    """Returns the choices as a sentence, with a "did you mean" when one of them is close.
+
+    >>> suggest("SegmentPear", ["SegmentPair", "CaptionPair"])
+    "Did you mean 'SegmentPair'? Choices: CaptionPair, SegmentPair."
+    >>> suggest("x", [])
+    'There are no choices.'
+    """
+    known = sorted(choices)
+    if not known:
+        return "There are no choices."
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"Did you mean {close[0]!r}? " if close else ""
+    return f"{hint}Choices: {', '.join(known)}."
+
+
+class Plugin(nn.Module):
+    """An nn.Module that remembers how it was made, so that a checkpoint can hold plain configuration instead of a pickle."""
+
+    _init_call: tuple[tuple[Any, ...], dict[str, Any]]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Plugin:
+        plugin = super().__new__(cls)
+        # nn.Module is not initialised yet, so its own __setattr__ cannot be used.
+        object.__setattr__(plugin, "_init_call", (args, kwargs))
+        return plugin
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The plugin as plain data, `{"class_path": ..., "init_args": ...}`: what its constructor was called with."""
+        args, kwargs = self._init_call
+        bound = inspect.signature(type(self)).bind(*args, **kwargs)
+        bound.apply_defaults()
+        init_args = {}
+        for key, value in bound.arguments.items():
+            kind = bound.signature.parameters[key].kind
+            if kind is inspect.Parameter.VAR_KEYWORD:
+                init_args.update({k: _plain(v) for k, v in value.items()})
+            elif kind is not inspect.Parameter.VAR_POSITIONAL:
+                init_args[key] = _plain(value)
+        return {"class_path": class_path(type(self)), "init_args": init_args}
+
+
+def _plain(value: Any) -> Any:
+    """Reduces a constructor argument to what YAML, JSON and a weights-only checkpoint can hold."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item) for item in value]
+    if isinstance(value, Plugin):
+        return value.config
+    return str(value)
+
+
+class Registry(Generic[_C]):
+    """Classes of one kind by name.
+
+    Args:
+        kind: what the classes are, for messages: `encoder` or `objective`.
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._classes: dict[str, type[_C]] = {}
+
+    def register(self, cls: type[_C]) -> type[_C]:
+        """Registers a class under its own name; used as a decorator without arguments.
+
+        Raises:
+            TypeError: if `cls` is not a subclass of Plugin (derive it from `peav.encoders.Encoder` or
+                `peav.objectives.Objective`).
+            ValueError: if another class holds the name.
+        """
+        if not (inspect.isclass(cls) and issubclass(cls, Plugin)):
+            raise TypeError(f"@register_{self.kind} takes a subclass of peav's {self.kind.capitalize()}, not {cls!r}")
+        name = cls.__name__
+        other = self._classes.get(name)
+        # A module imported twice under the same name (a reload) defines the same class again, which is no clash.
+        if other is not None and (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise ValueError(
+                f"two {self.kind} classes are named {name!r}: {other.__module__}.{other.__qualname__} and "
+                f"{cls.__module__}.{cls.__qualname__}; rename one of them"
+            )
+        self._classes[name] = cls
+        return cls
+
+    def get(self, name: str) -> type[_C]:
+        """Returns the class registered as `name`.
+
+        Raises:
+            KeyError: if there is none; the message lists the choices.
+        """
+        if name not in self._classes:
+            raise KeyError(f"no {self.kind} is named {name!r}. {suggest(name, self._classes)}")
+        return self._classes[name]
+
+    def build(self, config: Mapping[str, Any]) -> _C:
+        """Builds a plugin from `{"class_path": ..., "init_args": ...}`; the inverse of :attr:`Plugin.config`.
+
+        `class_path` is a registered name, or the dotted path of an importable :class:`Plugin`.
+
+        Raises:
+            KeyError: if no class has that name.
+            TypeError: if the dotted path does not lead to a Plugin.
+        """
+        path = config["class_path"]
+        module, _, name = path.rpartition(".")
+        cls: Any = getattr(importlib.import_module(module), name, None) if module else self.get(name)
+        if not (inspect.isclass(cls) and issubclass(cls, Plugin)):
+            raise TypeError(f"{path!r} is not a peav {self.kind}")
+        return cls(**config.get("init_args", {}))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._classes))
+
+    def __len__(self) -> int:
+        return len(self._classes)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._classes
+
+
+encoders: Registry[Any] = Registry("encoder")
+objectives: Registry[Any] = Registry("objective")
+
+register_encoder = encoders.register
+register_objective = objectives.register
+
+
+def class_path(cls: type[Plugin]) -> str:
+    """Returns the name under which a plugin is configured: its registered name, else its dotted path."""
+    for registry in (encoders, objectives):
+        if cls.__name__ in registry and registry.get(cls.__name__) is cls:
+            return cls.__name__
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def load_plugins() -> list[str]:
+    """Imports the modules that installed packages list under the entry point group `peav.plugins`.
+
+    Returns:
+        the names of the entry points.
+
+    Raises:
+        PluginError: if a module cannot be imported; the message names the package.
+    """
+    names = []
+    for entry in entry_points(group=ENTRY_POINT_GROUP):
+        try:
+            entry.load()
+        except Exception as error:
+            package = entry.dist.name if entry.dist is not None else "an unknown package"
+            raise PluginError(
+                f"the plugin {entry.name!r} ({entry.value}) of {package} cannot be imported: {type(error).__name__}: {error}. "
+                f"Mend the package or uninstall it (pip uninstall {package})."
+            ) from error
+        names.append(entry.name)
+    return names

@@ -1,0 +1,228 @@
+"""The LightningModule: any subset of encoders and objectives, trained together."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+
+from peav import registry
+from peav.encoders import Encoder, TextEncoder
+from peav.model import PEAV, resolve
+from peav.objectives import Objective
+from peav.training.optim import parameter_groups, warmup_cosine
+from peav.types import BATCH_FIELDS, Batch
+
+log = logging.getLogger(__name__)
+
+
+class PeavModule(LightningModule):
+    """Trains encoders by objectives; builds and runs only what the objectives need.
+
+    Args:
+        encoders: the encoders by a name of your choice. Those that no objective needs are left out.
+        objectives: the objectives by a name of your choice, under which their losses are logged; null removes one.
+        embedding_dim: dimension of the shared space.
+        normalize: whether embeddings get unit length; kept with the checkpoint, because search must compute the same score.
+        learning_rate: peak learning rate of AdamW.
+        objective_learning_rate: that of the objectives' learned scales and biases; `learning_rate` by default.
+        weight_decay: of matrices and kernels; nothing else decays.
+        betas: of AdamW.
+        warmup_steps: optimizer steps of linear warm-up, before the cosine.
+        final_fraction: share of the peak learning rate that is left at the end.
+
+    Raises:
+        ValueError: if no objective is left, or one reads an embedding that no encoder provides.
+    """
+
+    def __init__(
+        self,
+        encoders: dict[str, Encoder],
+        objectives: dict[str, Objective | None],
+        embedding_dim: int = 1024,
+        normalize: bool = True,
+        learning_rate: float = 1e-4,
+        objective_learning_rate: float | None = None,
+        weight_decay: float = 0.1,
+        betas: tuple[float, float] = (0.9, 0.98),
+        warmup_steps: int = 1000,
+        final_fraction: float = 0.0,
+    ) -> None:
+        super().__init__()
+        chosen = {name: objective for name, objective in objectives.items() if objective is not None}
+        if not chosen:
+            raise ValueError("no objective is left to train: set at least one under model.objectives")
+        built_objectives = {name: _build(registry.objectives, value) for name, value in chosen.items()}
+        needed = needed_encoders(_provides(encoders), {name: o.requires for name, o in built_objectives.items()})
+        built_encoders = {name: _build(registry.encoders, encoders[name]) for name in needed}
+        for name, objective in built_objectives.items():
+            _check_targets(name, objective)
+        # Plain data only: a checkpoint rebuilds the model without the YAML and loads with weights_only.
+        self.hparams.update(
+            {
+                "encoders": {name: encoder.config for name, encoder in built_encoders.items()},
+                "objectives": {name: objective.config for name, objective in built_objectives.items()},
+                "embedding_dim": embedding_dim,
+                "normalize": normalize,
+                "learning_rate": learning_rate,
+                "objective_learning_rate": objective_learning_rate,
+                "weight_decay": weight_decay,
+                "betas": list(betas),
+                "warmup_steps": warmup_steps,
+                "final_fraction": final_fraction,
+            }
+        )
+        self._hparams_name = "kwargs"
+        embeddings = {embedding for objective in built_objectives.values() for embedding in objective.requires}
+        self.model = PEAV(built_encoders, embeddings, embedding_dim, normalize)
+        self.objectives = nn.ModuleDict(built_objectives)
+        self.frames = frozenset(name for objective in built_objectives.values() for name in objective.frames)
+        self.learning_rate, self.weight_decay, self.betas = learning_rate, weight_decay, tuple(betas)
+        self.objective_learning_rate = learning_rate if objective_learning_rate is None else objective_learning_rate
+        self.warmup_steps, self.final_fraction = warmup_steps, final_fraction
+        self.empty_batches = dict.fromkeys(self.objectives, 0)
+
+    @property
+    def batch_fields(self) -> frozenset[str]:
+        """The fields of a batch that the encoders and objectives read: what the data module has to decode."""
+        targets = {target for _, objective in self._objectives() for target in objective.targets}
+        return self.model.batch_fields | targets
+
+    @property
+    def tokenize(self) -> Callable[[Sequence[str]], tuple[Tensor, Tensor]] | None:
+        """How texts become token ids, or None when nothing reads text."""
+        for encoder in self.model.encoders.values():
+            if isinstance(encoder, TextEncoder):
+                return encoder.tokenize
+        return None
+
+    def _objectives(self) -> Iterable[tuple[str, Objective]]:
+        return ((name, o) for name, o in self.objectives.items() if isinstance(o, Objective))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Computes the weighted sum of the objectives' losses."""
+        return self._step(batch, "train")
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """As in training, logged under `validation/`."""
+        return self._step(batch, "validation")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """As in training, logged under `test/`."""
+        return self._step(batch, "test")
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        """Returns the clips' ids and, by embedding name, their embeddings (N, D) and which of them are present."""
+        embeddings = self.model(batch)
+        return {
+            "ids": batch.ids,
+            "embeddings": {name: e.pooled for name, e in embeddings.items()},
+            "present": {name: e.present for name, e in embeddings.items()},
+        }
+
+    def _step(self, batch: Batch, stage: str) -> Tensor:
+        training = stage == "train"
+        embeddings = self.model(batch, frames=self.frames)
+        total = torch.zeros((), device=self.device)
+        values: dict[str, Tensor] = {}
+        for name, objective in self._objectives():
+            output = objective(
+                {key: embeddings[key] for key in objective.requires},
+                {target: batch.read(target) for target in objective.targets},
+            )
+            total = total + objective.weight * output.loss
+            values |= {f"{stage}/{name}/{key}": value for key, value in output.log.items()}
+            values[f"{stage}/{name}/loss"] = output.loss
+            if training:
+                self.empty_batches[name] += int(output.count == 0)
+                values[f"{stage}/{name}/empty_batches"] = torch.tensor(float(self.empty_batches[name]))
+        if not torch.isfinite(total):
+            raise FloatingPointError(
+                f"the {stage} loss is {float(total)} at step {self.global_step} (clips {', '.join(batch.ids[:8])} ...): "
+                + ", ".join(f"{key}={float(value):.4g}" for key, value in values.items() if key.endswith("/loss"))
+            )
+        # A mean over an empty set is NaN: the objective had no such pair in this batch, and the mean over steps must not see it.
+        finite = {key: value.detach() for key, value in values.items() if torch.isfinite(value)}
+        self.log_dict(finite, on_step=training, on_epoch=not training, batch_size=len(batch), sync_dist=not training)
+        self.log(
+            f"{stage}/loss",
+            total.detach(),
+            prog_bar=True,
+            on_step=training,
+            on_epoch=not training,
+            batch_size=len(batch),
+            sync_dist=not training,
+        )
+        return total
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps the counters of batches in which an objective found nothing."""
+        checkpoint["empty_batches"] = dict(self.empty_batches)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restores the counters."""
+        self.empty_batches.update(checkpoint.get("empty_batches", {}))
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """AdamW with weight decay where it belongs; warm-up and cosine by optimizer step."""
+        groups = [
+            {**group, "lr": self.learning_rate} for group in parameter_groups([self.model], self.weight_decay)
+        ] + [
+            {**group, "lr": self.objective_learning_rate}
+            for group in parameter_groups([self.objectives], self.weight_decay)
+        ]
+        optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, betas=(self.betas[0], self.betas[1]))
+        total = self.trainer.estimated_stepping_batches
+        if not math.isfinite(total) or total <= 0:
+            raise ValueError("the cosine schedule needs an end: set trainer.max_steps or trainer.max_epochs")
+        schedule = warmup_cosine(self.warmup_steps, int(total), self.final_fraction)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def _build(plugins: registry.Registry[Any], value: Any) -> Any:
+    return plugins.build(value) if isinstance(value, Mapping) else value
+
+
+def _provides(encoders: Mapping[str, Any]) -> dict[str, Mapping[str, tuple[str, ...]]]:
+    """What each encoder provides, whether built or still configuration."""
+    return {
+        name: registry.encoders.get(value["class_path"].rpartition(".")[2]).provides
+        if isinstance(value, Mapping)
+        else value.provides
+        for name, value in encoders.items()
+    }
+
+
+def needed_encoders(
+    provides: Mapping[str, Mapping[str, tuple[str, ...]]], requires: Mapping[str, Sequence[str]]
+) -> list[str]:
+    """Returns the names of the encoders that the objectives need.
+
+    Args:
+        provides: for each encoder, what it provides.
+        requires: for each objective, the embeddings it reads.
+
+    Raises:
+        ValueError: if an objective reads what no encoder provides; the message names both.
+    """
+    needed: dict[str, None] = {}
+    for name, embeddings in requires.items():
+        order = resolve(provides, embeddings, asked_by=f"objective {name!r}")
+        needed |= dict.fromkeys(order.values())
+    return [name for name in provides if name in needed]
+
+
+def _check_targets(name: str, objective: Objective) -> None:
+    for target in objective.targets:
+        if target not in BATCH_FIELDS:
+            raise ValueError(f"objective {name!r} has target {target!r}. {registry.suggest(target, BATCH_FIELDS)}")
+    for frames in objective.frames:
+        if frames not in objective.requires:
+            raise ValueError(f"objective {name!r} wants frames of {frames!r}, which is not among its `requires`")

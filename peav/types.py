@@ -1,0 +1,235 @@
+"""The contracts of peav, written once: what flows from the data to the loss.
+
+Legend of dimensions, used in every docstring:
+
+| letter | meaning |
+|---|---|
+| B | clips in a batch |
+| S | audio samples, padded |
+| F | video frames, padded |
+| T | frames of a feature or embedding sequence, padded |
+| L | text tokens, padded |
+| N | rows of an embedding: B for the media and captions, K for event phrases |
+| K | distinct event phrases in a batch |
+| E | annotated events in a batch |
+| D | dimension of a feature or embedding |
+
+Masks are boolean and True means valid. A clip may lack any modality: `present` says so, and an absent row is neither a positive
+nor a negative. `group` identifies what a row was made from, so that duplicates are compared on inputs, never on embeddings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+Seconds = float
+
+#: The kinds of caption a clip may carry, by what the caption describes.
+CAPTION_TYPES = ("audio", "video", "audio_video")
+
+#: The embedding names of PE-AV, and `text_event`: the phrases of frame-level alignment, one row a distinct phrase.
+EMBEDDING_NAMES = (
+    "audio",
+    "video",
+    "audio_video",
+    "text_audio",
+    "text_video",
+    "text_audio_video",
+    "audio_plus_text",
+    "video_plus_text",
+    "text_event",
+)
+
+_T = TypeVar("_T")
+
+
+def move(value: _T, device: torch.device | str) -> _T:
+    """Returns `value` with every tensor inside it on `device`; understands tensors, dataclasses and mappings."""
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)  # type: ignore[return-value]
+    if is_dataclass(value) and not isinstance(value, type):
+        changed = {f.name: move(getattr(value, f.name), device) for f in fields(value)}
+        return replace(value, **changed)  # type: ignore[return-value, type-var]
+    if isinstance(value, Mapping):
+        return {key: move(item, device) for key, item in value.items()}  # type: ignore[return-value]
+    return value
+
+
+def combine_groups(left: Tensor, right: Tensor) -> Tensor:
+    """Returns the identity (N,) of rows made from two inputs: equal where both are.
+
+    >>> combine_groups(torch.tensor([1, 1, 2]), torch.tensor([5, 5, 5])).unique().numel()
+    2
+    """
+    # int64 wraps around, which is meant: the multiplier is odd, so that the map of either side alone is one to one.
+    return left * 6364136223846793005 + right * 1442695040888963407 + 1
+
+
+@dataclass(frozen=True)
+class AudioInput:
+    """Waveforms of a batch.
+
+    Attributes:
+        samples: (B, S) float32 mono waveforms, zero where padded or absent.
+        mask: (B, S) bool.
+        present: (B,) bool.
+        group: (B,) int64, equal for clips with the same audio.
+        sample_rate: in Hz.
+    """
+
+    samples: Tensor
+    mask: Tensor
+    present: Tensor
+    group: Tensor
+    sample_rate: int
+
+
+@dataclass(frozen=True)
+class VideoInput:
+    """Frames of a batch.
+
+    Attributes:
+        frames: (B, F, 3, H, W) uint8 RGB, zero where padded or absent.
+        mask: (B, F) bool.
+        present: (B,) bool.
+        group: (B,) int64, equal for clips with the same video.
+        frame_seconds: (B,) float32, the time between two sampled frames.
+    """
+
+    frames: Tensor
+    mask: Tensor
+    present: Tensor
+    group: Tensor
+    frame_seconds: Tensor
+
+
+@dataclass(frozen=True)
+class TextInput:
+    """Tokenized texts: one caption a clip, or one event phrase a row.
+
+    Attributes:
+        input_ids: (N, L) int64, zero where padded or absent.
+        mask: (N, L) bool.
+        present: (N,) bool.
+        group: (N,) int64, equal for equal texts after normalisation.
+        texts: the N strings as read; "" where absent.
+    """
+
+    input_ids: Tensor
+    mask: Tensor
+    present: Tensor
+    group: Tensor
+    texts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class EventInput:
+    """Annotated sound events of a batch: K distinct phrases, and E intervals that say which clip holds which phrase when.
+
+    Attributes:
+        phrases: the K distinct phrases (N = K rows).
+        annotated: (B,) bool; a clip without annotation is unknown for every phrase, not free of it.
+        clip: (E,) int64, row of the clip.
+        phrase: (E,) int64, row of the phrase.
+        onset: (E,) float32, seconds from the start of the clip.
+        offset: (E,) float32, seconds from the start of the clip.
+    """
+
+    phrases: TextInput
+    annotated: Tensor
+    clip: Tensor
+    phrase: Tensor
+    onset: Tensor
+    offset: Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch of B clips. Only the fields that the chosen objectives read are filled.
+
+    Attributes:
+        ids: the clips' ids.
+        audio: waveforms, or None when nothing reads audio.
+        video: frames, or None when nothing reads video.
+        captions: texts by caption type (`audio`, `video`, `audio_video`), only the types that are read.
+        events: sound events, or None when nothing reads them.
+        duration: (B,) float32, seconds.
+    """
+
+    ids: tuple[str, ...]
+    audio: AudioInput | None = None
+    video: VideoInput | None = None
+    captions: dict[str, TextInput] = field(default_factory=dict)
+    events: EventInput | None = None
+    duration: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def to(self, device: torch.device | str) -> Batch:
+        """Returns the batch with its tensors on `device`."""
+        return move(self, device)
+
+    def read(self, name: str) -> Any:
+        """Returns a field by the name that encoders and objectives declare: `audio`, `video`, `captions.TYPE` or `events`.
+
+        Raises:
+            KeyError: if the batch does not carry the field.
+        """
+        value = (
+            self.captions.get(name.removeprefix("captions.")) if name.startswith("captions.") else getattr(self, name)
+        )
+        if value is None:
+            raise KeyError(f"the batch carries no {name!r}: the data module was not asked for it")
+        return value
+
+
+#: The fields of a batch that an encoder or an objective may read.
+BATCH_FIELDS = ("audio", "video", *(f"captions.{kind}" for kind in CAPTION_TYPES), "events")
+
+
+@dataclass(frozen=True)
+class Features:
+    """What an encoder makes of its inputs, before any head.
+
+    Attributes:
+        pooled: (N, D).
+        present: (N,) bool.
+        group: (N,) int64, identity of the inputs.
+        frames: (N, T, D) or None.
+        mask: (N, T) bool, None when there are no frames.
+        frame_seconds: the time between two frames, (N,) float32 or one number; None when there are no frames.
+    """
+
+    pooled: Tensor
+    present: Tensor
+    group: Tensor
+    frames: Tensor | None = None
+    mask: Tensor | None = None
+    frame_seconds: Tensor | Seconds | None = None
+
+
+@dataclass(frozen=True)
+class Embedding(Features):
+    """Features after their head: in the shared space, `pooled` (N, D) and, where asked for, `frames` (N, T, D)."""
+
+
+@dataclass(frozen=True)
+class ObjectiveOutput:
+    """What an objective returns.
+
+    Attributes:
+        loss: scalar. On W ranks, the gradients that the strategy averages over ranks are those of the global batch, and so is
+            the mean of `loss` over ranks.
+        count: valid positives in the global batch; 0 says that the objective found nothing to learn from in this batch.
+        log: scalars to log, by name.
+    """
+
+    loss: Tensor
+    count: Tensor
+    log: dict[str, Tensor] = field(default_factory=dict)

@@ -1,0 +1,36 @@
+"""Fixtures for all tests: one gloo pool, few threads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+os.environ.setdefault("LITDATA_DISABLE_VERSION_CHECK", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+import torch
+
+import peav.encoders
+import peav.objectives  # noqa: F401  registers the plugins
+from peav.testing import GlooPool
+
+
+@pytest.fixture(scope="session")
+def gloo() -> Iterator[GlooPool]:
+    """Two processes with a gloo group."""
+    with GlooPool(2) as pool:
+        yield pool
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def tokenizer_json() -> str:
+    """A small WordPiece tokenizer."""
+    from tests.helpers import small_tokenizer
+
+    return small_tokenizer()
