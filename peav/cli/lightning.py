@@ -13,6 +13,7 @@ import peav.encoders
 import peav.objectives  # noqa: F401  registers the plugins
 from peav import registry
 from peav.data.datamodule import ClipDataModule
+from peav.training.callbacks import EmbeddingWriter
 from peav.training.module import PeavModule, needed_encoders
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,10 @@ class PeavCLI(LightningCLI):
             "-c", "--config", action="config", help="Path to a configuration file in json or yaml format."
         )
         return parser
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds what every run has: the writer of `predict`."""
+        parser.add_lightning_class_args(EmbeddingWriter, "predict_output")
 
     def before_instantiate_classes(self) -> None:
         """Removes from the configuration the encoders that no objective needs, so that they are never built."""

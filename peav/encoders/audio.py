@@ -20,17 +20,17 @@ FRAME_RATE = 25  # Hz, of PE-AV's audio tokens
 
 
 class MelFrontend(nn.Module):
-    """Log-mel energies of 10 ms, four stacked into a token of 40 ms: 25 tokens a second.
+    """Log-mel energies every 20 ms, two stacked into a token of 40 ms: 25 tokens a second.
 
     Args:
-        sample_rate: in Hz; a multiple of 100.
+        sample_rate: in Hz; a multiple of 50.
         num_mels: mel bands.
 
     Raises:
-        ValueError: if the sample rate is not a multiple of 100 Hz.
+        ValueError: if the sample rate is not a multiple of 50 Hz.
     """
 
-    STACK = 4
+    STACK = 2
 
     def __init__(self, sample_rate: int, num_mels: int) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class MelFrontend(nn.Module):
             raise ValueError(f"sample_rate must be a multiple of {FRAME_RATE * self.STACK} Hz, not {sample_rate}")
         self.sample_rate = sample_rate
         self.hop = sample_rate // (FRAME_RATE * self.STACK)
-        window = 3 * self.hop
+        window = 2 * self.hop
         # The window is centred by explicit zero padding: torchaudio's reflection would look at what is padded.
         self.padding = (window - self.hop) // 2
         self.window = window
@@ -47,15 +47,16 @@ class MelFrontend(nn.Module):
         self.dim = self.STACK * num_mels
 
     def forward(self, samples: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Maps waveforms (B, S) and their mask to tokens (B, T, 4 * num_mels) and their mask, T = ceil(S / (4 * hop))."""
+        """Maps waveforms (B, S) and their mask to tokens (B, T, 2 * num_mels) and their mask, T = ceil(S / (2 * hop))."""
         token = self.STACK * self.hop
         samples = torch.where(mask, samples, 0).float()
         length = -(-samples.shape[1] // token) * token
         excess = self.window - self.hop - self.padding
         samples = F.pad(samples, (self.padding, length - samples.shape[1] + excess))
         with torch.autocast(samples.device.type, enabled=False):
-            # Squares of both parts cost a third of the complex magnitude that `power=2` takes first.
-            energies = self.mel(torch.view_as_real(self.spectrogram(samples)).square().sum(-1))
+            # Squares of both parts cost a fraction of the complex magnitude that `power=2` takes first.
+            spectrum = self.spectrogram(samples)
+            energies = self.mel(spectrum.real.square() + spectrum.imag.square())
         # log of 1e-6 (silence) .. 1 (loud) becomes about -1 .. 1
         levels = torch.log(energies + 1e-6) / 7 + 1
         tokens = levels.mT.reshape(len(samples), length // token, self.dim)
@@ -73,7 +74,7 @@ class MelAudioEncoder(Encoder):
         num_heads: attention heads.
         mlp_dim: hidden width of the feed-forward networks; 8/3 of `dim` by default.
         num_mels: mel bands of the frontend.
-        sample_rate: in Hz, what the data module delivers; a multiple of 100.
+        sample_rate: in Hz, what the data module delivers; a multiple of 50.
         dropout: on the residual branches.
     """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from tokenizers import Tokenizer
@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from peav.encoders.base import Encoder
+from peav.masking import masked_mean
 from peav.registry import register_encoder, suggest
 from peav.types import Features, TextInput
 
@@ -63,7 +64,7 @@ def read_tokenizer(source: str) -> str:
 
 @register_encoder
 class TextEncoder(Encoder):
-    """Text encoder: any transformers encoder, pretrained or from scratch; the CLS token's hidden state is the pooled vector.
+    """Text encoder: any transformers encoder, pretrained or from scratch.
 
     One network reads captions of all types and event phrases; each embedding has its own head.
 
@@ -74,6 +75,7 @@ class TextEncoder(Encoder):
         options: configuration of that architecture, such as `hidden_size`; the vocabulary comes from the tokenizer.
         layer: hidden state to read, counted as transformers does (0 = token embeddings); the last, after the final norm, by default.
         max_tokens: longer texts are cut.
+        pooling: `cls`, the first token's state, as in PE-AV; or `mean` over the tokens, which learns sooner from scratch.
 
     Raises:
         ValueError: if the architecture or one of its options is unknown, or `layer` is out of range.
@@ -94,8 +96,11 @@ class TextEncoder(Encoder):
         options: dict[str, Any] | None = None,
         layer: int | None = None,
         max_tokens: int = 512,
+        pooling: Literal["cls", "mean"] = "cls",
     ) -> None:
         super().__init__()
+        if pooling not in ("cls", "mean"):
+            raise ValueError(f"pooling must be 'cls' or 'mean', not {pooling!r}")
         self._tokenizer_json = read_tokenizer(str(tokenizer))
         parsed = Tokenizer.from_str(self._tokenizer_json)
         special = {name: parsed.token_to_id(token) for name, token in _SPECIAL.items()}
@@ -109,7 +114,7 @@ class TextEncoder(Encoder):
         num_layers = self.model.config.num_hidden_layers
         if layer is not None and not 0 <= layer <= num_layers:
             raise ValueError(f"layer must lie in 0..{num_layers}, not {layer}")
-        self.layer = layer
+        self.layer, self.pooling = layer, pooling
         self.dims = dict.fromkeys(self.provides, self.model.config.hidden_size)
 
     @property
@@ -135,9 +140,11 @@ class TextEncoder(Encoder):
         mask = mask.clone()
         mask[:, 0] = True  # a row of padding alone would give attention nothing to look at
         if self.layer is None:
-            return self.model(input_ids=input_ids, attention_mask=mask).last_hidden_state[:, 0]
-        states = self.model(input_ids=input_ids, attention_mask=mask, output_hidden_states=True).hidden_states
-        return states[self.layer][:, 0]
+            states = self.model(input_ids=input_ids, attention_mask=mask).last_hidden_state
+        else:
+            output = self.model(input_ids=input_ids, attention_mask=mask, output_hidden_states=True)
+            states = output.hidden_states[self.layer]
+        return states[:, 0] if self.pooling == "cls" else masked_mean(states, mask)
 
 
 _SPECIAL = {

@@ -1,0 +1,56 @@
+# peav's commands for people and for CI. `make demo` and `make test` set everything up by themselves.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow check format docs bench clean-demo
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+RUN ?= runs/demo
+CLIPS ?= 1600
+export LITDATA_DISABLE_VERSION_CHECK := 1
+export TOKENIZERS_PARALLELISM := false
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(VENV)/.ready ## virtual environment, pinned packages, FFmpeg
+	@scripts/ffmpeg.sh
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "peav needs Python 3.11: install it, or name another with make PYTHON=..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: setup ## make a world, train on it, train the shuffled control, evaluate: $(RUN)/report.html
+	$(BIN)/peav synth $(RUN)/world --clips $(CLIPS) --seed 0
+	$(BIN)/peav prepare $(RUN)/world $(RUN)/data
+	$(BIN)/peav fit --config experiments/tiny_cpu.yaml
+	$(BIN)/peav fit --config experiments/tiny_cpu.yaml --config experiments/tiny_cpu_control.yaml
+	$(BIN)/peav evaluate $(RUN)/checkpoints/last.ckpt $(RUN)/data --out $(RUN) --control $(RUN)/control/checkpoints/last.ckpt
+	@echo "Open $(RUN)/report.html"
+
+clean-demo: ## remove what the demo made
+	rm -rf $(RUN)
+
+test: setup ## all tests but the slow ones
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: setup ## the slow tests, by name
+	$(BIN)/python -m pytest -m slow
+
+check: setup ## lint, formatting and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup ## format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+docs: setup ## run what the guides show
+	$(BIN)/python -m pytest tests/docs
+
+bench: setup ## measure; docs/benchmarks.md says what
+	$(BIN)/python benchmarks/demo_budget.py

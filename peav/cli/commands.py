@@ -1,0 +1,158 @@
+"""peav's own commands: thin functions over the library, turned into command lines by jsonargparse."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Literal
+
+from jsonargparse import auto_cli
+from rich.console import Console
+from rich.table import Table
+
+from peav import registry
+
+Domain = Literal["speech", "music", "effects"]
+
+
+def run_command(command: Callable[..., Any], name: str, args: Sequence[str]) -> int:
+    """Parses the options of a command from its signature and runs it.
+
+    Returns:
+        0, or 1 after an error that the user can mend, which is printed in one line.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
+    try:
+        auto_cli(command, args=list(args), prog=f"peav {name}")
+    except (FileNotFoundError, ValueError, KeyError, RuntimeError) as error:
+        # RuntimeError: what peav raises for bad data (MediaError, ShardError, PrepareError, PluginError) and FFmpeg's absence.
+        message = error.args[0] if isinstance(error, KeyError) and error.args else error
+        print(f"peav {name}: {message}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def synth(
+    out: Path,
+    clips: int = 1600,
+    seed: int = 0,
+    domains: tuple[Domain, ...] = ("speech", "music", "effects"),
+    workers: int | None = None,
+    frame_size: int = 96,
+    fps: int = 12,
+    sample_rate: int = 16000,
+) -> None:
+    """Make a small synthetic audio-visual world: media, captions, events, splits.
+
+    Args:
+        out: folder to write; an interrupted call continues there.
+        clips: how many clips, test and validation clips included.
+        seed: of everything random.
+        domains: kinds of sound to make; speech needs an FFmpeg with flite.
+        workers: clips made at once; the CPUs by default.
+        frame_size: height and width of the picture, pixels.
+        fps: frames a second.
+        sample_rate: of the sound, Hz.
+    """
+    from peav.data.synthetic import synthesize
+
+    report = synthesize(out, clips, seed, domains, workers, frame_size, fps, sample_rate)
+    print(f"{report.clips} clips in {report.out}: {_counts(report.splits)}; {_counts(report.domains)}")
+
+
+def prepare(
+    source: Path,
+    out: Path,
+    captions: str = "clips.jsonl",
+    workers: int | None = None,
+    overwrite: bool = False,
+    strict: bool = False,
+    min_seconds: float = 0.1,
+    max_caption_words: int = 1000,
+    vocab_size: int = 2048,
+) -> None:
+    """Turn a folder of media with captions into a Lhotse manifest and LitData shards.
+
+    Args:
+        source: folder that holds the media.
+        out: folder to write.
+        captions: JSONL file of the clips, relative to `source` or absolute; docs/data.md lists its fields.
+        workers: processes that check the media; the CPUs by default.
+        overwrite: replace what an earlier run left in `out`.
+        strict: stop at the first record or file that cannot be used.
+        min_seconds: shorter clips are left out.
+        max_caption_words: longer captions are dropped.
+        vocab_size: tokens of the tokenizer that is trained on the training texts.
+    """
+    from peav.data.prepare import prepare as run
+
+    report = run(source, out, captions, workers, overwrite, strict, min_seconds, max_caption_words, vocab_size=vocab_size)
+    done = "is prepared already" if report.done_before else f"prepared in {report.seconds:.0f} s"
+    print(f"{report.out} {done}: {_counts(report.clips)} clips, {report.hours:.2f} h, {report.events} events")
+    if report.rejects:
+        print(f"{len(report.rejects)} left out, with the reasons in {Path(report.out) / 'rejects.jsonl'}:")
+        for reject in report.rejects[:10]:
+            print(f"  {reject.file or reject.id}: {reject.reason}")
+        if len(report.rejects) > 10:
+            print(f"  ... and {len(report.rejects) - 10} more")
+
+
+def evaluate(
+    checkpoint: Path,
+    data: Path,
+    out: Path | None = None,
+    split: str = "test",
+    control: Path | None = None,
+    batch_size: int = 64,
+    num_workers: int = 2,
+    device: str = "auto",
+) -> None:
+    """Measure retrieval in every direction and frame AUROC, and write a report.
+
+    Writes evaluation.json, evaluation.md, report.html and overview.png.
+
+    Args:
+        checkpoint: a checkpoint of `peav fit`.
+        data: folder that `peav prepare` wrote.
+        out: folder to write; the folder above the checkpoint's by default.
+        split: `train`, `validation` or `test`.
+        control: a checkpoint of the same run with `--data.shuffle_pairing=true`, whose numbers must be at chance.
+        batch_size: clips at once.
+        num_workers: processes that decode.
+        device: `cpu`, `cuda`, ... or `auto`.
+    """
+    from peav.cli.evaluate import run_evaluation
+
+    _load_plugins()
+    folder = run_evaluation(checkpoint, data, out, split, control, batch_size, num_workers, device)
+    print(f"wrote {folder / 'evaluation.json'}, {folder / 'report.html'}")
+
+
+def plugins() -> None:
+    """List the encoders and objectives that are registered, and where they come from."""
+    _load_plugins()
+    sources = {entry.value.partition(":")[0]: entry for entry in entry_points(group=registry.ENTRY_POINT_GROUP)}
+    table = Table("kind", "name", "what it is", "from")
+    for plugins_ in (registry.encoders, registry.objectives):
+        for name in plugins_:
+            cls = plugins_.get(name)
+            entry = next((e for module, e in sources.items() if cls.__module__.startswith(module)), None)
+            package = entry.dist.name if entry is not None and entry.dist is not None else cls.__module__.partition(".")[0]
+            first = (inspect.getdoc(cls) or "").partition("\n")[0]
+            table.add_row(plugins_.kind, name, first, f"{package} ({cls.__module__})")
+    Console().print(table)
+
+
+def _load_plugins() -> None:
+    import peav.encoders
+    import peav.objectives  # noqa: F401  registers the built-in plugins
+
+    registry.load_plugins()
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{number} {name}" for name, number in counts.items())

@@ -1,0 +1,188 @@
+"""`peav evaluate`: a checkpoint and a prepared split to numbers and a report."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from peav.data.datamodule import ClipDataModule
+from peav.data.dataset import ClipDataset, ClipEntry
+from peav.data.loader import ClipLoader
+from peav.data.records import SPLITS
+from peav.data.sampler import EvaluationPlan
+from peav.evaluation import EmbeddingTable, Evaluation, evaluate_table
+from peav.evaluation.collect import ClipTexts, FrameScale, collect
+from peav.evaluation.overview import write_overview
+from peav.evaluation.report import History, write_report
+from peav.objectives import FrameAlignment
+from peav.registry import suggest
+from peav.training import PeavModule
+from peav.types import Batch
+
+log = logging.getLogger(__name__)
+
+#: Settings of the data module that change what a clip looks like to the model; they are read from the checkpoint.
+DATA_SETTINGS = ("sample_rate", "num_frames", "fps", "frame_size", "downmix", "sampling")
+
+
+def run_evaluation(
+    checkpoint: Path,
+    data: Path,
+    out: Path | None,
+    split: str,
+    control: Path | None,
+    batch_size: int,
+    num_workers: int,
+    device: str,
+) -> Path:
+    """Evaluates, writes everything and prints the table; see `peav evaluate --help` for the arguments.
+
+    Returns:
+        the folder written.
+
+    Raises:
+        FileNotFoundError: if the checkpoint or the split is not there.
+        ValueError: if the split has no such name or nothing can be compared.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"no split is named {split!r}. {suggest(split, SPLITS)}")
+    folder = out if out is not None else checkpoint.resolve().parent.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    table, module, dataset = embed_split(checkpoint, data, split, batch_size, num_workers, device)
+    evaluation = evaluate_table(table)
+    controlled = None
+    if control is not None:
+        controlled = evaluate_table(embed_split(control, data, split, batch_size, num_workers, device)[0])
+    results: dict[str, Any] = json.loads(evaluation.to_json())
+    results |= {"checkpoint": str(checkpoint), "data": str(data), "split": split}
+    if controlled is not None:
+        results["control"] = json.loads(controlled.to_json())
+    (folder / "evaluation.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    (folder / "evaluation.md").write_text(evaluation.to_markdown(), encoding="utf-8")
+    media = _Media(dataset)
+    title = f"peav: {checkpoint.resolve().parent.parent.name}, {split} split"
+    settings = {"checkpoint": checkpoint, "data": data, "split": split, "control": control, **_flat(module.hparams)}
+    write_report(
+        folder / "report.html",
+        evaluation,
+        table,
+        history=read_history(checkpoint),
+        control=controlled,
+        examples=media,
+        title=title,
+        settings=settings,
+    )
+    write_overview(folder / "overview.png", evaluation, table, examples=media)
+    Console(width=None).print(evaluation.to_rich())
+    if controlled is not None:
+        Console().print(control_sentence(controlled))
+    return folder
+
+
+def embed_split(
+    checkpoint: Path, data: Path, split: str, batch_size: int, num_workers: int, device: str
+) -> tuple[EmbeddingTable, PeavModule, ClipDataset]:
+    """Rebuilds a model from its checkpoint and embeds a split as it was trained to see it.
+
+    Raises:
+        FileNotFoundError: if the checkpoint is not there.
+    """
+    if not checkpoint.is_file():
+        raise FileNotFoundError(f"there is no checkpoint {checkpoint}")
+    module = PeavModule.load_from_checkpoint(checkpoint, map_location=device, weights_only=True)
+    module.eval()
+    saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    stored = saved.get(ClipDataModule.CHECKPOINT_HYPER_PARAMS_KEY) or {}
+    settings = {name: stored[name] for name in DATA_SETTINGS if name in stored}
+    if len(settings) < len(DATA_SETTINGS):
+        log.warning("%s holds no data settings: sample rate, frames and sizes are the data module's defaults", checkpoint)
+    dataset = ClipDataset(data, split, fields=module.model.batch_fields, **settings)
+    loader = ClipLoader(dataset, EvaluationPlan(len(dataset), batch_size), module.tokenize, num_workers)
+    table = collect(
+        module.model,
+        _with_progress(loader, f"embedding {split}"),
+        [clip_texts(entry) for entry in dataset.entries],
+        module.tokenize,
+        frame_scale(module),
+        device,
+    )
+    return table, module, dataset
+
+
+def _with_progress(loader: ClipLoader, what: str) -> Iterator[Batch]:
+    yield from track(loader, description=what, total=len(loader))
+
+
+def clip_texts(entry: ClipEntry) -> ClipTexts:
+    """Returns everything that was written about a clip."""
+    events = None if entry.events is None else [(e.phrase, e.onset, e.offset) for e in entry.events]
+    captions = {kind: list(texts) for kind, texts in entry.captions.items()}
+    return ClipTexts(entry.id, captions, entry.transcript, events)
+
+
+def frame_scale(module: PeavModule) -> FrameScale | None:
+    """Returns the scale and bias of the module's frame objective, None without one."""
+    for objective in module.objectives.values():
+        if isinstance(objective, FrameAlignment):
+            scale, bias = objective.logit_scale.detach().exp(), objective.logit_bias.detach()
+            return FrameScale(objective.medium, float(scale), float(bias))
+    return None
+
+
+def read_history(checkpoint: Path) -> History:
+    """Reads what the CSV logger wrote under the run's folder, the newest if there are several; empty if there is none."""
+    files = sorted(checkpoint.resolve().parent.parent.glob("**/metrics.csv"), key=lambda path: path.stat().st_mtime)
+    history: dict[str, list[tuple[int, float]]] = {}
+    if files:
+        with files[-1].open(newline="", encoding="utf-8") as stream:
+            for row in csv.DictReader(stream):
+                for name, value in row.items():
+                    if value and name not in ("step", "epoch"):
+                        history.setdefault(name, []).append((int(row["step"]), float(value)))
+    return history
+
+
+def control_sentence(control: Evaluation) -> str:
+    """Says what the control run reached."""
+    found = [
+        f"{name} {100 * control.directions[name].plain['R@1']:.1f} % (chance {100 * control.directions[name].plain['chance_R@1']:.1f} %)"
+        for name in ("text_audio->audio", "text_video->video", "audio->video")
+        if name in control.directions
+    ]
+    return f"Control, the same run with the pairing shuffled across clips: R@1 {', '.join(found)}"
+
+
+class _Media:
+    """Loads a clip's middle frame and its sound for the report's examples."""
+
+    def __init__(self, dataset: ClipDataset) -> None:
+        self.dataset = dataset
+        self.rows = {entry.id: row for row, entry in enumerate(dataset.entries)}
+
+    def __call__(self, clip_id: str) -> tuple[Tensor | None, Tensor | None, int]:
+        clip = self.dataset[self.rows[clip_id]]
+        frame = clip.frames[len(clip.frames) // 2].permute(1, 2, 0) if clip.frames is not None and clip.has_video else None
+        samples = clip.samples if clip.has_audio else None
+        return frame, samples, clip.sample_rate
+
+
+def _flat(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Flattens nested configuration to `a.b.c` names; long texts (the tokenizer's JSON) are left out."""
+    flat: dict[str, Any] = {}
+    for key, value in dict(config).items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        elif not (isinstance(value, str) and len(value) > 200):
+            flat[f"{prefix}{key}"] = value
+    return flat

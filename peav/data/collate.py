@@ -1,0 +1,131 @@
+"""Decoded clips to a padded, masked batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from peav.data.dataset import Clip
+from peav.data.groups import ABSENT, normalize_text, text_group
+from peav.masking import lengths_to_mask
+from peav.types import AudioInput, Batch, EventInput, TextInput, VideoInput
+
+#: Texts to (input_ids (N, L) int64, mask (N, L) bool).
+Tokenize = Callable[[Sequence[str]], tuple[Tensor, Tensor]]
+
+
+def collate(clips: Sequence[Clip], tokenize: Tokenize | None = None) -> Batch:
+    """Joins B clips into a batch; the fields that the clips carry are filled.
+
+    What is absent is zero, masked out and not `present`, and its group is -1, also where no clip of the batch has it.
+
+    Args:
+        clips: at least one, all decoded for the same fields.
+        tokenize: needed when the clips carry captions or events; picklable, for it runs in the workers.
+
+    Raises:
+        ValueError: if there is no clip, or no tokenizer for texts.
+    """
+    if not clips:
+        raise ValueError("a batch needs at least one clip, got none")
+    first = clips[0]
+    captions = {kind: tokenize_texts([clip.captions[kind] for clip in clips], tokenize) for kind in first.captions}
+    return Batch(
+        ids=tuple(clip.id for clip in clips),
+        audio=None if first.samples is None else _audio(clips),
+        video=None if first.frames is None else _video(clips),
+        captions=captions,
+        events=None if first.annotated is None else _events(clips, tokenize),
+        duration=torch.tensor([clip.duration for clip in clips], dtype=torch.float32),
+    )
+
+
+@dataclass(frozen=True)
+class Collate:
+    """`collate` with its tokenizer, picklable: what a data loader calls."""
+
+    tokenize: Tokenize | None = None
+
+    def __call__(self, clips: Sequence[Clip]) -> Batch:
+        """Joins clips into a batch."""
+        return collate(clips, self.tokenize)
+
+
+def tokenize_texts(texts: Sequence[str | None], tokenize: Tokenize | None) -> TextInput:
+    """Tokenizes N texts, None where one is absent.
+
+    Raises:
+        ValueError: if there is no tokenizer, or it returns something else than ids and mask for each text.
+    """
+    if tokenize is None:
+        raise ValueError("captions and events are read, but there is no tokenizer: give `tokenize`, or read neither")
+    rows = [row for row, text in enumerate(texts) if text is not None]
+    present = torch.zeros(len(texts), dtype=torch.bool)
+    present[rows] = True
+    found = [text for text in texts if text is not None]
+    ids, mask = (
+        tokenize(found) if found else (torch.zeros(0, 1, dtype=torch.int64), torch.zeros(0, 1, dtype=torch.bool))
+    )
+    if ids.shape != mask.shape or len(ids) != len(found) or ids.ndim != 2:
+        raise ValueError(
+            f"the tokenizer made ids of shape {tuple(ids.shape)} and a mask of shape {tuple(mask.shape)} from {len(found)} texts"
+        )
+    all_ids = torch.zeros(len(texts), ids.shape[1], dtype=torch.int64)
+    all_mask = torch.zeros(len(texts), ids.shape[1], dtype=torch.bool)
+    all_ids[rows], all_mask[rows] = ids.masked_fill(~mask, 0), mask
+    groups = [ABSENT if text is None else text_group(text) for text in texts]
+    return TextInput(
+        all_ids, all_mask, present, torch.tensor(groups, dtype=torch.int64), tuple(text or "" for text in texts)
+    )
+
+
+def _audio(clips: Sequence[Clip]) -> AudioInput:
+    waves = [clip.samples for clip in clips if clip.samples is not None]
+    lengths = torch.tensor([len(wave) for wave in waves])
+    present = torch.tensor([clip.has_audio for clip in clips])
+    samples = torch.zeros(len(waves), max(1, int(lengths.max())))
+    for row, wave in enumerate(waves):
+        samples[row, : len(wave)] = wave
+    mask = lengths_to_mask(torch.where(present, lengths, 0), samples.shape[1])
+    group = [clip.audio_group if clip.has_audio else ABSENT for clip in clips]
+    return AudioInput(samples, mask, present, torch.tensor(group, dtype=torch.int64), clips[0].sample_rate)
+
+
+def _video(clips: Sequence[Clip]) -> VideoInput:
+    videos = [clip.frames for clip in clips if clip.frames is not None]
+    lengths = torch.tensor([len(video) for video in videos])
+    present = torch.tensor([clip.has_video for clip in clips])
+    frames = torch.zeros(len(videos), int(lengths.max()), *videos[0].shape[1:], dtype=torch.uint8)
+    for row, video in enumerate(videos):
+        frames[row, : len(video)] = video
+    mask = lengths_to_mask(torch.where(present, lengths, 0), frames.shape[1])
+    group = [clip.video_group if clip.has_video else ABSENT for clip in clips]
+    seconds = torch.tensor([clip.frame_seconds for clip in clips], dtype=torch.float32)
+    return VideoInput(frames, mask, present, torch.tensor(group, dtype=torch.int64), seconds)
+
+
+def _events(clips: Sequence[Clip], tokenize: Tokenize | None) -> EventInput:
+    phrases: dict[str, int] = {}
+    texts: list[str] = []
+    rows: list[tuple[int, int, float, float]] = []
+    for row, clip in enumerate(clips):
+        for event in clip.events:
+            onset, offset = max(event.onset, 0.0), min(event.offset, clip.duration)
+            if onset >= offset:
+                continue
+            key = normalize_text(event.phrase)
+            if key not in phrases:
+                phrases[key] = len(texts)
+                texts.append(event.phrase)
+            rows.append((row, phrases[key], onset, offset))
+    return EventInput(
+        phrases=tokenize_texts(texts, tokenize),
+        annotated=torch.tensor([bool(clip.annotated) for clip in clips]),
+        clip=torch.tensor([row[0] for row in rows], dtype=torch.int64),
+        phrase=torch.tensor([row[1] for row in rows], dtype=torch.int64),
+        onset=torch.tensor([row[2] for row in rows], dtype=torch.float32),
+        offset=torch.tensor([row[3] for row in rows], dtype=torch.float32),
+    )

@@ -1,0 +1,112 @@
+"""Cutting a span out of a longer file, so that what is packed is just the clip."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import torch
+from torchcodec.decoders import AudioDecoder
+
+from peav.data.checks import check_container, find_ffmpeg
+from peav.data.media import MediaError, MediaInfo, first_line, probe
+from peav.types import Seconds
+
+#: H.264 with a key frame every 16 frames and no B-frames, so that single frames decode fast; lossless audio.
+_CODECS = [
+    "-c:v",
+    "libx264",
+    "-preset",
+    "veryfast",
+    "-crf",
+    "18",
+    "-g",
+    "16",
+    "-bf",
+    "0",
+    "-pix_fmt",
+    "yuv420p",
+    "-c:a",
+    "alac",
+]
+
+
+def cut_span(
+    path: str | Path, output: Path, start: Seconds, duration: Seconds | None, name: str | None = None
+) -> MediaInfo:
+    """Re-encodes a span of a file into an mp4 (H.264, ALAC), accurate to the frame and the sample; late streams stay late.
+
+    Args:
+        path: the file.
+        output: the mp4 to write.
+        start: seconds from the origin of the file.
+        duration: seconds; to the end of the file when None.
+        name: how errors call the file.
+
+    Returns:
+        What the span holds.
+
+    Raises:
+        MediaError: if the span is not in the file, or the file is damaged inside it.
+    """
+    name = name or str(path)
+    check_container(Path(path), name)
+    info = probe(path, name)
+    if start >= info.duration:
+        raise MediaError(name, f"the clip starts at {start:g} s, but the file ends at {info.duration:.2f} s")
+    duration = info.duration - start if duration is None else duration
+    if info.audio is not None:
+        _check_finite(path, name, info.origin + start, duration)
+    command = [find_ffmpeg(), "-nostdin", "-v", "error", "-xerror", "-err_detect", "explode", "-threads", "1"]
+    command += [
+        "-ss",
+        f"{start:.6f}",
+        "-t",
+        f"{duration:.6f}",
+        "-i",
+        f"file:{path}",
+        "-map",
+        "0:V:0?",
+        "-map",
+        "0:a:0?",
+    ]
+    command += [
+        "-vf",
+        "scale=trunc(iw/2)*2:trunc(ih/2)*2",
+        "-fps_mode",
+        "vfr",
+        "-enc_time_base:v",
+        "-1",
+        *_CODECS,
+        "-threads",
+        "1",
+    ]
+    command += [
+        "-video_track_timescale",
+        "90000",
+        "-map_metadata",
+        "-1",
+        "-fflags",
+        "+bitexact",
+        "-f",
+        "mp4",
+        "-y",
+        f"file:{output}",
+    ]
+    result = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    if result.returncode:
+        lines = result.stderr.strip().splitlines() or [f"ffmpeg ended with status {result.returncode}"]
+        raise MediaError(name, f"the span of {duration:g} s at {start:g} s cannot be cut out: {lines[0]}")
+    return probe(output, name, origin=0.0)
+
+
+def _check_finite(path: str | Path, name: str, begin: Seconds, duration: Seconds) -> None:
+    # Encoding would turn NaN into numbers.
+    try:
+        samples = AudioDecoder(path).get_samples_played_in_range(begin, begin + duration)
+    except (RuntimeError, ValueError) as error:
+        if "No audio frames" in str(error):
+            return  # the sound starts later or has ended
+        raise MediaError(name, f"audio cannot be decoded: {first_line(error)}") from None
+    if not bool(torch.isfinite(samples.data).all()):
+        raise MediaError(name, "the audio holds NaN or infinite samples")

@@ -1,0 +1,325 @@
+"""Decoding, all of it by torchcodec: exact seek, one FFmpeg thread, aligned by the time stamps of the streams.
+
+Time zero of a file is its origin: 0, or the start of its earliest stream where every stream starts later (MPEG-TS starts at 1.4
+s, say). A stream that starts after the origin is late: its audio is preceded by zeros, its first frame is held. Parallelism comes
+from worker processes: decode in them, with one thread each.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import torch
+from torch import Tensor
+from torchcodec.decoders import AudioDecoder, VideoDecoder
+from torchvision.transforms.v2 import functional as transforms
+
+from peav.types import Seconds
+
+Source = str | Path | bytes
+Downmix = Literal["meta", "mean"]
+Sampling = Literal["time", "index"]
+
+#: Codecs of still images: a single such picture beside sound is cover art, not a video.
+_STILL_CODECS = ("mjpeg", "png", "bmp", "gif", "webp", "tiff")
+
+_decodes: Counter[str] = Counter()
+_T = TypeVar("_T")
+
+
+class MediaError(RuntimeError):
+    """A file that cannot be decoded or does not hold what it says; carries its path and the reason.
+
+    >>> str(MediaError("a.mp4", "zero bytes"))
+    'a.mp4: zero bytes'
+    """
+
+    def __init__(self, path: str, reason: str = "") -> None:
+        super().__init__(f"{path}: {reason}" if reason else path)
+        self.path = path
+        self.reason = reason
+
+
+def decode_counts() -> dict[str, int]:
+    """Returns how many audio and video streams this process has decoded so far, so that a test sees what is decoded."""
+    return {"audio": _decodes["audio"], "video": _decodes["video"]}
+
+
+@dataclass(frozen=True)
+class AudioStream:
+    """The audio of a file: rate in Hz, channels, and start and duration in seconds on the clock of the file."""
+
+    sample_rate: int
+    num_channels: int
+    start: Seconds
+    duration: Seconds
+    codec: str
+
+
+@dataclass(frozen=True)
+class VideoStream:
+    """The video of a file: frames, mean rate, size in pixels, and start and duration in seconds on the clock of the file."""
+
+    num_frames: int
+    fps: float
+    height: int
+    width: int
+    start: Seconds
+    duration: Seconds
+    codec: str
+
+
+@dataclass(frozen=True)
+class MediaInfo:
+    """What a file holds; a stream that it lacks is None.
+
+    Attributes:
+        audio: the audio stream.
+        video: the video stream.
+        origin: time zero of the file on its own clock, seconds.
+        duration: seconds from the origin to the end of the last stream.
+    """
+
+    audio: AudioStream | None
+    video: VideoStream | None
+    origin: Seconds
+    duration: Seconds
+
+
+def probe(source: Source, path: str | None = None, origin: Seconds | None = None) -> MediaInfo:
+    """Reads what a file holds without decoding it; the packets of the video are counted.
+
+    Args:
+        source: path or bytes.
+        path: name for errors; the path itself by default.
+        origin: time zero on the clock of the file, where it is known, as it is of a span that we cut; by the rule of this module
+            by default.
+
+    Raises:
+        MediaError: if the file is empty, cannot be opened or holds neither audio nor video.
+    """
+    path = _name(source, path)
+    if not (len(source) if isinstance(source, bytes) else Path(source).stat().st_size):
+        raise MediaError(path, "zero bytes")
+    video = _probe_video(source, path)
+    audio = _probe_audio(source, path)
+    if audio is not None and video is not None and video.num_frames <= 1 and video.codec in _STILL_CODECS:
+        video = None
+    streams = [stream for stream in (audio, video) if stream is not None]
+    if not streams:
+        raise MediaError(path, "holds neither audio nor video")
+    if origin is None:
+        origin = max(0.0, min(stream.start for stream in streams))
+    return MediaInfo(audio, video, origin, max(stream.start + stream.duration for stream in streams) - origin)
+
+
+def load_audio(
+    source: Source,
+    sample_rate: int,
+    start: Seconds = 0.0,
+    duration: Seconds | None = None,
+    downmix: Downmix = "meta",
+    path: str | None = None,
+    origin: Seconds | None = None,
+) -> Tensor:
+    """Decodes audio to mono at `sample_rate`.
+
+    Args:
+        source: path or bytes.
+        sample_rate: in Hz.
+        start: seconds from the origin of the file.
+        duration: seconds; to the end of the file by default.
+        downmix: `meta` is FFmpeg's rule, 0.7071 (L + R), as Meta's code has it; `mean` is the mean of the channels.
+        path: name for errors.
+        origin: see `probe`.
+
+    Returns:
+        (S,) float32 with S = round(duration * sample_rate), zero where the stream starts late or ends early.
+
+    Raises:
+        MediaError: if there is no audio or it cannot be decoded.
+    """
+    path = _name(source, path)
+    if downmix not in ("meta", "mean"):
+        raise ValueError(f"downmix must be 'meta' or 'mean', got {downmix!r}")
+    decoder = _open(AudioDecoder, source, path, sample_rate=sample_rate, num_channels=1 if downmix == "meta" else None)
+    stream_start = decoder.metadata.begin_stream_seconds_from_header or 0.0
+    begin = _origin(source, path, stream_start, origin) + start
+    if duration is None:
+        duration = probe(source, path, origin).duration - start
+    size = round(duration * sample_rate)
+    output = torch.zeros(size)
+    _decodes["audio"] += 1
+    if begin + duration <= stream_start or begin >= stream_start + (decoder.metadata.duration_seconds or math.inf):
+        return output  # the span lies before or after the sound
+    try:
+        samples = decoder.get_samples_played_in_range(begin, begin + duration)
+    except RuntimeError as error:
+        raise MediaError(path, f"audio cannot be decoded: {first_line(error)}") from error
+    data = samples.data.mean(0) if downmix == "mean" else samples.data[0]
+    offset = max(0, round((samples.pts_seconds - begin) * sample_rate))
+    count = max(0, min(size - offset, data.numel()))
+    output[offset : offset + count] = data[:count]
+    return output
+
+
+def frame_times(num_frames: int, duration: Seconds, start: Seconds = 0.0) -> list[Seconds]:
+    """Returns the centres of `num_frames` equal parts of a span.
+
+    >>> frame_times(4, 2.0)
+    [0.25, 0.75, 1.25, 1.75]
+    """
+    return [start + (index + 0.5) * duration / num_frames for index in range(num_frames)]
+
+
+def count_frames(duration: Seconds, num_frames: int | None = None, fps: float | None = None) -> int:
+    """Returns how many frames a clip of `duration` seconds gives: `num_frames`, or `fps` a second, at least one.
+
+    >>> count_frames(5.0, num_frames=8), count_frames(5.0, fps=2.5)
+    (8, 12)
+    """
+    if (num_frames is None) == (fps is None):
+        raise ValueError(f"give either num_frames or fps, got num_frames={num_frames}, fps={fps}")
+    count = num_frames if num_frames is not None else max(1, round(duration * fps))  # type: ignore[operator]
+    if count < 1:
+        raise ValueError(f"num_frames must be at least 1, got {count}")
+    return count
+
+
+def load_frames(
+    source: Source,
+    num_frames: int | None = None,
+    fps: float | None = None,
+    start: Seconds = 0.0,
+    duration: Seconds | None = None,
+    size: tuple[int, int] | None = None,
+    sampling: Sampling = "time",
+    path: str | None = None,
+    origin: Seconds | None = None,
+) -> tuple[Tensor, Seconds]:
+    """Decodes frames evenly spaced over a span.
+
+    Args:
+        source: path or bytes.
+        num_frames: how many frames (F), or
+        fps: how many a second.
+        start: seconds from the origin of the file.
+        duration: seconds; to the end of the file by default.
+        size: (H, W) to which frames are squashed (bilinear, antialiased); as they are by default.
+        sampling: `time` takes the frames shown at the centres of F equal parts of the span, right on variable frame rates too;
+            where the video starts late or ends early its first or last frame is held. `index` is Meta's int(i * (N - 1) / (F -
+            1)) over the N frames of the whole file.
+        path: name for errors.
+        origin: see `probe`.
+
+    Returns:
+        (F, 3, H, W) uint8 RGB, and the seconds between two frames.
+
+    Raises:
+        MediaError: if there is no video or it cannot be decoded.
+    """
+    path = _name(source, path)
+    if sampling not in ("time", "index"):
+        raise ValueError(f"sampling must be 'time' or 'index', got {sampling!r}")
+    decoder = _open(VideoDecoder, source, path, num_ffmpeg_threads=1, seek_mode="exact")
+    metadata = decoder.metadata
+    first, end, total = (
+        metadata.begin_stream_seconds or 0.0,
+        metadata.end_stream_seconds or 0.0,
+        metadata.num_frames or 0,
+    )
+    if not total or end <= first:
+        raise MediaError(path, "the video holds no frame")
+    if duration is None:
+        duration = probe(source, path, origin).duration - start
+    count = count_frames(duration, num_frames, fps)
+    _decodes["video"] += 1
+    try:
+        if sampling == "index":
+            if start:
+                raise ValueError(
+                    f"sampling='index' counts the frames of a whole file; for a span that starts at {start} s use 'time'"
+                )
+            frames = decoder.get_frames_at([int(i * (total - 1) / max(count - 1, 1)) for i in range(count)]).data
+        else:
+            zero = _origin(source, path, first, origin)
+            last = math.nextafter(end, first)
+            times = [min(max(zero + time, first), last) for time in frame_times(count, duration, start)]
+            frames = decoder.get_frames_played_at(times).data
+    except (RuntimeError, IndexError) as error:
+        raise MediaError(path, f"video cannot be decoded: {first_line(error)}") from error
+    if size is not None and frames.shape[-2:] != torch.Size(size):
+        frames = transforms.resize(frames, list(size), antialias=True)
+    return frames, duration / count
+
+
+def _name(source: Source, path: str | None) -> str:
+    return path or ("<bytes>" if isinstance(source, bytes) else str(source))
+
+
+def first_line(error: Exception) -> str:
+    """Returns the first line of torchcodec's message, without the path of its source file."""
+    lines = str(error).strip().splitlines()
+    return re.sub(r"^.*\.cpp:\d+, ", "", lines[0]) if lines else type(error).__name__
+
+
+def _open(decoder: Callable[..., _T], source: Source, path: str, **options: object) -> _T:
+    kind = "audio" if decoder is AudioDecoder else "video"
+    try:
+        return decoder(source, **options)
+    except (ValueError, RuntimeError) as error:
+        if _lacks_stream(error, kind):
+            raise MediaError(path, f"holds no {kind}") from None
+        raise MediaError(path, f"cannot be opened: {first_line(error)}") from error
+
+
+def _lacks_stream(error: Exception, kind: str) -> bool:
+    return f"best {kind} stream is unknown" in str(error) or f"No valid {kind} stream" in str(error)
+
+
+def _origin(source: Source, path: str, begin: Seconds, origin: Seconds | None) -> Seconds:
+    if origin is not None:
+        return origin
+    # Only a stream that starts late needs to know about the others.
+    return probe(source, path).origin if begin > 0 else 0.0
+
+
+def _probe_audio(source: Source, path: str) -> AudioStream | None:
+    try:
+        metadata = AudioDecoder(source).metadata
+    except (ValueError, RuntimeError) as error:
+        if _lacks_stream(error, "audio"):
+            return None
+        raise MediaError(path, f"cannot be opened: {first_line(error)}") from error
+    return AudioStream(
+        sample_rate=metadata.sample_rate or 0,
+        num_channels=metadata.num_channels or 0,
+        start=metadata.begin_stream_seconds_from_header or 0.0,
+        duration=float(metadata.duration_seconds or 0.0),
+        codec=metadata.codec or "",
+    )
+
+
+def _probe_video(source: Source, path: str) -> VideoStream | None:
+    try:
+        metadata = VideoDecoder(source, num_ffmpeg_threads=1, seek_mode="exact").metadata
+    except (ValueError, RuntimeError) as error:
+        if _lacks_stream(error, "video"):
+            return None
+        raise MediaError(path, f"cannot be opened: {first_line(error)}") from error
+    start = metadata.begin_stream_seconds or 0.0
+    return VideoStream(
+        num_frames=metadata.num_frames or 0,
+        fps=float(metadata.average_fps or 0.0),
+        height=metadata.height or 0,
+        width=metadata.width or 0,
+        start=start,
+        duration=(metadata.end_stream_seconds or 0.0) - start,
+        codec=metadata.codec or "",
+    )

@@ -1,0 +1,145 @@
+"""Frame-level detection: ground truth as frames, and the area under the ROC curve over frames.
+
+A rank AUROC over the labels of `frame_labels` equals
+`sed_scores_eval.segment_based.auroc(segment_length=frame_seconds)`. It hides errors of boundaries and calibration.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from peav.evaluation.table import Event
+from peav.types import Seconds
+
+#: In frames. Times come as float32 seconds: at 60 s their rounding is below 1e-4 of a 40 ms frame.
+_EPSILON = 1e-4
+
+
+def frame_labels(onset: Seconds, offset: Seconds, num_frames: int, frame_seconds: Seconds) -> Tensor:
+    """Marks the frames that an event overlaps at all: from the floor of its onset to the ceiling of its offset.
+
+    Frame t covers [t * hop, (t + 1) * hop). What lies outside the `num_frames` frames is cut off.
+
+    Args:
+        onset: seconds from the start of the clip.
+        offset: seconds from the start of the clip, at least `onset`.
+        num_frames: T.
+        frame_seconds: hop.
+
+    Returns:
+        (T,) bool.
+
+    Raises:
+        ValueError: if the event ends before it begins, or the hop is not positive.
+
+    >>> frame_labels(0.05, 0.12, 5, 0.04).int().tolist()
+    [0, 1, 1, 0, 0]
+    """
+    if not frame_seconds > 0:
+        raise ValueError(f"frame_seconds must be positive, got {frame_seconds}")
+    if not onset <= offset:
+        raise ValueError(f"an event cannot run from {onset} to {offset} s")
+    first = math.floor(onset / frame_seconds + _EPSILON)
+    last = math.ceil(offset / frame_seconds - _EPSILON)
+    labels = torch.zeros(num_frames, dtype=torch.bool)
+    labels[max(first, 0) : max(last, 0)] = True
+    return labels
+
+
+def event_labels(
+    events: Sequence[Sequence[Event] | None], phrases: Sequence[str], num_frames: int, frame_seconds: Seconds
+) -> Tensor:
+    """Turns the clips' events into labels of frames.
+
+    Args:
+        events: of each clip, (phrase, onset, offset) in seconds; None (not annotated) gives no label, like an empty
+            list.
+        phrases: the K phrases.
+        num_frames: T.
+        frame_seconds: hop.
+
+    Returns:
+        (A, K, T) bool.
+    """
+    row = {phrase: k for k, phrase in enumerate(phrases)}
+    labels = torch.zeros(len(events), len(phrases), num_frames, dtype=torch.bool)
+    for clip, clip_events in enumerate(events):
+        for phrase, onset, offset in clip_events or []:
+            labels[clip, row[phrase]] |= frame_labels(onset, offset, num_frames, frame_seconds)
+    return labels
+
+
+def rank_auroc(positives: Tensor, negatives: Tensor) -> float | None:
+    """Returns the probability that a positive scores above a negative, ties counted half; None where either is empty.
+
+    Args:
+        positives: (P,) scores.
+        negatives: (Q,) scores.
+
+    >>> rank_auroc(torch.tensor([0.9, 0.4]), torch.tensor([0.1, 0.4]))
+    0.875
+    """
+    if not len(positives) or not len(negatives):
+        return None
+    # Events are rare: sorting the positives alone is far cheaper than ranking all frames.
+    ordered = positives.sort().values
+    not_above = torch.searchsorted(ordered, negatives, right=True).sum()
+    below = torch.searchsorted(ordered, negatives).sum()
+    total = len(positives) * len(negatives)
+    return 1 - (int(not_above) + int(below)) / (2 * total)
+
+
+@dataclass(frozen=True)
+class FrameAUROC:
+    """Area under the ROC curve over frames.
+
+    Attributes:
+        macro: mean over the texts that have both classes; None if there is no such text.
+        micro: over all (frame, text) together; None without both classes.
+        per_text: of each of the K texts; None without both classes.
+        num_positive: active frames of each text.
+        num_frames: valid frames, the same for every text.
+    """
+
+    macro: float | None
+    micro: float | None
+    per_text: list[float | None]
+    num_positive: list[int]
+    num_frames: int
+
+
+def frame_auroc(scores: Tensor, labels: Tensor, mask: Tensor) -> FrameAUROC:
+    """Computes the frame AUROC of each text over the pooled valid frames of all clips, and its macro and micro means.
+
+    Args:
+        scores: (A, K, T) float; logits rather than probabilities, which saturate into ties.
+        labels: (A, K, T) bool.
+        mask: (A, T) bool; leave out clips that are not annotated by an all-False row.
+
+    Raises:
+        ValueError: if the shapes do not fit or a valid score is NaN.
+    """
+    expected = (scores.shape[0], scores.shape[2]) if scores.ndim == 3 else None
+    if expected is None or labels.shape != scores.shape or mask.shape != expected:
+        got = f"{tuple(scores.shape)}, {tuple(labels.shape)}, {tuple(mask.shape)}"
+        raise ValueError(f"expected scores and labels (clips, texts, frames) and a mask (clips, frames), got {got}")
+    if labels.dtype != torch.bool or mask.dtype != torch.bool:
+        raise ValueError(f"labels and mask must be bool, got {labels.dtype} and {mask.dtype}")
+    pooled = scores.transpose(1, 2)[mask].T.contiguous()  # (K, valid frames)
+    truth = labels.transpose(1, 2)[mask].T.contiguous()
+    if bool(pooled.isnan().any()):
+        raise ValueError("scores of valid frames hold NaN: they cannot be ranked")
+    per_text = [rank_auroc(s[y], s[~y]) for s, y in zip(pooled, truth, strict=True)]
+    both = [value for value in per_text if value is not None]
+    return FrameAUROC(
+        macro=sum(both) / len(both) if both else None,
+        micro=rank_auroc(pooled[truth], pooled[~truth]),
+        per_text=per_text,
+        num_positive=truth.sum(1).tolist(),
+        num_frames=int(mask.sum()),
+    )

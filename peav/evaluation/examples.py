@@ -1,0 +1,169 @@
+"""Chooses what a report shows: clips of a similarity matrix, retrieved examples, clips with events.
+
+Nothing is chosen by its result.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from peav.evaluation.retrieval import ranks, shared_positives
+from peav.evaluation.suites import frame_logits, similarity
+from peav.evaluation.table import EmbeddingTable
+
+#: Directions to show examples of, the richest first.
+EXAMPLE_DIRECTIONS = (
+    ("text_audio_video", "audio_video"),
+    ("text_audio", "audio"),
+    ("text_video", "video"),
+    ("text_audio_video", "audio"),
+    ("text_audio_video", "video"),
+)
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A retrieved clip.
+
+    Attributes:
+        clip_id: the clip.
+        score: its similarity to the query.
+        right: whether it is right for the query.
+        caption: a caption of its own of the query's type; "" if it has none.
+    """
+
+    clip_id: str
+    score: float
+    right: bool
+    caption: str
+
+
+@dataclass(frozen=True)
+class RetrievedExample:
+    """A text query and what it finds.
+
+    Attributes:
+        query: the text.
+        direction: `query->item`.
+        hits: best first.
+        rank: rank of the best right clip.
+        num_candidates: clips searched.
+    """
+
+    query: str
+    direction: str
+    hits: list[Hit]
+    rank: int
+    num_candidates: int
+
+
+def spread(count: int, wanted: int) -> list[int]:
+    """Returns at most `wanted` indices spread evenly over `range(count)`.
+
+    >>> spread(10, 3), spread(2, 5)
+    ([1, 5, 8], [0, 1])
+    """
+    if count <= wanted:
+        return list(range(count))
+    return [int((i + 0.5) * count / wanted) for i in range(wanted)]
+
+
+def similarity_matrix(table: EmbeddingTable, left: str, right: str, max_clips: int = 64) -> Tensor | None:
+    """Returns the similarities (m, m) of the first rows of up to `max_clips` clips that have both, spread evenly.
+
+    None if an embedding is missing or fewer than two clips have both.
+    """
+    if left not in table.embeddings or right not in table.embeddings:
+        return None
+    first_left, first_right = _first_rows(table, left), _first_rows(table, right)
+    both = [clip for clip in range(len(table)) if clip in first_left and clip in first_right]
+    if len(both) < 2:
+        return None
+    chosen = [both[i] for i in spread(len(both), max_clips)]
+    return similarity(
+        table.embeddings[left][[first_left[c] for c in chosen]],
+        table.embeddings[right][[first_right[c] for c in chosen]],
+    )
+
+
+def retrieved_examples(table: EmbeddingTable, count: int = 4, top: int = 3) -> list[RetrievedExample]:
+    """Returns what `count` captions, spread evenly over the split, retrieve in the first direction there is."""
+    for query, item in EXAMPLE_DIRECTIONS:
+        if query in table.texts and item in table.embeddings:
+            found = _examples_of(table, query, item, count, top)
+            if found:
+                return found
+    return []
+
+
+def _examples_of(table: EmbeddingTable, query: str, item: str, count: int, top: int) -> list[RetrievedExample]:
+    # One query a clip: its first caption.
+    first = _first_rows(table, query)
+    has_item = set(table.clips[item].tolist())
+    rows = [row for clip, row in sorted(first.items()) if clip in has_item]
+    chosen = torch.tensor([rows[i] for i in spread(len(rows), count)], dtype=torch.int64)
+    if not len(chosen):
+        return []
+    # All captions tell which clips share a caption with the chosen ones, so positives are computed over all rows.
+    positives = shared_positives(table.clips[query], table.clips[item], table.groups[query], table.groups[item])[chosen]
+    scores = similarity(table.embeddings[query][chosen], table.embeddings[item])
+    found = []
+    for row, score, positive, rank in zip(chosen.tolist(), scores, positives, ranks(scores, positives), strict=True):
+        best = score.argsort(descending=True, stable=True)[:top].tolist()
+        hits = []
+        for m in best:
+            clip = int(table.clips[item][m])
+            caption = table.texts[query][first[clip]] if clip in first else ""
+            hits.append(Hit(table.clip_ids[clip], float(score[m]), bool(positive[m]), caption))
+        found.append(
+            RetrievedExample(table.texts[query][row], f"{query}->{item}", hits, int(rank), len(table.embeddings[item]))
+        )
+    return found
+
+
+def event_clips(table: EmbeddingTable, count: int = 4) -> list[int]:
+    """Returns up to `count` clips with frames and events, spread over those with the most phrases (three or more)."""
+    if table.frame_mask is None or table.events is None:
+        return []
+    present = table.frame_mask.any(1).tolist()
+    distinct = {c: len({e[0] for e in events}) for c, events in enumerate(table.events) if events and present[c]}
+    richest = sorted(distinct, key=lambda c: (-min(distinct[c], 3), c))
+    enough = [c for c in richest if distinct[c] == distinct[richest[0]]] if richest else []
+    pool = sorted(enough if len(enough) >= count else richest[: max(count, len(enough))])
+    return [pool[i] for i in spread(len(pool), count)]
+
+
+def event_probabilities(table: EmbeddingTable, clip: int, max_phrases: int = 4) -> dict[str, Tensor]:
+    """Returns (T,) by phrase for the phrases of a clip, and for the absent phrase that scores highest.
+
+    Probabilities where the table knows scale and bias; otherwise dot products stretched to [0, 1] over the phrases
+    shown.
+
+    Raises:
+        ValueError: if the table has no frames.
+    """
+    if table.frames is None or table.frame_mask is None or table.events is None:
+        raise ValueError("the table has no frame embeddings")
+    logits = frame_logits(table, clip)[0][:, table.frame_mask[clip]]
+    true = list(dict.fromkeys(event[0] for event in table.events[clip] or []))[:max_phrases]
+    held = {event[0] for event in table.events[clip] or []}
+    absent = [k for k, phrase in enumerate(table.phrases) if phrase not in held]
+    shown = [table.phrases.index(phrase) for phrase in true]
+    if absent:
+        shown.append(absent[int(logits[absent].amax(1).argmax())])
+    values = logits[shown]
+    if table.logit_scale is not None and table.logit_bias is not None:
+        values = values.sigmoid()
+    else:
+        values = (values - values.min()) / (values.max() - values.min()).clamp(min=1e-9)
+    return {table.phrases[k]: v for k, v in zip(shown, values, strict=True)}
+
+
+def _first_rows(table: EmbeddingTable, name: str) -> dict[int, int]:
+    first: dict[int, int] = {}
+    for row, clip in enumerate(table.clips[name].tolist()):
+        first.setdefault(clip, row)
+    return first

@@ -1,0 +1,114 @@
+"""Pieces of HTML that the report is put together from.
+
+Every text is escaped here; what is passed as content is HTML already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+
+from peav.evaluation.examples import Hit, RetrievedExample
+from peav.evaluation.media_plots import ClipMedia, frame_uri, mel_uri
+from peav.evaluation.suites import COLUMNS, Evaluation, FrameLevel
+
+
+def page(title: str, style: str, head: str, body: str) -> str:
+    """Returns the whole document."""
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
+        f"<header>\n<h1>{escape(title)}</h1>\n{head}\n</header>\n<main>\n{body}\n</main>\n"
+        "<footer>Written by peav.evaluation.report. This file needs no network.</footer>\n</body>\n</html>\n"
+    )
+
+
+def navigation(entries: Iterable[tuple[str, str]]) -> str:
+    """Returns links to the sections, given (id, heading)."""
+    links = "".join(f'<a href="#{escape(name)}">{escape(heading)}</a>' for name, heading in entries)
+    return f'<nav aria-label="Sections">{links}</nav>'
+
+
+def section(name: str, heading: str, content: str) -> str:
+    """Returns a section."""
+    return f'<section id="{escape(name)}">\n<h2>{escape(heading)}</h2>\n{content}\n</section>\n'
+
+
+def absent(sentence: str) -> str:
+    """Returns the sentence that stands where a part lacks data."""
+    return f'<p class="absent">{escape(sentence)}</p>'
+
+
+def number(label: str, value: str, unit: str, versus: str) -> str:
+    """Returns a headline number."""
+    shown = f'{escape(value)}<span class="unit"> {escape(unit)}</span>' if unit else escape(value)
+    return (
+        f'<div class="number"><div class="label">{escape(label)}</div><div class="value">{shown}</div>'
+        f'<div class="versus">{escape(versus)}</div></div>'
+    )
+
+
+def figure(uri: str, alt: str, caption: str) -> str:
+    """Returns a picture with its caption."""
+    return f'<figure><img src="{uri}" alt="{escape(alt)}"><figcaption>{escape(caption)}</figcaption></figure>\n'
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]], style: str = "") -> str:
+    """Returns a table of texts; the cells of the class `settings` may wrap."""
+    head = "".join(f'<th scope="col">{escape(column)}</th>' for column in columns)
+    cell = '<td class="wrap">' if style == "settings" else "<td>"
+    body = "".join(f"<tr>{''.join(f'{cell}{escape(value)}</td>' for value in row)}</tr>" for row in rows)
+    return (
+        f'<div class="scroll"><table class="{style}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    )
+
+
+def results_table(evaluation: Evaluation) -> str:
+    """Returns the table of all directions."""
+    rows = ((row[0].replace("->", " → "), *row[1:]) for row in evaluation.rows())
+    return table(COLUMNS, rows)
+
+
+def phrases_table(frames: FrameLevel, limit: int = 60) -> str:
+    """Returns the AUROC of each phrase with a bar; the `limit` phrases with the most active seconds."""
+    ordered = sorted(frames.per_phrase.items(), key=lambda item: -(item[1]["active_seconds"] or 0))
+    body = ""
+    for phrase, row in ordered[:limit]:
+        value = row["auroc"]
+        width = 0 if value is None else round(100 * max(2 * value - 1, 0))
+        shown = (
+            "one class only" if value is None else f'{value:.3f}<span class="bar"><i style="width:{width}%"></i></span>'
+        )
+        seconds = f"{row['active_seconds']:.1f}"
+        body += f"<tr><td>{escape(phrase)}</td><td>{shown}</td><td>{row['num_clips']}</td><td>{seconds}</td></tr>"
+    columns = ("phrase", "AUROC (bar: from 0.5 to 1)", "clips", "active seconds")
+    head = "".join(f'<th scope="col">{column}</th>' for column in columns)
+    html = f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    if len(ordered) > limit:
+        html += f'<p class="note">{len(ordered) - limit} rarer phrases are not listed.</p>'
+    return html
+
+
+def example(found: RetrievedExample, media: ClipMedia) -> str:
+    """Returns a query and the clips it retrieves."""
+    verdict = "The right clip ranks first." if found.rank == 1 else f"The best right clip ranks {found.rank}."
+    hits = "".join(_hit(hit, place, media) for place, hit in enumerate(found.hits, 1))
+    return (
+        f'<div class="example"><p class="query">“{escape(found.query)}”</p>'
+        f'<p class="note">{verdict} {found.num_candidates} candidates.</p><div class="hits">{hits}</div></div>\n'
+    )
+
+
+def _hit(hit: Hit, place: int, media: ClipMedia) -> str:
+    frame, mel, _ = media.get(hit.clip_id)
+    pictures = ""
+    if frame is not None:
+        pictures += f'<img class="frame" src="{frame_uri(frame)}" alt="A frame of clip {escape(hit.clip_id)}">'
+    if mel is not None:
+        pictures += f'<img class="mel" src="{mel_uri(mel)}" alt="Log-mel spectrogram of clip {escape(hit.clip_id)}">'
+    pictures = pictures or '<div class="blank">neither picture nor sound</div>'
+    mark = "✓ right" if hit.right else "✗ another clip"
+    own = f'<div class="own">{escape(hit.caption)}</div>' if hit.caption and not hit.right else ""
+    words = f'<span class="mark">{place}. {mark}</span> · {escape(hit.clip_id)} · {hit.score:.2f}{own}'
+    return f'<div class="hit{" right" if hit.right else ""}">{pictures}<div class="words">{words}</div></div>'

@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torchmetrics.functional.classification import binary_auroc
+
+from peav.evaluation import EmbeddingTable, Evaluation, evaluate_table, pad_frames
+from peav.evaluation.retrieval import retrieval_metrics
+from peav.evaluation.suites import DIRECTIONS, frame_logits, percent, similarity
+from tests.evaluation.synthetic import HOP, PHRASES, make_table
+
+
+@pytest.fixture(scope="module")
+def table() -> Any:
+    return make_table(60)
+
+
+@pytest.fixture(scope="module")
+def evaluation(table: Any) -> Any:
+    return evaluate_table(table)
+
+
+def small(**changes: Any) -> EmbeddingTable:
+    rows = torch.arange(3)
+    base: dict[str, Any] = {
+        "clip_ids": ["a", "b", "c"],
+        "embeddings": {"audio": torch.eye(3), "text_audio": torch.eye(3)},
+        "clips": {"audio": rows, "text_audio": rows},
+        "groups": {"audio": rows, "text_audio": rows},
+        "texts": {"text_audio": ["x", "y", "z"]},
+    }
+    return EmbeddingTable(**(base | changes))
+
+
+def test_every_direction_is_there_once_and_both_ways(evaluation):
+    assert list(evaluation.directions) == [f"{q}->{i}" for q, i in DIRECTIONS]
+    assert len(set(DIRECTIONS)) == len(DIRECTIONS) == 24
+    one_way = {"audio_plus_text->video", "video_plus_text->audio"}
+    for name in set(evaluation.directions) - one_way:
+        assert "->".join(reversed(name.split("->"))) in evaluation.directions
+
+
+def test_a_direction_equals_its_definition(table, evaluation):
+    scores = table.embeddings["text_audio"] @ table.embeddings["audio"].T
+    positives = table.clips["text_audio"][:, None] == table.clips["audio"]
+    assert evaluation.directions["text_audio->audio"].plain == retrieval_metrics(scores, positives)
+    assert evaluation.directions["audio->text_audio"].plain == retrieval_metrics(scores.T, positives.T)
+    softened = 10 * scores * (10 * scores).softmax(0)
+    assert evaluation.directions["text_audio->audio"].dual_softmax == retrieval_metrics(softened, positives)
+
+
+def test_missing_items_and_several_captions(table, evaluation):
+    video = evaluation.directions["audio->video"].plain
+    lacking = len(table) - len(table.embeddings["video"])
+    assert lacking > 0 and video["num_without_positive"] == lacking
+    assert video["num_candidates"] == video["num_queries"] == len(table.embeddings["video"])
+    captions = evaluation.directions["text_audio->audio"]
+    assert captions.plain["num_queries"] == 120 and captions.num_distinct == 60
+    speech = evaluation.directions["audio->text_transcript"].plain
+    assert speech["num_queries"] == speech["num_candidates"] == 15
+
+
+def test_perfect_and_collapsed_models():
+    perfect = evaluate_table(small()).directions["text_audio->audio"]
+    assert perfect.plain["R@1"] == perfect.dual_softmax["R@1"] == 1
+    flat = torch.full((400, 37), 0.3)
+    rows = {name: torch.arange(400) for name in ("audio", "video")}
+    collapsed = EmbeddingTable([str(i) for i in range(400)], {"audio": flat, "video": flat.clone()}, rows, rows)
+    for direction in evaluate_table(collapsed).directions.values():
+        assert direction.plain["R@10"] == 0 and direction.dual_softmax["R@10"] == 0
+
+
+def test_identical_captions_share_their_positives():
+    swapped = torch.eye(3)[[1, 0, 2]]
+    embeddings = {"audio": torch.eye(3), "text_audio": swapped}
+    assert evaluate_table(small(embeddings=embeddings)).directions["text_audio->audio"].plain["R@1"] == 1 / 3
+    groups = {"audio": torch.arange(3), "text_audio": torch.tensor([0, 0, 1])}
+    shared = evaluate_table(small(embeddings=embeddings, groups=groups)).directions["text_audio->audio"]
+    assert shared.plain["R@1"] == 1 and shared.num_distinct == 2
+
+
+def test_a_direction_without_common_clips_is_skipped_with_its_reason():
+    clips = {"audio": torch.tensor([0, 1]), "text_audio": torch.tensor([2])}
+    embeddings = {"audio": torch.eye(2), "text_audio": torch.ones(1, 2)}
+    found = evaluate_table(small(embeddings=embeddings, clips=clips, groups=clips, texts={}))
+    assert not found.directions and "no clip has both" in found.skipped["text_audio->audio"]
+
+
+def test_similarity_sees_equal_rows_as_ties():
+    g = torch.Generator().manual_seed(0)
+    item = torch.randn(1, 333, generator=g)
+    scores = similarity(torch.randn(7, 333, generator=g), item.expand(1003, -1))
+    assert (scores == scores[:, :1]).all()
+
+
+def test_frame_level_leaves_out_clips_without_annotation(table, evaluation):
+    annotated = [c for c, events in enumerate(table.events) if events is not None]
+    assert 0 < len(annotated) < len(table)
+    assert evaluation.frames.num_clips == len(annotated)
+    k, phrase = 3, PHRASES[3]
+    scores, labels = [], []
+    for c in annotated:
+        truth = torch.zeros(table.frames.shape[1])
+        for name, onset, offset in table.events[c]:
+            for t in range(len(truth)):
+                truth[t] = max(float(truth[t]), float(name == phrase and t * HOP < offset and (t + 1) * HOP > onset))
+        labels.append(truth)
+        scores.append(10 * table.frames[c] @ table.text_event[k] - 4)
+    expected = float(binary_auroc(torch.cat(scores), torch.cat(labels).long()))
+    assert evaluation.frames.per_phrase[phrase]["auroc"] == pytest.approx(expected, abs=1e-6)
+    assert 0.6 < evaluation.frames.macro < 1
+    garbage = table.frames.clone()
+    mask = table.frame_mask.clone()
+    mask[:, 90:] = False
+    garbage[~mask] = torch.nan
+    padded = evaluate_table(replace(table, frames=garbage, frame_mask=mask)).frames
+    assert padded is not None and padded.seconds == pytest.approx(90 * HOP * len(annotated))
+    for name, row in padded.per_phrase.items():
+        holding = sum(any(p == name and on < 90 * HOP for p, on, _ in table.events[c]) for c in annotated)
+        everywhere = sum(any(p == name for p, _, _ in table.events[c]) for c in annotated)
+        assert row["num_clips"] == holding and evaluation.frames.per_phrase[name]["num_clips"] == everywhere
+    assert any(padded.per_phrase[p]["num_clips"] != evaluation.frames.per_phrase[p]["num_clips"] for p in PHRASES)
+
+
+def test_no_annotated_clip_gives_no_frame_level(table):
+    assert evaluate_table(replace(table, events=[None] * len(table))).frames is None
+    one = frame_logits(table, 5)
+    torch.testing.assert_close(one, frame_logits(table)[5:6])
+
+
+def test_json_round_trip_and_tables(evaluation):
+    assert Evaluation.from_json(evaluation.to_json()) == evaluation
+    assert set(json.loads(evaluation.to_json())) == {"num_clips", "directions", "skipped", "frames", "temperature"}
+    lines = evaluation.to_markdown().splitlines()
+    table = [line for line in lines if line.startswith("|")]
+    assert len(table) == 26 and {line.count("|") for line in table} == {9}
+    d = evaluation.directions["audio->video"]
+    assert f"| audio->video | {percent(d.plain['R@1'])} |" in table[2]
+    assert "Frame AUROC: macro" in lines[-1]
+    assert evaluation.to_rich().row_count == 24
+    assert evaluation.scalars()["audio->video/R@1"] == d.plain["R@1"]
+    assert evaluation.scalars()["frames/macro_auroc"] == evaluation.frames.macro
+
+
+def test_save_and_load(table, tmp_path):
+    table.save(tmp_path / "table.safetensors")
+    loaded = EmbeddingTable.load(tmp_path / "table.safetensors")
+    for name in ("frames", "frame_mask", "text_event"):
+        assert torch.equal(getattr(loaded, name), getattr(table, name))
+    for part in ("embeddings", "clips", "groups"):
+        kept, found = getattr(table, part), getattr(loaded, part)
+        assert set(found) == set(kept) and all(torch.equal(found[name], kept[name]) for name in kept)
+    assert evaluate_table(loaded).directions == evaluate_table(table).directions
+    assert loaded.events == table.events and loaded.texts == table.texts and loaded.clip_ids == table.clip_ids
+
+
+def test_pad_frames():
+    frames, mask = pad_frames([torch.ones(3, 2), torch.ones(1, 2)])
+    assert mask.tolist() == [[True] * 3, [True, False, False]] and frames[1, 1:].sum() == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"clip_ids": ["a", "a", "c"]}, "different"),
+        ({"embeddings": {"sound": torch.eye(3)}}, "unknown embedding 'sound'"),
+        ({"embeddings": {"audio": torch.eye(3), "text_audio": torch.eye(3)[:2]}}, r"expected clips int64 \(2,\)"),
+        ({"embeddings": {"audio": torch.eye(3), "text_audio": torch.ones(3, 4)}}, "dimensions"),
+        ({"embeddings": {"audio": torch.eye(3) / 0, "text_audio": torch.eye(3)}}, "finite"),
+        ({"clips": {"audio": torch.tensor([0, 1, 3]), "text_audio": torch.arange(3)}}, "outside"),
+        ({"groups": {"audio": torch.arange(3)}}, "no groups"),
+        ({"texts": {"text_audio": ["x"]}}, "1 texts for 3 rows"),
+        ({"texts": {"text_video": ["x"]}}, "no embeddings"),
+        ({"frames": torch.zeros(3, 5, 2)}, "frames need"),
+    ],
+)
+def test_a_table_that_does_not_fit_together_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        small(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"frame_mask": torch.ones(60, 3).bool()}, "frame_mask"),
+        ({"phrases": PHRASES[:-1]}, "text_event"),
+        ({"frame_seconds": 0.0}, "frame_seconds"),
+        ({"logit_scale": -1.0}, "logit_scale"),
+        ({"events": [None]}, "events for 1 clips"),
+        ({"events": [[("meow", 0.0, 1.0)], *[None] * 59]}, "'meow'"),
+        ({"events": [[(PHRASES[0], 2.0, 1.0)], *[None] * 59]}, "runs from 2.0 to 1.0"),
+    ],
+)
+def test_frames_that_do_not_fit_together_are_refused(table, changes, message):
+    with pytest.raises(ValueError, match=message):
+        replace(table, **changes)
