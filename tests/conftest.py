@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 os.environ.setdefault("LITDATA_DISABLE_VERSION_CHECK", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -29,8 +30,8 @@ def _seeded() -> None:
 
 
 @pytest.fixture(scope="session")
-def tokenizer_json() -> str:
-    """A small WordPiece tokenizer."""
-    from tests.helpers import small_tokenizer
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prepared synthetic world of 96 clips."""
+    from tests.training.golden import make_world
 
-    return small_tokenizer()
+    return make_world(tmp_path_factory.mktemp("world"))

@@ -53,7 +53,10 @@ class PeavCLI(LightningCLI):
         objectives = {name: value for name, value in (model.objectives or {}).items() if value is not None}
         if not objectives or not model.encoders:
             return  # the module says what is missing
-        requires = {name: registry.objectives.build(_plain(value)).requires for name, value in objectives.items()}
+        requires = {
+            f"objective {name!r}": registry.objectives.build(_plain(value)).requires for name, value in objectives.items()
+        }
+        requires["extra_embeddings"] = tuple(model.extra_embeddings or ())
         provides = {
             name: registry.encoders.get(value["class_path"].rpartition(".")[2]).provides
             for name, value in model.encoders.items()

@@ -82,6 +82,17 @@ class ClipDataModule(LightningDataModule):
         self.predict_split = predict_split
         self.cache_megabytes = cache_megabytes
         self.datasets: dict[str, ClipDataset] = {}
+        # Lightning keeps these with the checkpoint: what a clip looks like to the model is part of the model.
+        self.hparams.update(
+            {
+                "sample_rate": sample_rate,
+                "num_frames": num_frames,
+                "fps": fps,
+                "frame_size": frame_size,
+                "downmix": downmix,
+                "sampling": sampling,
+            }
+        )
 
     def setup(self, stage: str) -> None:
         """Opens the splits that a stage needs: `fit`, `validate`, `test` or `predict`."""

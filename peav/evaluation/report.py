@@ -22,7 +22,8 @@ from peav.evaluation.plots import Series, control_interval, curves_figure, data_
 from peav.evaluation.suites import Evaluation, percent
 from peav.evaluation.table import EmbeddingTable
 
-#: Steps and values by name: `train/loss`, `val/loss`, `train/loss/audio_video`, `train/logit_scale/audio_video`, ...
+#: Steps and values by name, as PeavModule logs them: `train/loss`, `validation/loss`, `train/OBJECTIVE/loss`,
+#: `train/OBJECTIVE/scale`, `train/OBJECTIVE/bias`, `train/OBJECTIVE/positive_logit`, ...
 History = Mapping[str, Series]
 
 MATRICES = (("audio", "video"), ("text_audio", "audio"), ("text_video", "video"))
@@ -72,9 +73,9 @@ def write_report(
         path: the HTML file; its folder is made.
         evaluation: results of the run.
         table: the embeddings that gave them.
-        history: (step, value) series by name. The name's part before the first `/` (`train`, `val`) becomes the label
-            of the curve, the rest the panel; names that hold `logit_scale` or `logit_bias` are shown as learned scales
-            and biases.
+        history: (step, value) series by name. The name's part before the first `/` (`train`, `validation`) becomes the label
+            of the curve, the rest the panel; names that end in `/scale` or `/bias` are shown as learned scales and biases,
+            those in `/positive_logit` and `/negative_logit` together, a panel an objective.
         control: results of the same run with the pairing shuffled across clips; they must be at chance.
         examples: from a clip id to (frame uint8 (H, W, 3) or None, waveform float (S,) or None, sample rate in Hz).
         title: of the report.
@@ -138,8 +139,8 @@ def losses(material: Material) -> str:
     panels = _panels({k: v for k, v in material.history.items() if not _is_scale(k)})
     if not panels:
         return parts.absent("No history of the training was given.")
-    is_loss = {title: "loss" in title for title in panels}
-    total = [t for t in panels if t.split("/")[-1] in ("loss", "total")]
+    is_loss = {title: title.rpartition("/")[2] == "loss" for title in panels}
+    total = [t for t in panels if t == "loss"]
     order = [*total, *(t for t in panels if is_loss[t] and t not in total)]
     others = {t: panels[t] for t in panels if t not in order}
     html = ""
@@ -309,7 +310,7 @@ def scales_section(material: Material) -> str:
         html += parts.table(("name", "first", "last"), rows)
         figure = curves_figure(_panels(series), columns=4)
         html += parts.figure(data_uri(figure), f"Curves of {', '.join(series)}.", "Their course over the steps.")
-    return html or parts.absent("The history holds no logit_scale or logit_bias.")
+    return html or parts.absent("The history holds no scale or bias.")
 
 
 def settings_section(material: Material) -> str:
@@ -335,7 +336,7 @@ def _arrow(direction: str) -> str:
 
 
 def _is_scale(name: str) -> bool:
-    return "logit_scale" in name or "logit_bias" in name
+    return name.rpartition("/")[2] in ("scale", "bias")
 
 
 def _finite(points: Series) -> list[tuple[float, float]]:
@@ -346,6 +347,12 @@ def _panels(history: History) -> dict[str, dict[str, list[tuple[float, float]]]]
     panels: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for name, points in history.items():
         stage, _, title = name.partition("/")
+        label = stage if title else "train"
+        if title.endswith(("/positive_logit", "/negative_logit")):
+            if stage != "train":
+                continue
+            title, _, label = title.rpartition("/")
+            title, label = f"{title}/logits", label.removesuffix("_logit")
         if finite := _finite(points):
-            panels.setdefault(title or stage, {})[stage if title else "train"] = finite
+            panels.setdefault(title or stage, {})[label] = finite
     return panels

@@ -36,6 +36,7 @@ class PeavModule(LightningModule):
         betas: of AdamW.
         warmup_steps: optimizer steps of linear warm-up, before the cosine.
         final_fraction: share of the peak learning rate that is left at the end.
+        extra_embeddings: embeddings to build although no objective trains them, to be evaluated as they are (ablations).
 
     Raises:
         ValueError: if no objective is left, or one reads an embedding that no encoder provides.
@@ -53,13 +54,15 @@ class PeavModule(LightningModule):
         betas: tuple[float, float] = (0.9, 0.98),
         warmup_steps: int = 1000,
         final_fraction: float = 0.0,
+        extra_embeddings: list[str] | None = None,
     ) -> None:
         super().__init__()
         chosen = {name: objective for name, objective in objectives.items() if objective is not None}
         if not chosen:
             raise ValueError("no objective is left to train: set at least one under model.objectives")
         built_objectives = {name: _build(registry.objectives, value) for name, value in chosen.items()}
-        needed = needed_encoders(_provides(encoders), {name: o.requires for name, o in built_objectives.items()})
+        requires = {f"objective {name!r}": objective.requires for name, objective in built_objectives.items()}
+        needed = needed_encoders(_provides(encoders), {**requires, "extra_embeddings": extra_embeddings or ()})
         built_encoders = {name: _build(registry.encoders, encoders[name]) for name in needed}
         for name, objective in built_objectives.items():
             _check_targets(name, objective)
@@ -76,11 +79,13 @@ class PeavModule(LightningModule):
                 "betas": list(betas),
                 "warmup_steps": warmup_steps,
                 "final_fraction": final_fraction,
+                "extra_embeddings": extra_embeddings,
             }
         )
         self._hparams_name = "kwargs"
         embeddings = {embedding for objective in built_objectives.values() for embedding in objective.requires}
-        self.model = PEAV(built_encoders, embeddings, embedding_dim, normalize)
+        self.model = PEAV(built_encoders, embeddings | set(extra_embeddings or ()), embedding_dim, normalize)
+        self.trained = tuple(sorted(embeddings))
         self.objectives = nn.ModuleDict(built_objectives)
         self.frames = frozenset(name for objective in built_objectives.values() for name in objective.frames)
         self.learning_rate, self.weight_decay, self.betas = learning_rate, weight_decay, tuple(betas)
@@ -92,7 +97,7 @@ class PeavModule(LightningModule):
     def batch_fields(self) -> frozenset[str]:
         """The fields of a batch that the encoders and objectives read: what the data module has to decode."""
         targets = {target for _, objective in self._objectives() for target in objective.targets}
-        return self.model.batch_fields | targets
+        return self.model.fields_for(self.trained) | targets
 
     @property
     def tokenize(self) -> Callable[[Sequence[str]], tuple[Tensor, Tensor]] | None:
@@ -119,7 +124,7 @@ class PeavModule(LightningModule):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Returns the clips' ids and, by embedding name, their embeddings (N, D) and which of them are present."""
-        embeddings = self.model(batch)
+        embeddings = self.model(batch, self.trained)
         return {
             "ids": batch.ids,
             "embeddings": {name: e.pooled for name, e in embeddings.items()},
@@ -128,7 +133,7 @@ class PeavModule(LightningModule):
 
     def _step(self, batch: Batch, stage: str) -> Tensor:
         training = stage == "train"
-        embeddings = self.model(batch, frames=self.frames)
+        embeddings = self.model(batch, self.trained, self.frames)
         total = torch.zeros((), device=self.device)
         values: dict[str, Tensor] = {}
         for name, objective in self._objectives():
@@ -203,18 +208,18 @@ def _provides(encoders: Mapping[str, Any]) -> dict[str, Mapping[str, tuple[str, 
 def needed_encoders(
     provides: Mapping[str, Mapping[str, tuple[str, ...]]], requires: Mapping[str, Sequence[str]]
 ) -> list[str]:
-    """Returns the names of the encoders that the objectives need.
+    """Returns the names of the encoders that are needed.
 
     Args:
         provides: for each encoder, what it provides.
-        requires: for each objective, the embeddings it reads.
+        requires: for each reader (as messages call it), the embeddings it reads.
 
     Raises:
         ValueError: if an objective reads what no encoder provides; the message names both.
     """
     needed: dict[str, None] = {}
-    for name, embeddings in requires.items():
-        order = resolve(provides, embeddings, asked_by=f"objective {name!r}")
+    for reader, embeddings in requires.items():
+        order = resolve(provides, embeddings, asked_by=reader)
         needed |= dict.fromkeys(order.values())
     return [name for name in provides if name in needed]
 

@@ -120,14 +120,14 @@ def make_history(steps: int = 300) -> dict[str, list[tuple[float, float]]]:
     """A total, three objectives, a validation loss, a learning rate, scales and biases."""
     generator = np.random.default_rng(0)
     history: dict[str, list[tuple[float, float]]] = {}
-    names = ["loss", "loss/audio_video", "loss/audio_text_audio", "loss/video_text_video", "loss/frame"]
+    names = ["loss", "audio_video/loss", "audio/loss", "video/loss", "frame/loss"]
     for i, name in enumerate(names):
         end = 0.6 + 0.2 * i
         values = end + (4 - end) * np.exp(-np.arange(steps) / 60) + 0.08 * generator.standard_normal(steps)
         history[f"train/{name}"] = [(float(s), float(v)) for s, v in enumerate(values)]
-        history[f"val/{name}"] = [(float(s), float(values[s] + 0.15)) for s in range(0, steps, 50)]
+        history[f"validation/{name}"] = [(float(s), float(values[s] + 0.15)) for s in range(0, steps, 50)]
     history["train/lr"] = [(float(s), 1e-3 * min(s / 30, 1)) for s in range(steps)]
     for i, pair in enumerate(("audio_video", "frame")):
-        history[f"train/logit_scale/{pair}"] = [(float(s), 10 + 0.01 * s * (i + 1)) for s in range(steps)]
-        history[f"train/logit_bias/{pair}"] = [(float(s), -10 + 0.012 * s * (i + 1)) for s in range(steps)]
+        history[f"train/{pair}/scale"] = [(float(s), 10 + 0.01 * s * (i + 1)) for s in range(steps)]
+        history[f"train/{pair}/bias"] = [(float(s), -10 + 0.012 * s * (i + 1)) for s in range(steps)]
     return history

@@ -128,7 +128,7 @@ def test_a_bare_report_says_what_is_missing(tmp_path):
         "No media",
         "No frame-level",
         "audio × video",
-        "logit_scale",
+        "no scale or bias",
         "No settings",
     ):
         assert missing in said

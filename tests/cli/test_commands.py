@@ -1,0 +1,140 @@
+"""The command line, run as a user runs it: real data, real training, in a process of its own where that matters."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors import safe_open
+
+from peav.cli.main import main
+from peav.data.media import decode_counts
+from peav.training import PeavModule
+
+ROOT = Path(__file__).parents[2]
+TINY = str(ROOT / "experiments/tiny_cpu.yaml")
+
+
+def overrides(data: Path, out: Path, *more: str) -> list[str]:
+    """Options that point tiny_cpu.yaml at a small world and shorten it."""
+    return [
+        "--trainer.max_epochs=1",
+        "--trainer.limit_train_batches=2",
+        "--trainer.limit_val_batches=1",
+        "--trainer.check_val_every_n_epoch=1",
+        f"--trainer.default_root_dir={out}",
+        "--trainer.logger=false",
+        "--trainer.callbacks=null",
+        f"--data.data={data}",
+        "--data.batch_size=8",
+        "--data.num_workers=0",
+        f"--model.encoders.text.init_args.tokenizer={data / 'tokenizer.json'}",
+        *more,
+    ]
+
+
+def checkpoint_in(folder: Path) -> Path:
+    return next(folder.glob("**/*.ckpt"))
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    text = capsys.readouterr().out
+    for command in ("fit", "validate", "test", "predict", "synth", "prepare", "evaluate", "plugins"):
+        assert f"\n  {command} " in text
+
+
+def test_an_unknown_command_suggests_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evalute"]) == 2
+    assert "Did you mean 'evaluate'?" in capsys.readouterr().err
+
+
+def test_plugins_says_what_is_registered_and_where_it_comes_from(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plugins"]) == 0
+    words = " ".join(capsys.readouterr().out.split())
+    for name in ("MelAudioEncoder", "SegmentPair", "FrameAlignment", "peav"):
+        assert name in words
+
+
+def test_prepare_says_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["prepare", str(tmp_path / "nowhere"), str(tmp_path / "out")]) == 1
+    assert "no folder" in capsys.readouterr().err
+
+
+def test_fit_test_predict_and_evaluate(world: Path, tmp_path: Path) -> None:
+    """Every command on one run."""
+    run = tmp_path / "run"
+    assert main(["fit", "--config", TINY, *overrides(world, run)]) == 0
+    checkpoint = checkpoint_in(run)
+    for command in ("validate", "test", "predict"):
+        assert main([command, "--config", TINY, *overrides(world, run), f"--ckpt_path={checkpoint}"]) == 0
+    with safe_open(run / "embeddings-0.safetensors", "pt") as file:
+        ids = json.loads(file.metadata()["ids"])
+        assert file.get_tensor("audio").shape == (len(ids), 128)
+        assert file.get_tensor("audio.present").dtype == torch.bool
+    out = tmp_path / "evaluated"
+    assert main(["evaluate", str(checkpoint), str(world), "--out", str(out), "--control", str(checkpoint)]) == 0
+    results = json.loads((out / "evaluation.json").read_text())
+    assert {"text_audio->audio", "text_video->video", "audio->video", "audio_plus_text->video"} <= set(results["directions"])
+    assert 0 <= results["frames"]["macro"] <= 1
+    assert "R@1" in (out / "evaluation.md").read_text()
+    assert "Control" in (out / "report.html").read_text()
+    assert (out / "overview.png").stat().st_size > 10_000
+
+
+def test_null_removes_a_pair(world: Path, tmp_path: Path) -> None:
+    assert main(["fit", "--config", TINY, *overrides(world, tmp_path, "--model.objectives.audio_video=null")]) == 0
+    module = PeavModule.load_from_checkpoint(checkpoint_in(tmp_path), weights_only=True)
+    assert "audio_video" not in module.objectives
+    assert len(module.objectives) == 10
+    assert "audio_video" in module.model.embedding_names  # the fusion pairs are still there
+
+
+def test_without_video_objectives_no_video_is_decoded_and_no_video_encoder_built(world: Path, tmp_path: Path) -> None:
+    with open(TINY) as stream:
+        objectives = yaml.safe_load(stream)["model"]["objectives"]
+    gone = [f"--model.objectives.{name}=null" for name in objectives if name not in ("audio", "frame")]
+    before = decode_counts()
+    assert main(["fit", "--config", TINY, *overrides(world, tmp_path, *gone)]) == 0
+    after = decode_counts()
+    assert after["video"] == before["video"]
+    assert after["audio"] > before["audio"]
+    module = PeavModule.load_from_checkpoint(checkpoint_in(tmp_path), weights_only=True)
+    assert set(module.model.encoders) == {"audio", "text"}
+
+
+def fails(args: list[str]) -> str:
+    """Runs `peav` in a process and returns what it printed when it failed."""
+    command = [sys.executable, "-m", "peav.cli.main", *args]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert result.returncode != 0
+    return result.stderr
+
+
+def test_a_yaml_with_an_unknown_objective_suggests_the_name(world: Path, tmp_path: Path) -> None:
+    config = yaml.safe_load(Path(TINY).read_text())
+    config["model"]["objectives"]["audio_video"]["class_path"] = "SegmentPear"
+    path = tmp_path / "wrong.yaml"
+    path.write_text(yaml.safe_dump(config))
+    assert "Did you mean 'SegmentPair'?" in fails(["fit", "--config", str(path), *overrides(world, tmp_path)])
+
+
+def test_an_objective_whose_embeddings_nobody_provides_is_refused(world: Path, tmp_path: Path) -> None:
+    config = yaml.safe_load(Path(TINY).read_text())
+    del config["model"]["encoders"]["video"]
+    path = tmp_path / "wrong.yaml"
+    path.write_text(yaml.safe_dump(config))
+    message = fails(["fit", "--config", str(path), *overrides(world, tmp_path)])
+    assert "reads 'video', but the encoders provide" in message
+    assert "Traceback" not in message
+
+
+def test_data_that_were_never_prepared_are_named(tmp_path: Path, world: Path) -> None:
+    missing = tmp_path / "nowhere"
+    options = [o for o in overrides(world, tmp_path) if not o.startswith("--data.data")]
+    assert str(missing) in fails(["fit", "--config", TINY, *options, f"--data.data={missing}"])
