@@ -46,6 +46,7 @@ class Plugin(nn.Module):
     _init_call: tuple[tuple[Any, ...], dict[str, Any]]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Plugin:
+        """Keeps the arguments of the constructor."""
         plugin = super().__new__(cls)
         # nn.Module is not initialised yet, so its own __setattr__ cannot be used.
         object.__setattr__(plugin, "_init_call", (args, kwargs))

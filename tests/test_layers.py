@@ -74,6 +74,8 @@ def test_files_stay_under_400_lines(path: Path) -> None:
 
 
 def test_import_peav_is_light() -> None:
-    code = "import sys, peav; print([m for m in ('lightning', 'transformers', 'timm', 'matplotlib') if m in sys.modules])"
+    code = (
+        "import sys, peav; print([m for m in ('lightning', 'transformers', 'timm', 'matplotlib') if m in sys.modules])"
+    )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 
-PINS = dict(re.findall(r"^([\w.-]+)==(\S+)$", (Path(__file__).parents[1] / "constraints.txt").read_text(), re.MULTILINE))
+PINS = dict(
+    re.findall(r"^([\w.-]+)==(\S+)$", (Path(__file__).parents[1] / "constraints.txt").read_text(), re.MULTILINE)
+)
 
 
 @pytest.mark.parametrize(
-    "name", ["torch", "torchvision", "torchaudio", "torchcodec", "lightning", "litdata", "lhotse", "transformers", "timm"]
+    "name",
+    ["torch", "torchvision", "torchaudio", "torchcodec", "lightning", "litdata", "lhotse", "transformers", "timm"],
 )
 def test_pinned_version_is_installed(name: str) -> None:
     assert version(name) == PINS[name]

@@ -90,7 +90,9 @@ def prepare(
     """
     from peav.data.prepare import prepare as run
 
-    report = run(source, out, captions, workers, overwrite, strict, min_seconds, max_caption_words, vocab_size=vocab_size)
+    report = run(
+        source, out, captions, workers, overwrite, strict, min_seconds, max_caption_words, vocab_size=vocab_size
+    )
     done = "is prepared already" if report.done_before else f"prepared in {report.seconds:.0f} s"
     print(f"{report.out} {done}: {_counts(report.clips)} clips, {report.hours:.2f} h, {report.events} events")
     if report.rejects:
@@ -141,7 +143,9 @@ def plugins() -> None:
         for name in plugins_:
             cls = plugins_.get(name)
             entry = next((e for module, e in sources.items() if cls.__module__.startswith(module)), None)
-            package = entry.dist.name if entry is not None and entry.dist is not None else cls.__module__.partition(".")[0]
+            package = (
+                entry.dist.name if entry is not None and entry.dist is not None else cls.__module__.partition(".")[0]
+            )
             first = (inspect.getdoc(cls) or "").partition("\n")[0]
             table.add_row(plugins_.kind, name, first, f"{package} ({cls.__module__})")
     Console().print(table)

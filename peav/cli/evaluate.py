@@ -106,7 +106,9 @@ def embed_split(
     stored = saved.get(ClipDataModule.CHECKPOINT_HYPER_PARAMS_KEY) or {}
     settings = {name: stored[name] for name in DATA_SETTINGS if name in stored}
     if len(settings) < len(DATA_SETTINGS):
-        log.warning("%s holds no data settings: sample rate, frames and sizes are the data module's defaults", checkpoint)
+        log.warning(
+            "%s holds no data settings: sample rate, frames and sizes are the data module's defaults", checkpoint
+        )
     dataset = ClipDataset(data, split, fields=module.model.batch_fields, **settings)
     loader = ClipLoader(dataset, EvaluationPlan(len(dataset), batch_size), module.tokenize, num_workers)
     table = collect(
@@ -172,7 +174,9 @@ class _Media:
 
     def __call__(self, clip_id: str) -> tuple[Tensor | None, Tensor | None, int]:
         clip = self.dataset[self.rows[clip_id]]
-        frame = clip.frames[len(clip.frames) // 2].permute(1, 2, 0) if clip.frames is not None and clip.has_video else None
+        frame = (
+            clip.frames[len(clip.frames) // 2].permute(1, 2, 0) if clip.frames is not None and clip.has_video else None
+        )
         samples = clip.samples if clip.has_audio else None
         return frame, samples, clip.sample_rate
 

@@ -54,7 +54,8 @@ class PeavCLI(LightningCLI):
         if not objectives or not model.encoders:
             return  # the module says what is missing
         requires = {
-            f"objective {name!r}": registry.objectives.build(_plain(value)).requires for name, value in objectives.items()
+            f"objective {name!r}": registry.objectives.build(_plain(value)).requires
+            for name, value in objectives.items()
         }
         requires["extra_embeddings"] = tuple(model.extra_embeddings or ())
         provides = {

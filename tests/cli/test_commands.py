@@ -80,7 +80,9 @@ def test_fit_test_predict_and_evaluate(world: Path, tmp_path: Path) -> None:
     out = tmp_path / "evaluated"
     assert main(["evaluate", str(checkpoint), str(world), "--out", str(out), "--control", str(checkpoint)]) == 0
     results = json.loads((out / "evaluation.json").read_text())
-    assert {"text_audio->audio", "text_video->video", "audio->video", "audio_plus_text->video"} <= set(results["directions"])
+    assert {"text_audio->audio", "text_video->video", "audio->video", "audio_plus_text->video"} <= set(
+        results["directions"]
+    )
     assert 0 <= results["frames"]["macro"] <= 1
     assert "R@1" in (out / "evaluation.md").read_text()
     assert "Control" in (out / "report.html").read_text()

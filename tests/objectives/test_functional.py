@@ -31,7 +31,13 @@ def test_equals_the_loop(scale: float, bias: float) -> None:
     left, right = torch.randn(5, 4).double(), torch.randn(7, 4).double()
     positive, weight = torch.rand(5, 7) < 0.3, (torch.rand(5, 7) < 0.7).double()
     found = sigmoid_pair_loss(
-        left, right, torch.tensor([math.log(scale)]).double(), torch.tensor([bias]).double(), positive=positive, weight=weight, normalizer=3
+        left,
+        right,
+        torch.tensor([math.log(scale)]).double(),
+        torch.tensor([bias]).double(),
+        positive=positive,
+        weight=weight,
+        normalizer=3,
     )
     expected = loop(left, right, math.log(scale), bias, positive, weight, 3)
     assert float(found) == pytest.approx(expected, rel=1e-12)
@@ -83,7 +89,11 @@ def test_every_objective_owns_a_scale_and_a_bias() -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(("audio", "audio"), "two different"), (("audio", "video", -1.0), "scale must be positive"), (("audio", "video", 10.0, math.nan), "finite")],
+    [
+        (("audio", "audio"), "two different"),
+        (("audio", "video", -1.0), "scale must be positive"),
+        (("audio", "video", 10.0, math.nan), "finite"),
+    ],
 )
 def test_bad_arguments_are_refused(arguments: tuple[object, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
@@ -126,8 +136,6 @@ def test_a_phrase_of_another_clip_is_a_negative_unless_the_clip_has_it() -> None
     plain = objective(embeddings, targets).loss
     groups = embeddings["text_event"].group.clone()
     groups[1] = groups[0]  # the second phrase is the same text as the first: it must count once
-    embeddings["text_event"] = Embedding(
-        embeddings["text_event"].pooled, embeddings["text_event"].present, groups
-    )
+    embeddings["text_event"] = Embedding(embeddings["text_event"].pooled, embeddings["text_event"].present, groups)
     merged = objective(embeddings, targets).loss
     assert not torch.isclose(plain, merged)

@@ -66,7 +66,9 @@ def test_an_unsatisfiable_objective_is_refused_by_name() -> None:
 
 def test_dimensions_that_do_not_fit_are_refused() -> None:
     encoders = small_encoders()
-    encoders["audio_video"] = type(encoders["audio_video"])(audio_dim=24, video_dim=16, dim=16, num_layers=1, num_heads=2)
+    encoders["audio_video"] = type(encoders["audio_video"])(
+        audio_dim=24, video_dim=16, dim=16, num_layers=1, num_heads=2
+    )
     with pytest.raises(ValueError, match=r"expects 'audio' features of dimension 24, but encoder 'audio' makes .* 16"):
         PeavModule(encoders, {"both": ALL["both"]()}, embedding_dim=8)
 
@@ -159,6 +161,8 @@ def test_batches_without_a_valid_pair_are_counted(tmp_path: Path) -> None:
     absent = torch.zeros(4, dtype=torch.bool)
     captions = batch.captions["audio"]
     changed = type(captions)(captions.input_ids, captions.mask, absent, captions.group, captions.texts)
-    empty = Batch(batch.ids, batch.audio, batch.video, {**batch.captions, "audio": changed}, batch.events, batch.duration)
+    empty = Batch(
+        batch.ids, batch.audio, batch.video, {**batch.captions, "audio": changed}, batch.events, batch.duration
+    )
     fit(module, [empty, batch, empty], tmp_path, 3, enable_checkpointing=False)
     assert module.empty_batches == {"audio": 2}

@@ -1,7 +1,7 @@
 """The inhabitants of the synthetic world: what sounds, how it looks, how it moves, and what stands by in silence.
 
-Nothing is rendered here. A source ties one canonical event phrase to one look and one kind of motion; colour, size and
-place are free.
+Nothing is rendered here. A source ties one canonical event phrase to one look, which comes in two usual colours, and to one kind of motion;
+size and place are free.
 """
 
 from __future__ import annotations
@@ -21,6 +21,10 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "purple": (140, 68, 190),
     "pink": (248, 132, 184),
     "white": (248, 248, 246),
+    "turquoise": (36, 200, 196),
+    "brown": (134, 84, 42),
+    "grey": (136, 138, 146),
+    "lime": (168, 226, 36),
 }
 
 #: Top and bottom colour of each background.
@@ -110,6 +114,23 @@ BY_NAME: dict[str, Source] = {source.name: source for source in SOURCES}
 
 #: Shapes that never make a sound.
 SILENT_LOOKS = ("house", "tree", "cloud", "ball", "cup", "boat", "flag", "key")
+
+
+def usual_colours(look: str) -> tuple[str, ...]:
+    """Returns the colours in which a look comes: two for what sounds, as most things have theirs, and all for the rest.
+
+    Each colour is shared by three or four sounding looks, so that colour hints at a sound but never gives it away.
+
+    >>> usual_colours("bell"), len(usual_colours("house"))
+    (('red', 'orange'), 12)
+    """
+    colours = tuple(COLOURS)
+    for index, source in enumerate(SOURCES):
+        if source.look == look:
+            # Neighbours for the first twelve, three apart for the others: no two looks have the same two.
+            first = 5 * index % len(colours)
+            return colours[first], colours[(first + (1 if index < len(colours) else 3)) % len(colours)]
+    return colours
 
 
 def sources_of(domains: Sequence[str]) -> tuple[Source, ...]:

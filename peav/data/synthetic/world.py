@@ -12,15 +12,15 @@ from itertools import combinations
 
 import numpy as np
 
-from peav.data.synthetic.sources import BACKGROUNDS, BY_NAME, COLOURS, SILENT_LOOKS, SOURCES, Source, sources_of
+from peav.data.synthetic.sources import BACKGROUNDS, BY_NAME, SILENT_LOOKS, SOURCES, Source, sources_of, usual_colours
 from peav.data.synthetic.speech import sentence
 
 #: Changes whenever the same settings would give another world.
-VERSION = 1
+VERSION = 2
 
 _HELD_OUT_PAIRS = 0.4
 #: Shares of: one source only (training), overlap, one of two sources off screen, a silent object.
-_SINGLE, _OVERLAP, _OFF_SCREEN, _SILENT = 0.12, 0.4, 0.3, 0.4
+_SINGLE, _OVERLAP, _OFF_SCREEN, _SILENT = 0.12, 0.4, 0.2, 0.3
 _AUDIO_ONLY, _VIDEO_ONLY = 0.06, 0.06
 
 
@@ -85,35 +85,14 @@ class Scene:
 
 @dataclass(frozen=True)
 class HoldOut:
-    """What no training clip holds: unordered pairs of sources, and looks in certain colours."""
+    """What no training clip holds: unordered pairs of sources."""
 
     pairs: frozenset[tuple[str, str]]
-    looks: frozenset[tuple[str, str]]
 
 
-@dataclass(frozen=True)
-class Combination:
-    """What a clip combines.
-
-    Attributes:
-        sources: Names of its sources, sorted.
-        primary: The (look, colour) of its primary source, None if that is off screen.
-        looks: Every (look, colour) on screen that belongs to a source, be it silent in this clip.
-    """
-
-    sources: tuple[str, ...]
-    primary: tuple[str, str] | None
-    looks: frozenset[tuple[str, str]]
-
-
-def combination(scene: Scene) -> Combination:
-    """Returns the combination of a scene, to be compared with a `HoldOut`."""
-    primary = [(thing.look, thing.colour) for thing in scene.things if thing.event == scene.primary]
-    return Combination(
-        tuple(sorted(event.source.name for event in scene.events)),
-        primary[0] if primary else None,
-        frozenset((thing.look, thing.colour) for thing in scene.things if thing.look not in SILENT_LOOKS),
-    )
+def combination(scene: Scene) -> tuple[str, ...]:
+    """Returns the names of the sources that a scene combines, sorted, to be compared with `HoldOut.pairs`."""
+    return tuple(sorted(event.source.name for event in scene.events))
 
 
 def source_pairs(domains: Sequence[str]) -> list[tuple[str, str]]:
@@ -130,8 +109,8 @@ def source_pairs(domains: Sequence[str]) -> list[tuple[str, str]]:
 def hold_out(domains: Sequence[str]) -> HoldOut:
     """Returns what is held out of training in a world of these domains.
 
-    About 40 % of the pairs, spread so that each source keeps at least half of its partners in training, and two of the
-    eight colours of each sounding look. It depends on nothing but the domains.
+    About 40 % of the pairs, spread so that each source keeps at least half of its partners in training. It depends on
+    nothing but the domains.
     """
     pairs = source_pairs(domains)
     partners = {name: sum(name in pair for pair in pairs) for pair in pairs for name in pair}
@@ -145,11 +124,7 @@ def hold_out(domains: Sequence[str]) -> HoldOut:
             chosen.add((a, b))
             held[a] += 1
             held[b] += 1
-    colours = list(COLOURS)
-    looks = {
-        (source.look, colours[(3 * k + step) % len(colours)]) for k, source in enumerate(SOURCES) for step in (0, 4)
-    }
-    return HoldOut(frozenset(chosen), frozenset(looks))
+    return HoldOut(frozenset(chosen))
 
 
 def split_sizes(clips: int) -> dict[str, int]:
@@ -191,12 +166,12 @@ def sample_world(clips: int, seed: int = 0, domains: Sequence[str] = ("speech", 
         for rank, index in enumerate(sorted(int(k) for k in order[start : start + sizes[split]])):
             # Every pair once in a round, and with its two sources in swapped roles in the next.
             pair = pairs[turn[rank % len(pairs)]]
-            scenes.append(_scene(seed, index, split, pair if (rank // len(pairs)) % 2 == 0 else pair[::-1], held))
+            scenes.append(_scene(seed, index, split, pair if (rank // len(pairs)) % 2 == 0 else pair[::-1]))
         start += sizes[split]
     return sorted(scenes, key=lambda scene: scene.index)
 
 
-def _scene(seed: int, index: int, split: str, pair: tuple[str, str], held: HoldOut) -> Scene:
+def _scene(seed: int, index: int, split: str, pair: tuple[str, str]) -> Scene:
     rng = np.random.default_rng([seed, index])
     train = split == "train"
     media = "audio_video"
@@ -221,7 +196,7 @@ def _scene(seed: int, index: int, split: str, pair: tuple[str, str], held: HoldO
         background=str(rng.choice(list(BACKGROUNDS))),
         events=events,
         primary=first,
-        things=() if media == "audio" else _things(rng, events, first, train, held),
+        things=() if media == "audio" else _things(rng, events, first),
     )
 
 
@@ -233,14 +208,12 @@ def _sounding(rng: np.random.Generator, source: Source, short: bool) -> Sounding
     return Sounding(source, manner, register, level, text)
 
 
-def _things(
-    rng: np.random.Generator, events: Sequence[Sounding], primary: int, train: bool, held: HoldOut
-) -> tuple[Thing, ...]:
+def _things(rng: np.random.Generator, events: Sequence[Sounding], primary: int) -> tuple[Thing, ...]:
     """Draws the objects on screen and puts them where they do not touch: neighbours in different rows."""
     shown = list(range(len(events)))
     if len(events) == 2 and rng.random() < _OFF_SCREEN:
         shown = [primary if rng.random() < 2 / 3 else 1 - primary]
-    shown.sort(key=lambda k: k != primary)  # the primary chooses its colour first: held-out looks have only two
+    shown.sort(key=lambda k: k != primary)
     looks: list[tuple[str, int | None]] = [(events[k].source.look, k) for k in shown]
     if rng.random() < _SILENT:
         taken = {event.source.look for event in events}
@@ -250,13 +223,8 @@ def _things(
     things = []
     used: set[str] = set()
     for (look, event), (column, row) in zip(looks, spots, strict=True):
-        free = [colour for colour in COLOURS if colour not in used]
-        if train:
-            colours = [colour for colour in free if (look, colour) not in held.looks]
-        elif event == primary:
-            colours = [colour for colour in free if (look, colour) in held.looks]
-        else:
-            colours = free
+        usual = usual_colours(look)
+        colours = [colour for colour in usual if colour not in used] or list(usual)
         colour = str(rng.choice(colours))
         used.add(colour)
         large = rng.random() < 0.5

@@ -1,0 +1,131 @@
+"""Parts of the encoders against simpler ways of computing the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from peav.encoders import FrameVideoEncoder, MelAudioEncoder, TextEncoder
+from peav.encoders.audio import MelFrontend
+from peav.encoders.audio_video import align_nearest
+from peav.encoders.text import Tokenize, read_tokenizer
+from peav.encoders.transformer import MaskedGroupNorm, Transformer, apply_rotary, rotary
+from peav.testing import tiny_batch
+from tests.helpers import FRAME_OPTIONS, small_text_encoder, small_tokenizer
+
+
+def test_alignment_is_torchs_nearest_clip_by_clip() -> None:
+    frames = torch.randn(4, 9, 3)
+    lengths, targets = torch.tensor([9, 4, 1, 6]), torch.tensor([5, 12, 7, 6])
+    found = align_nearest(frames, lengths, targets, 12)
+    for row, (length, target) in enumerate(zip(lengths.tolist(), targets.tolist(), strict=True)):
+        expected = F.interpolate(frames[row : row + 1, :length].mT, size=target, mode="nearest").mT[0]
+        torch.testing.assert_close(found[row, :target], expected, rtol=0, atol=0)
+
+
+def test_masked_group_norm_is_group_norm_on_what_is_valid() -> None:
+    norm = MaskedGroupNorm(6)
+    torch.nn.init.normal_(norm.weight)
+    torch.nn.init.normal_(norm.bias)
+    x, mask = torch.randn(2, 5, 6), torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
+    found = norm(x, mask)
+    expected = F.group_norm(x[1:, :3].mT, 1, norm.weight, norm.bias).mT
+    torch.testing.assert_close(found[1:, :3], expected)
+    assert not found[1, 3:].any()
+
+
+def test_rotary_embeddings_rotate_interleaved_pairs_and_see_only_distance() -> None:
+    q, k = torch.randn(2, 8)
+    cosine, sine = rotary(20, 8, 20000.0, torch.device("cpu"), torch.float32)
+    # position 1, first pair: angle 1 radian
+    turned = apply_rotary(q[None].expand(20, -1), cosine, sine)
+    c, s = torch.tensor(1.0).cos(), torch.tensor(1.0).sin()
+    torch.testing.assert_close(turned[1, :2], torch.stack((q[0] * c - q[1] * s, q[0] * s + q[1] * c)))
+    keys = apply_rotary(k[None].expand(20, -1), cosine, sine)
+    torch.testing.assert_close(turned[5] @ keys[2], turned[15] @ keys[12], rtol=1e-4, atol=1e-5)
+
+
+def test_frontend_frames_are_25_a_second_and_do_not_see_padding() -> None:
+    frontend = MelFrontend(16000, 16)
+    samples = torch.randn(1, 16000)
+    tokens, mask = frontend(samples, torch.ones(1, 16000, dtype=torch.bool))
+    assert tokens.shape == (1, 25, 32) and mask.all()
+    padded = torch.cat((samples, torch.full((1, 7000), 9.0)), 1)
+    longer, longer_mask = frontend(padded, torch.arange(23000)[None] < 16000)
+    assert longer_mask.sum() == 25
+    torch.testing.assert_close(longer[:, :25], tokens)
+
+
+@pytest.mark.parametrize("length", [1, 48, 320, 639, 640, 641])
+def test_very_short_sounds_give_a_token(length: int) -> None:
+    tokens, mask = MelFrontend(16000, 16)(torch.randn(1, length), torch.ones(1, length, dtype=torch.bool))
+    assert tokens.shape[1] == mask.sum() == -(-length // 640)
+    assert tokens.isfinite().all()
+
+
+def test_a_louder_tone_raises_the_band_of_its_frequency() -> None:
+    frontend = MelFrontend(16000, 64)
+    tone = torch.sin(2 * torch.pi * 1000 * torch.arange(16000) / 16000)[None]
+    mask = torch.ones(1, 16000, dtype=torch.bool)
+    bands = frontend(tone, mask)[0][0, 10, :64]
+    centre = bands.argmax()
+    assert bands[centre] > frontend(0.1 * tone, mask)[0][0, 10, centre]
+    # slaney-normalised HTK bands from 0 to 8 kHz: 1 kHz lies in the lower half
+    assert 15 < centre < 35
+
+
+def test_wrong_rates_and_widths_are_refused() -> None:
+    with pytest.raises(ValueError, match="multiple of 50"):
+        MelFrontend(11025, 16)
+    with pytest.raises(ValueError, match="num_heads=3 must divide dim=16"):
+        Transformer(16, 1, 3)
+    encoder = MelAudioEncoder(dim=16, num_layers=1, num_heads=2, num_mels=16, sample_rate=8000)
+    with pytest.raises(ValueError, match=r"sample_rate=8000, but the data come at 16000 Hz"):
+        encoder({"audio": tiny_batch().audio}, ["audio"])
+
+
+def test_batch_normalisation_is_refused() -> None:
+    with pytest.raises(ValueError, match="batch normalisation"):
+        FrameVideoEncoder(dim=16, num_layers=1, num_heads=2, frame_model="resnet10t")
+
+
+def test_a_frame_encoder_computes_valid_frames_only() -> None:
+    encoder = FrameVideoEncoder(
+        dim=16, num_layers=1, num_heads=2, frame_model="convnext_atto", frame_options=FRAME_OPTIONS
+    ).frame_encoder
+    seen = []
+    encoder.model.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    video = tiny_batch().video
+    assert video is not None
+    encoder(video.frames, video.mask)
+    assert seen == [int(video.mask.sum())]
+
+
+def test_text_options_and_tokenizers_are_checked(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"has no option 'hidden_sise'\. Did you mean 'hidden_size'"):
+        TextEncoder(small_tokenizer(), options={"hidden_sise": 16})
+    with pytest.raises(ValueError, match="no architecture 'modernbird'"):
+        TextEncoder(small_tokenizer(), architecture="modernbird")
+    with pytest.raises(FileNotFoundError, match="peav prepare"):
+        read_tokenizer(str(tmp_path / "tokenizer.json"))
+
+
+def test_a_text_encoder_rebuilds_from_its_config_alone(tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    path.write_text(small_tokenizer())
+    options = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    config = TextEncoder(str(path), options=options).config
+    path.unlink()
+    rebuilt = TextEncoder(**config["init_args"])
+    assert rebuilt.tokenize(["a bell rings"])[0].tolist() == small_text_encoder().tokenize(["a bell rings"])[0].tolist()
+
+
+def test_long_texts_are_cut_and_keep_their_special_tokens() -> None:
+    tokenize = Tokenize(small_tokenizer(), max_tokens=6, pad_id=0)
+    ids, mask = tokenize(["a bell rings " * 10_000, "a"])
+    assert ids.shape == (2, 6)
+    assert ids[0, 0] == 2 and ids[0, -1] == 3
+    assert mask.sum(1).tolist() == [6, 3]

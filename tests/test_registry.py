@@ -1,0 +1,56 @@
+"""Names are unique, suggestions help, and plugins rebuild from their configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from peav import registry
+from peav.objectives import Objective, SegmentPair
+from peav.registry import Registry
+from peav.types import Embedding, ObjectiveOutput
+
+
+def test_a_second_class_of_the_same_name_is_refused() -> None:
+    plugins: Registry[Any] = Registry("objective")
+    plugins.register(SegmentPair)
+    plugins.register(SegmentPair)  # the same class again is no clash
+
+    class Other(Objective):
+        def forward(self, embeddings: Mapping[str, Embedding], targets: Mapping[str, Any]) -> ObjectiveOutput:
+            raise RuntimeError
+
+    Other.__name__ = "SegmentPair"
+    with pytest.raises(ValueError, match="two objective classes are named 'SegmentPair'"):
+        plugins.register(Other)
+
+
+def test_only_plugins_register() -> None:
+    with pytest.raises(TypeError, match="takes a subclass"):
+        registry.register_objective(dict)  # type: ignore[arg-type]
+
+
+def test_an_unknown_name_suggests_one() -> None:
+    with pytest.raises(KeyError, match="Did you mean 'CaptionPair'"):
+        registry.objectives.get("CaptionPear")
+
+
+def test_config_keeps_defaults_and_rebuilds() -> None:
+    config = SegmentPair("audio", right="video", scale=7).config
+    assert config["class_path"] == "SegmentPair"
+    assert config["init_args"] == {
+        "left": "audio",
+        "right": "video",
+        "scale": 7,
+        "bias": -10.0,
+        "duplicates": "drop",
+        "weight": 1.0,
+    }
+    assert registry.objectives.build(config).config == config
+
+
+def test_a_dotted_path_must_lead_to_a_plugin() -> None:
+    with pytest.raises(TypeError, match="not a peav objective"):
+        registry.objectives.build({"class_path": "os.system", "init_args": {}})
