@@ -78,7 +78,9 @@ def main() -> None:
         torch.set_num_threads(threads)
         for name, function in parts.items():
             wall, cpu = median_ms(function)
-            print(f"{threads} thread(s)  {name:24} {wall:7.0f} ms wall  {cpu:7.0f} ms CPU  (batch {data['batch_size']})")
+            print(
+                f"{threads} thread(s)  {name:24} {wall:7.0f} ms wall  {cpu:7.0f} ms CPU  (batch {data['batch_size']})"
+            )
 
 
 if __name__ == "__main__":

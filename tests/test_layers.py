@@ -69,8 +69,7 @@ def test_lightning_stays_in_its_rooms(path: Path) -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=str)
 def test_files_stay_under_400_lines(path: Path) -> None:
-    limit = 600 if path.name == "testing.py" else 400  # the contract is one public module
-    assert len((PACKAGE / path).read_text().splitlines()) <= limit
+    assert len((PACKAGE / path).read_text().splitlines()) <= 400
 
 
 def test_import_peav_is_light() -> None:

@@ -26,6 +26,7 @@ def run_command(command: Callable[..., Any], name: str, args: Sequence[str]) -> 
         0, or 1 after an error that the user can mend, which is printed in one line.
     """
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
+    logging.getLogger("litdata").setLevel(logging.WARNING)
     try:
         auto_cli(command, args=list(args), prog=f"peav {name}")
     except (FileNotFoundError, ValueError, KeyError, RuntimeError) as error:

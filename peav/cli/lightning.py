@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
+import warnings
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -49,6 +51,19 @@ class PeavCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Removes from the configuration the encoders that no objective needs, so that they are never built."""
+        try:
+            self._leave_out_encoders()
+        except (ValueError, KeyError) as error:
+            self.parser.error(_message(error))
+
+    def instantiate_classes(self) -> None:
+        """Builds trainer, model and data; what is wrong with them is an error of the configuration, told without a traceback."""
+        try:
+            super().instantiate_classes()
+        except (ValueError, KeyError, FileNotFoundError) as error:
+            self.parser.error(_message(error))
+
+    def _leave_out_encoders(self) -> None:
         model = self.config[self.subcommand].model if self.subcommand else self.config.model
         objectives = {name: value for name, value in (model.objectives or {}).items() if value is not None}
         if not objectives or not model.encoders:
@@ -69,6 +84,10 @@ class PeavCLI(LightningCLI):
         model.encoders = {name: model.encoders[name] for name in needed}
 
 
+def _message(error: Exception) -> str:
+    return str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+
+
 def _plain(value: Any) -> dict[str, Any]:
     init_args = value.get("init_args")
     return {"class_path": value["class_path"], "init_args": dict(init_args.items()) if init_args else {}}
@@ -81,16 +100,28 @@ def run_lightning(args: Sequence[str]) -> int:
         args: the command and its options.
 
     Returns:
-        0; errors in the configuration end the process with a message, as jsonargparse does.
+        0, or 1 when a file is missing; errors in the configuration end the process with a message, as jsonargparse does.
     """
     registry.load_plugins()
-    PeavCLI(
-        PeavModule,
-        ClipDataModule,
-        args=list(args),
-        seed_everything_default=0,
-        save_config_kwargs={"overwrite": True},
-        parser_kwargs={"default_env": False},
-        auto_configure_optimizers=False,
-    )
+    # peav's own dispatcher hands the words over; Lightning warns of that as if it were a mistake.
+    warnings.filterwarnings("ignore", "LightningCLI's args parameter is intended to run from within Python")
+    warnings.filterwarnings("ignore", "Couldn't infer the batch indices")  # predictions carry the clips' ids
+    warnings.filterwarnings(
+        "ignore", "The 'train_dataloader' does not have many workers"
+    )  # num_workers is the user's choice
+    logging.getLogger("litdata").setLevel(logging.WARNING)
+    try:
+        PeavCLI(
+            PeavModule,
+            ClipDataModule,
+            args=list(args),
+            seed_everything_default=0,
+            save_config_kwargs={"overwrite": True},
+            parser_kwargs={"default_env": False},
+            auto_configure_optimizers=False,
+        )
+    except FileNotFoundError as error:
+        # Data that were never prepared, a checkpoint that is not there: found when the run begins.
+        print(f"peav {args[0]}: {error}", file=sys.stderr)
+        return 1
     return 0

@@ -1,4 +1,4 @@
-"""A small lower-cased WordPiece tokenizer, trained on the texts of the data, for text encoders that start from nothing."""
+"""A small lower-cased byte-level BPE tokenizer, trained on the texts of the data, for text encoders that start from nothing."""
 
 from __future__ import annotations
 
@@ -6,35 +6,46 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tokenizers import Tokenizer
-from tokenizers.decoders import WordPiece as WordPieceDecoder
-from tokenizers.models import WordPiece
-from tokenizers.normalizers import BertNormalizer
-from tokenizers.pre_tokenizers import BertPreTokenizer
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.models import BPE
+from tokenizers.normalizers import NFKC, Lowercase, Sequence
+from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.processors import TemplateProcessing
-from tokenizers.trainers import WordPieceTrainer
+from tokenizers.trainers import BpeTrainer
 
 #: Special tokens, in the order of their ids; the padding is 0.
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int = 2048) -> Tokenizer:
-    """Trains a tokenizer that frames each text as [CLS] ... [SEP].
+    """Trains a byte-level BPE tokenizer, lower case, that frames each text as [CLS] ... [SEP]; no text has an unknown token.
+
+    The same texts give the same tokenizer, which the WordPiece trainer of `tokenizers` does not promise.
 
     Args:
         texts: training texts; their order does not matter.
-        vocab_size: largest number of tokens, special ones included.
+        vocab_size: largest number of tokens; the special ones and the 256 bytes are among them.
 
-    >>> tokenizer = train_tokenizer(["a dog barks", "a dog runs"], vocab_size=64)
-    >>> tokenizer.encode("A dog barks").tokens
-    ['[CLS]', 'a', 'dog', 'barks', '[SEP]']
+    Raises:
+        ValueError: if `vocab_size` leaves no room for a token beyond those.
+
+    >>> tokenizer = train_tokenizer(["a dog barks", "a dog runs"], vocab_size=300)
+    >>> tokenizer.decode(tokenizer.encode("A dog barks").ids)
+    ' a dog barks'
     """
-    if vocab_size <= len(SPECIAL_TOKENS):
-        raise ValueError(f"vocab_size must exceed the {len(SPECIAL_TOKENS)} special tokens, got {vocab_size}")
-    tokenizer = Tokenizer(WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = BertPreTokenizer()
-    tokenizer.decoder = WordPieceDecoder()
-    trainer = WordPieceTrainer(vocab_size=vocab_size, special_tokens=list(SPECIAL_TOKENS), show_progress=False)
+    smallest = len(SPECIAL_TOKENS) + len(ByteLevel.alphabet())
+    if vocab_size <= smallest:
+        raise ValueError(f"vocab_size must exceed {smallest} (special tokens and bytes), got {vocab_size}")
+    tokenizer = Tokenizer(BPE())
+    tokenizer.normalizer = Sequence([NFKC(), Lowercase()])
+    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = ByteLevelDecoder()
+    trainer = BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=list(SPECIAL_TOKENS),
+        initial_alphabet=ByteLevel.alphabet(),
+        show_progress=False,
+    )
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer.post_processor = TemplateProcessing(
         single="[CLS] $A [SEP]",

@@ -14,7 +14,7 @@ from peav.encoders.audio_video import align_nearest
 from peav.encoders.text import Tokenize, read_tokenizer
 from peav.encoders.transformer import MaskedGroupNorm, Transformer, apply_rotary, rotary
 from peav.testing import tiny_batch
-from tests.helpers import FRAME_OPTIONS, small_text_encoder, small_tokenizer
+from tests.helpers import FRAME_OPTIONS, small_tokenizer
 
 
 def test_alignment_is_torchs_nearest_clip_by_clip() -> None:
@@ -117,10 +117,10 @@ def test_a_text_encoder_rebuilds_from_its_config_alone(tmp_path: Path) -> None:
     path = tmp_path / "tokenizer.json"
     path.write_text(small_tokenizer())
     options = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
-    config = TextEncoder(str(path), options=options).config
+    encoder = TextEncoder(str(path), options=options)
     path.unlink()
-    rebuilt = TextEncoder(**config["init_args"])
-    assert rebuilt.tokenize(["a bell rings"])[0].tolist() == small_text_encoder().tokenize(["a bell rings"])[0].tolist()
+    rebuilt = TextEncoder(**encoder.config["init_args"])
+    assert rebuilt.tokenize(["a bell rings"])[0].tolist() == encoder.tokenize(["a bell rings"])[0].tolist()
 
 
 def test_long_texts_are_cut_and_keep_their_special_tokens() -> None:

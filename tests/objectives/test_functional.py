@@ -33,8 +33,8 @@ def test_equals_the_loop(scale: float, bias: float) -> None:
     found = sigmoid_pair_loss(
         left,
         right,
-        torch.tensor([math.log(scale)]).double(),
-        torch.tensor([bias]).double(),
+        torch.tensor([math.log(scale)], dtype=torch.float64),
+        torch.tensor([bias], dtype=torch.float64),
         positive=positive,
         weight=weight,
         normalizer=3,

@@ -66,8 +66,11 @@ def first_losses(data: Path, out: Path) -> list[float]:
 
 
 if __name__ == "__main__":
+    # The command line imports this module by its name, which is another one than `__main__`.
+    from tests.training import golden
+
     with tempfile.TemporaryDirectory() as temporary:
-        found = first_losses(make_world(Path(temporary)), Path(temporary) / "run")
+        found = golden.first_losses(make_world(Path(temporary)), Path(temporary) / "run")
     GOLDEN.parent.mkdir(exist_ok=True)
     GOLDEN.write_text(json.dumps({"num_clips": NUM_CLIPS, "losses": found}, indent=1) + "\n")
     sys.stdout.write(f"{GOLDEN}: {found}\n")

@@ -117,7 +117,7 @@ SILENT_LOOKS = ("house", "tree", "cloud", "ball", "cup", "boat", "flag", "key")
 
 
 def usual_colours(look: str) -> tuple[str, ...]:
-    """Returns the colours in which a look comes: two for what sounds, as most things have theirs, and all for the rest.
+    """Returns the colours in which a look comes: two for what sounds, mostly the first, and all for the rest.
 
     Each colour is shared by three or four sounding looks, so that colour hints at a sound but never gives it away.
 

@@ -16,11 +16,13 @@ from peav.data.synthetic.sources import BACKGROUNDS, BY_NAME, SILENT_LOOKS, SOUR
 from peav.data.synthetic.speech import sentence
 
 #: Changes whenever the same settings would give another world.
-VERSION = 2
+VERSION = 3
 
 _HELD_OUT_PAIRS = 0.4
 #: Shares of: one source only (training), overlap, one of two sources off screen, a silent object.
 _SINGLE, _OVERLAP, _OFF_SCREEN, _SILENT = 0.12, 0.4, 0.2, 0.3
+#: How often a thing comes in the first of its two usual colours.
+_FIRST_COLOUR = 0.8
 _AUDIO_ONLY, _VIDEO_ONLY = 0.06, 0.06
 
 
@@ -224,8 +226,11 @@ def _things(rng: np.random.Generator, events: Sequence[Sounding], primary: int) 
     used: set[str] = set()
     for (look, event), (column, row) in zip(looks, spots, strict=True):
         usual = usual_colours(look)
-        colours = [colour for colour in usual if colour not in used] or list(usual)
-        colour = str(rng.choice(colours))
+        if look in SILENT_LOOKS:
+            colour = str(rng.choice([colour for colour in usual if colour not in used]))
+        else:
+            first = rng.random() < _FIRST_COLOUR
+            colour = usual[0 if first else 1]
         used.add(colour)
         large = rng.random() < 0.5
         if event is not None and events[event].register:

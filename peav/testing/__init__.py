@@ -1,0 +1,26 @@
+"""Public contract checks for plugins: call them from your own tests.
+
+    from peav.testing import check_encoder, check_objective
+
+    def test_my_objective():
+        check_objective(lambda: MyObjective("audio", "video"))
+
+Every encoder and objective registered in this repository passes the same checks.
+"""
+
+from peav.testing.encoders import check_encoder
+from peav.testing.objectives import check_objective
+from peav.testing.ranks import GlooPool, check_objective_on_ranks
+from peav.testing.tiny import tiny_batch, tiny_embeddings, tiny_events, tiny_targets, tiny_text
+
+__all__ = [
+    "GlooPool",
+    "check_encoder",
+    "check_objective",
+    "check_objective_on_ranks",
+    "tiny_batch",
+    "tiny_embeddings",
+    "tiny_events",
+    "tiny_targets",
+    "tiny_text",
+]
