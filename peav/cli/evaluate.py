@@ -143,8 +143,9 @@ def frame_scale(module: PeavModule) -> FrameScale | None:
 
 
 def read_history(checkpoint: Path) -> History:
-    """Reads what the CSV logger wrote under the run's folder, the newest if there are several; empty if there is none."""
-    files = sorted(checkpoint.resolve().parent.parent.glob("**/metrics.csv"), key=lambda path: path.stat().st_mtime)
+    """Reads what the CSV logger wrote in the run's folder or just below, the newest if there are several; empty if none."""
+    run = checkpoint.resolve().parent.parent
+    files = sorted([*run.glob("metrics.csv"), *run.glob("*/metrics.csv")], key=lambda path: path.stat().st_mtime)
     history: dict[str, list[tuple[int, float]]] = {}
     if files:
         with files[-1].open(newline="", encoding="utf-8") as stream:

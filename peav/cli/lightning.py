@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 import peav.encoders
@@ -51,6 +52,8 @@ class PeavCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Removes from the configuration the encoders that no objective needs, so that they are never built."""
+        trainer = (self.config[self.subcommand] if self.subcommand else self.config).trainer
+        _fill_in_outputs(trainer)
         try:
             self._leave_out_encoders()
         except (ValueError, KeyError) as error:
@@ -82,6 +85,31 @@ class PeavCLI(LightningCLI):
         if left_out:
             log.info("no objective needs the encoders %s: not built", ", ".join(left_out))
         model.encoders = {name: model.encoders[name] for name in needed}
+
+
+def _fill_in_outputs(trainer: Any) -> None:
+    """Lets everything that a run writes follow `trainer.default_root_dir`, wherever the user has not chosen otherwise.
+
+    TensorBoard and CSV logs, checkpoints/last.ckpt after every epoch, and a progress bar. `false` or an empty list stay what they are.
+    """
+    root = str(trainer.default_root_dir or "runs/latest")
+    trainer.default_root_dir = root
+
+    def plugin(path: str, **init_args: Any) -> Namespace:
+        return Namespace(class_path=f"lightning.pytorch.{path}", init_args=Namespace(**init_args))
+
+    if trainer.logger is None or trainer.logger is True:
+        trainer.logger = [
+            plugin("loggers.TensorBoardLogger", save_dir=root, name="tensorboard", version=""),
+            plugin("loggers.CSVLogger", save_dir=root, name="csv", version=""),
+        ]
+    if trainer.callbacks is None:
+        trainer.callbacks = []
+        if trainer.enable_progress_bar is not False:
+            trainer.callbacks.append(plugin("callbacks.RichProgressBar"))
+        if trainer.enable_checkpointing is not False:
+            keep = {"filename": "last", "save_on_train_epoch_end": True, "enable_version_counter": False}
+            trainer.callbacks.append(plugin("callbacks.ModelCheckpoint", dirpath=f"{root}/checkpoints", **keep))
 
 
 def _message(error: Exception) -> str:

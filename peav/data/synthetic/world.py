@@ -16,13 +16,13 @@ from peav.data.synthetic.sources import BACKGROUNDS, BY_NAME, SILENT_LOOKS, SOUR
 from peav.data.synthetic.speech import sentence
 
 #: Changes whenever the same settings would give another world.
-VERSION = 3
+VERSION = 4
 
 _HELD_OUT_PAIRS = 0.4
 #: Shares of: one source only (training), overlap, one of two sources off screen, a silent object.
-_SINGLE, _OVERLAP, _OFF_SCREEN, _SILENT = 0.12, 0.4, 0.2, 0.3
+_SINGLE, _OVERLAP, _OFF_SCREEN, _SILENT = 0.12, 0.4, 0.15, 0.3
 #: How often a thing comes in the first of its two usual colours.
-_FIRST_COLOUR = 0.8
+_FIRST_COLOUR = 0.9
 _AUDIO_ONLY, _VIDEO_ONLY = 0.06, 0.06
 
 
