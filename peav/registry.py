@@ -11,7 +11,7 @@ import importlib
 import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import entry_points
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from torch import nn
 
@@ -137,7 +137,7 @@ class Registry(Generic[_C]):
         cls: Any = getattr(importlib.import_module(module), name, None) if module else self.get(name)
         if not (inspect.isclass(cls) and issubclass(cls, Plugin)):
             raise TypeError(f"{path!r} is not a peav {self.kind}")
-        return cls(**config.get("init_args", {}))
+        return cast(_C, cls(**config.get("init_args", {})))
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._classes))

@@ -54,7 +54,7 @@ def move(value: _T, device: torch.device | str) -> _T:
         return value.to(device, non_blocking=True)  # type: ignore[return-value]
     if is_dataclass(value) and not isinstance(value, type):
         changed = {f.name: move(getattr(value, f.name), device) for f in fields(value)}
-        return replace(value, **changed)  # type: ignore[return-value, type-var]
+        return replace(value, **changed)
     if isinstance(value, Mapping):
         return {key: move(item, device) for key, item in value.items()}  # type: ignore[return-value]
     return value

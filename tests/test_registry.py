@@ -29,7 +29,7 @@ def test_a_second_class_of_the_same_name_is_refused() -> None:
 
 def test_only_plugins_register() -> None:
     with pytest.raises(TypeError, match="takes a subclass"):
-        registry.register_objective(dict)  # type: ignore[arg-type]
+        registry.register_objective(dict)
 
 
 def test_an_unknown_name_suggests_one() -> None:

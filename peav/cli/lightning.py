@@ -31,8 +31,8 @@ class PeavParser(LightningArgumentParser):
             for plugins in (registry.objectives, registry.encoders):
                 if f"{plugins.kind}s" in message and found not in plugins and "." not in found:
                     message += f"\n\nNo {plugins.kind} is named {found!r}. {registry.suggest(found, plugins)}"
-                    return super().error(message, *args, **kwargs)
-        return super().error(message, *args, **kwargs)
+                    break
+        super().error(message, *args, **kwargs)
 
 
 class PeavCLI(LightningCLI):

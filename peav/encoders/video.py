@@ -33,7 +33,8 @@ class FrameEncoder(nn.Module):
                 f"the frame encoder {name!r} has batch normalisation, by which clips of a batch would change each other; "
                 "choose a model with layer or group normalisation (a ViT or a ConvNeXt, for instance)"
             )
-        self.dim = int(self.model.num_features)
+        num_features: Any = self.model.num_features  # nn.Module types its attributes as tensors
+        self.dim = int(num_features)
 
     def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
         """Maps uint8 frames (B, F, 3, H, W) to vectors (B, F, dim); zero where mask (B, F) is False."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -38,6 +39,15 @@ class Objective(Plugin):
             raise ValueError(f"weight must be a finite number of at least 0, not {weight}")
         self.weight = weight
 
+    def __call__(self, embeddings: Mapping[str, Embedding], targets: Mapping[str, Any]) -> ObjectiveOutput:
+        """Runs :meth:`forward` outside autocast on embeddings of at least fp32: half precision loses positives (docs/decisions/0006)."""
+        device = next((embedding.pooled.device.type for embedding in embeddings.values()), "cpu")
+        with torch.autocast(device, enabled=False):
+            output = super().__call__({name: _full_precision(e) for name, e in embeddings.items()}, targets)
+        if not isinstance(output, ObjectiveOutput):
+            raise TypeError(f"{type(self).__name__}.forward must return an ObjectiveOutput, not {type(output).__name__}")
+        return output
+
     @abstractmethod
     def forward(self, embeddings: Mapping[str, Embedding], targets: Mapping[str, Any]) -> ObjectiveOutput:
         """Computes the loss.
@@ -49,6 +59,13 @@ class Objective(Plugin):
         Returns:
             the loss (before `weight`), the global count of valid positives, and what to log.
         """
+
+
+def _full_precision(embedding: Embedding) -> Embedding:
+    pooled, frames = embedding.pooled, embedding.frames
+    if pooled.dtype in (torch.float32, torch.float64):
+        return embedding
+    return replace(embedding, pooled=pooled.float(), frames=None if frames is None else frames.float())
 
 
 def scale_and_bias(scale: float, bias: float) -> tuple[nn.Parameter, nn.Parameter]:

@@ -1,4 +1,4 @@
-"""Frame-level alignment: which phrase is heard in which frame (PE-A-Frame; reference/frame_level.md)."""
+"""Frame-level alignment: which phrase is heard in which frame (PE-A-Frame of arXiv 2512.19687)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The mathematics of the objectives, as pure functions.
 
-Everything here computes in fp32 at least, whatever autocast says: bf16 logits lose positives (reference/loss.md).
+Everything here computes in fp32 at least, whatever autocast says: bf16 logits lose positives (docs/decisions/0006).
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def sigmoid_loss(logits: Tensor, positive: Tensor, weight: Tensor | None = None)
         positive: bool of that shape.
         weight: of that shape, or None for 1 everywhere. What has no weight has no gradient, even where the logit is not finite.
     """
-    # softplus(-x) = -log sigmoid(x), stable for any x; the gradient of a confident positive is -sigmoid(-x), never sigmoid(x) - 1.
-    losses = F.softplus(torch.where(positive, -logits, logits))
+    # Stable for any logit; the gradient of a confident positive is -sigmoid(-x), never sigmoid(x) - 1, which rounds to zero.
+    losses = -F.logsigmoid(torch.where(positive, logits, -logits))
     if weight is None:
         return losses.sum()
     return (torch.where(weight > 0, losses, 0) * weight).sum()

@@ -61,7 +61,7 @@ class PairObjective(Objective):
             duplicates=self.duplicates,
         )
         logits = pair_logits(left.pooled, columns, self.logit_scale, self.logit_bias)
-        # Rows, not positives: under the policy `positive` a row may have several (reference/loss.md).
+        # Rows, not positives: under the policy `positive` a row may have several.
         count = distributed.sum_over_ranks((left.present & right.present).sum())
         total = sigmoid_loss(logits, positive, valid.to(logits.dtype))
         loss = distributed.world_size() * total / count.clamp(min=1)

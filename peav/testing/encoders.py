@@ -33,7 +33,7 @@ def check_encoder(make: Callable[[], Encoder], batch: Batch | None = None, atol:
     """
     torch.manual_seed(0)
     encoder = make()
-    require(encoder.provides, "an encoder must say what it `provides`")
+    require(bool(encoder.provides), "an encoder must say what it `provides`")
     batch = batch if batch is not None else tiny_batch()
     names = list(encoder.provides)
     inputs = _encoder_inputs(encoder, batch)
@@ -75,7 +75,7 @@ def check_encoder(make: Callable[[], Encoder], batch: Batch | None = None, atol:
     )
     parameters = {name: p for name, p in encoder.named_parameters() if p.requires_grad}
     if parameters:
-        gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)  # type: ignore[arg-type]
+        gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
         for name, gradient in zip(parameters, gradients, strict=True):
             require(
                 gradient is not None and gradient.abs().sum() > 0, f"the trainable parameter {name!r} gets no gradient"

@@ -32,7 +32,7 @@ def check_objective(make: Callable[[], Objective], make_targets: MakeTargets = t
         AssertionError: naming the first clause that does not hold.
     """
     objective = make().double()
-    require(objective.requires, "an objective must name the embeddings it `requires`")
+    require(bool(objective.requires), "an objective must name the embeddings it `requires`")
     targets = make_targets(objective, 6)
     embeddings = tiny_embeddings(objective)
     output = _run(objective, embeddings, targets)

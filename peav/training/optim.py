@@ -20,7 +20,9 @@ def parameter_groups(modules: Iterable[nn.Module], weight_decay: float) -> list[
         modules: the modules to train.
         weight_decay: of the decaying group.
     """
-    decay, keep, seen = [], [], set()
+    decay: list[nn.Parameter] = []
+    keep: list[nn.Parameter] = []
+    seen: set[int] = set()
     for root in modules:
         for module in root.modules():
             exempt = isinstance(module, nn.Embedding | Objective)

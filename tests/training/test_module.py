@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader
 
+from peav.encoders import Head
 from peav.objectives import CaptionPair, FrameAlignment, Objective, SegmentPair
 from peav.testing import tiny_batch
 from peav.training import PeavModule
@@ -150,7 +151,9 @@ def test_weight_decay_spares_norms_biases_embeddings_and_objectives(tmp_path: Pa
 
 def test_a_loss_that_is_not_finite_stops_with_the_clips(tmp_path: Path) -> None:
     module = make("audio")
-    torch.nn.init.constant_(module.model.heads["audio"].proj.weight, torch.nan)
+    head = module.model.heads["audio"]
+    assert isinstance(head, Head)
+    torch.nn.init.constant_(head.proj.weight, torch.nan)
     with pytest.raises(FloatingPointError, match="clip-0"):
         fit(module, [tiny_batch(4)], tmp_path, 1, enable_checkpointing=False)
 
