@@ -121,6 +121,10 @@ class PEAV(nn.Module):
         sources = {source for name, owner in order.items() for source in self._encoder(owner).provides[name]}
         return frozenset(source for source in sources if not source.startswith("features."))
 
+    def encoders_for(self, names: Iterable[str]) -> frozenset[str]:
+        """Returns the names of the encoders that these embeddings need."""
+        return frozenset(resolve({name: encoder.provides for name, encoder in self._encoders()}, names).values())
+
     def _encoder(self, name: str) -> Encoder:
         encoder = self.encoders[name]
         if not isinstance(encoder, Encoder):

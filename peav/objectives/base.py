@@ -45,7 +45,9 @@ class Objective(Plugin):
         with torch.autocast(device, enabled=False):
             output = super().__call__({name: _full_precision(e) for name, e in embeddings.items()}, targets)
         if not isinstance(output, ObjectiveOutput):
-            raise TypeError(f"{type(self).__name__}.forward must return an ObjectiveOutput, not {type(output).__name__}")
+            raise TypeError(
+                f"{type(self).__name__}.forward must return an ObjectiveOutput, not {type(output).__name__}"
+            )
         return output
 
     @abstractmethod

@@ -86,6 +86,7 @@ class PeavModule(LightningModule):
         embeddings = {embedding for objective in built_objectives.values() for embedding in objective.requires}
         self.model = PEAV(built_encoders, embeddings | set(extra_embeddings or ()), embedding_dim, normalize)
         self.trained = tuple(sorted(embeddings))
+        self._freeze_what_nothing_trains()
         self.objectives = nn.ModuleDict(built_objectives)
         self.frames = frozenset(name for objective in built_objectives.values() for name in objective.frames)
         self.learning_rate, self.weight_decay, self.betas = learning_rate, weight_decay, tuple(betas)
@@ -106,6 +107,16 @@ class PeavModule(LightningModule):
             if isinstance(encoder, TextEncoder):
                 return encoder.tokenize
         return None
+
+    def _freeze_what_nothing_trains(self) -> None:
+        """Extra embeddings stay as they are: no weight decay on them, and no parameter without gradient, on which DDP would wait."""
+        used = self.model.encoders_for(self.trained)
+        for name, encoder in self.model.encoders.items():
+            if name not in used:
+                encoder.requires_grad_(False)
+        for name, head in self.model.heads.items():
+            if name not in self.trained:
+                head.requires_grad_(False)
 
     def _objectives(self) -> Iterable[tuple[str, Objective]]:
         return ((name, o) for name, o in self.objectives.items() if isinstance(o, Objective))
@@ -149,11 +160,16 @@ class PeavModule(LightningModule):
                 values[f"{stage}/{name}/empty_batches"] = torch.tensor(float(self.empty_batches[name]))
         if not torch.isfinite(total):
             raise FloatingPointError(
-                f"the {stage} loss is {float(total)} at step {self.global_step} (clips {', '.join(batch.ids[:8])} ...): "
+                f"the {stage} loss is {total.item()} at step {self.global_step} (clips {', '.join(batch.ids[:8])} ...): "
                 + ", ".join(f"{key}={float(value):.4g}" for key, value in values.items() if key.endswith("/loss"))
             )
-        # A mean over an empty set is NaN: the objective had no such pair in this batch, and the mean over steps must not see it.
-        finite = {key: value.detach() for key, value in values.items() if torch.isfinite(value)}
+        # A mean over an empty set is NaN: the objective had no such pair in this batch, and the mean over steps must not see it. Ranks
+        # must agree on what they reduce, so that only the losses, which are always finite, are logged over an epoch.
+        finite = {
+            key: value.detach()
+            for key, value in values.items()
+            if (training and torch.isfinite(value)) or key.endswith("/loss")
+        }
         self.log_dict(finite, on_step=training, on_epoch=not training, batch_size=len(batch), sync_dist=not training)
         self.log(
             f"{stage}/loss",

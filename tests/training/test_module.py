@@ -169,3 +169,14 @@ def test_batches_without_a_valid_pair_are_counted(tmp_path: Path) -> None:
     )
     fit(module, [empty, batch, empty], tmp_path, 3, enable_checkpointing=False)
     assert module.empty_batches == {"audio": 2}
+
+
+def test_extra_embeddings_are_built_but_not_trained(tmp_path: Path) -> None:
+    module = make("audio", extra_embeddings=["video", "text_video"], weight_decay=0.5, learning_rate=1e-2)
+    assert set(module.model.embedding_names) == {"audio", "text_audio", "video", "text_video"}
+    assert module.batch_fields == {"audio", "captions.audio"}
+    before = {name: p.detach().clone() for name, p in module.named_parameters()}
+    fit(module, [tiny_batch(8)], tmp_path, 1, enable_checkpointing=False)
+    for name, parameter in module.named_parameters():
+        extra = name.startswith(("model.encoders.video", "model.heads.video", "model.heads.text_video"))
+        assert torch.equal(parameter, before[name]) == extra, name
