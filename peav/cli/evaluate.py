@@ -84,9 +84,11 @@ def run_evaluation(
         settings=settings,
     )
     write_overview(folder / "overview.png", evaluation, table, examples=media)
-    Console(width=None).print(evaluation.to_rich())
+    # Narrower than this the table would lose its figures; a pipe says 80.
+    console = Console(width=max(Console().width, 120))
+    console.print(evaluation.to_rich())
     if controlled is not None:
-        Console().print(control_sentence(controlled))
+        console.print(control_sentence(controlled))
     return folder
 
 
@@ -151,7 +153,8 @@ def read_history(checkpoint: Path) -> History:
         with files[-1].open(newline="", encoding="utf-8") as stream:
             for row in csv.DictReader(stream):
                 for name, value in row.items():
-                    if value and name not in ("step", "epoch"):
+                    # A row that another run cut short has fewer or more fields than the header.
+                    if name and isinstance(value, str) and value and name not in ("step", "epoch"):
                         history.setdefault(name, []).append((int(row["step"]), float(value)))
     return history
 
