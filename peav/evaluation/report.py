@@ -353,6 +353,8 @@ def _panels(history: History) -> dict[str, dict[str, list[tuple[float, float]]]]
                 continue
             title, _, label = title.rpartition("/")
             title, label = f"{title}/logits", label.removesuffix("_logit")
+        if title.endswith("/empty_batches") and not any(value for _, value in points):
+            continue  # every batch had something to learn from
         if finite := _finite(points):
             panels.setdefault(title or stage, {})[label] = finite
     return panels
