@@ -11,6 +11,7 @@ import importlib
 import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import entry_points
+from pathlib import PurePath
 from typing import Any, Generic, TypeVar, cast
 
 from torch import nn
@@ -63,7 +64,7 @@ class Plugin(nn.Module):
             kind = bound.signature.parameters[key].kind
             if kind is inspect.Parameter.VAR_KEYWORD:
                 init_args.update({k: _plain(v) for k, v in value.items()})
-            elif kind is not inspect.Parameter.VAR_POSITIONAL:
+            else:
                 init_args[key] = _plain(value)
         return {"class_path": class_path(type(self)), "init_args": init_args}
 
@@ -76,9 +77,9 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [_plain(item) for item in value]
-    if isinstance(value, Plugin):
-        return value.config
-    return str(value)
+    if isinstance(value, PurePath):
+        return str(value)
+    raise TypeError(f"a plugin's arguments must be plain data, so that a checkpoint can hold them; {value!r} is not")
 
 
 class Registry(Generic[_C]):
@@ -102,6 +103,11 @@ class Registry(Generic[_C]):
         """
         if not (inspect.isclass(cls) and issubclass(cls, Plugin)):
             raise TypeError(f"@register_{self.kind} takes a subclass of peav's {self.kind.capitalize()}, not {cls!r}")
+        for parameter in inspect.signature(cls).parameters.values():
+            if parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.POSITIONAL_ONLY):
+                raise TypeError(
+                    f"{cls.__name__}: the argument {parameter.name!r} has no name in a YAML; make it a keyword"
+                )
         name = cls.__name__
         other = self._classes.get(name)
         # A module imported twice under the same name (a reload) defines the same class again, which is no clash.
@@ -132,12 +138,20 @@ class Registry(Generic[_C]):
             KeyError: if no class has that name.
             TypeError: if the dotted path does not lead to a Plugin.
         """
-        path = config["class_path"]
+        return self.resolve(config["class_path"])(**(config.get("init_args") or {}))
+
+    def resolve(self, path: str) -> type[_C]:
+        """Returns the class of a registered name or a dotted path.
+
+        Raises:
+            KeyError: if no class has that name.
+            TypeError: if the dotted path does not lead to a Plugin.
+        """
         module, _, name = path.rpartition(".")
         cls: Any = getattr(importlib.import_module(module), name, None) if module else self.get(name)
         if not (inspect.isclass(cls) and issubclass(cls, Plugin)):
             raise TypeError(f"{path!r} is not a peav {self.kind}")
-        return cast(_C, cls(**config.get("init_args", {})))
+        return cast(type[_C], cls)
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._classes))

@@ -54,3 +54,22 @@ def test_config_keeps_defaults_and_rebuilds() -> None:
 def test_a_dotted_path_must_lead_to_a_plugin() -> None:
     with pytest.raises(TypeError, match="not a peav objective"):
         registry.objectives.build({"class_path": "os.system", "init_args": {}})
+
+
+def test_arguments_that_a_checkpoint_cannot_hold_are_refused() -> None:
+    with pytest.raises(TypeError, match="must be plain data"):
+        _ = SegmentPair("audio", "video", weight=1.0, duplicates={1, object()}).config  # type: ignore[arg-type]
+
+
+def test_arguments_without_a_name_are_refused() -> None:
+    plugins: Registry[Any] = Registry("objective")
+
+    class Variadic(Objective):
+        def __init__(self, *names: str) -> None:
+            super().__init__()
+
+        def forward(self, embeddings: Mapping[str, Embedding], targets: Mapping[str, Any]) -> ObjectiveOutput:
+            raise RuntimeError
+
+    with pytest.raises(TypeError, match="the argument 'names' has no name in a YAML"):
+        plugins.register(Variadic)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -102,9 +103,19 @@ def embed_split(
     """
     if not checkpoint.is_file():
         raise FileNotFoundError(f"there is no checkpoint {checkpoint}")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+    try:
+        saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        known = {"encoders", "objectives"} <= set(saved["hyper_parameters"])
+    except (pickle.UnpicklingError, RuntimeError, KeyError, TypeError, EOFError) as error:
+        raise ValueError(f"{checkpoint} is not a checkpoint of `peav fit`: {type(error).__name__}") from error
+    if not known:
+        raise ValueError(
+            f"{checkpoint} is not a checkpoint of `peav fit`: its hyper-parameters name no encoders and objectives"
+        )
     module = PeavModule.load_from_checkpoint(checkpoint, map_location=device, weights_only=True)
     module.eval()
-    saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
     stored = saved.get(ClipDataModule.CHECKPOINT_HYPER_PARAMS_KEY) or {}
     settings = {name: stored[name] for name in DATA_SETTINGS if name in stored}
     if len(settings) < len(DATA_SETTINGS):
@@ -145,17 +156,22 @@ def frame_scale(module: PeavModule) -> FrameScale | None:
 
 
 def read_history(checkpoint: Path) -> History:
-    """Reads what the CSV logger wrote in the run's folder or just below, the newest if there are several; empty if none."""
+    """Joins what the CSV logger wrote in the run's folder, resumed runs after the ones they resume; empty if there is nothing."""
     run = checkpoint.resolve().parent.parent
-    files = sorted([*run.glob("metrics.csv"), *run.glob("*/metrics.csv")], key=lambda path: path.stat().st_mtime)
+    found = [*run.glob("metrics.csv"), *run.glob("*/metrics.csv"), *run.glob("csv/*/metrics.csv")]
     history: dict[str, list[tuple[int, float]]] = {}
-    if files:
-        with files[-1].open(newline="", encoding="utf-8") as stream:
-            for row in csv.DictReader(stream):
-                for name, value in row.items():
-                    # A row that another run cut short has fewer or more fields than the header.
-                    if name and isinstance(value, str) and value and name not in ("step", "epoch"):
-                        history.setdefault(name, []).append((int(row["step"]), float(value)))
+    for file in sorted(found, key=lambda path: path.stat().st_mtime):
+        with file.open(newline="", encoding="utf-8") as stream:
+            rows = [row for row in csv.DictReader(stream) if (row.get("step") or "").isdigit()]
+        if not rows:
+            continue
+        begun = int(rows[0]["step"])  # a resumed run goes on from here; what an earlier one did after it was lost
+        history = {name: [point for point in points if point[0] < begun] for name, points in history.items()}
+        for row in rows:
+            for name, value in row.items():
+                # A row that was cut short has fewer or more fields than the header.
+                if name and isinstance(value, str) and value and name not in ("step", "epoch"):
+                    history.setdefault(name, []).append((int(row["step"]), float(value)))
     return history
 
 

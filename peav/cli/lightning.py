@@ -7,8 +7,10 @@ import re
 import sys
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
+import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
@@ -40,7 +42,8 @@ class PeavCLI(LightningCLI):
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """Makes the parser."""
-        parser = PeavParser(**kwargs)
+        # Else `--trainer.max_epoch=1` would be taken for `--trainer.max_epochs=1`, and a typo for whatever it begins.
+        parser = PeavParser(**{**kwargs, "allow_abbrev": False})
         parser.add_argument(
             "-c", "--config", action="config", help="Path to a configuration file in json or yaml format."
         )
@@ -52,12 +55,18 @@ class PeavCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Removes from the configuration the encoders that no objective needs, so that they are never built."""
-        trainer = (self.config[self.subcommand] if self.subcommand else self.config).trainer
+        config = self.config[self.subcommand] if self.subcommand else self.config
+        if self.subcommand in ("validate", "test", "predict") and not config.ckpt_path:
+            self.parser.error(f"peav {self.subcommand} needs a trained model: --ckpt_path=RUN/checkpoints/last.ckpt")
+        trainer = config.trainer
         _fill_in_outputs(trainer)
         try:
             self._leave_out_encoders()
         except (ValueError, KeyError) as error:
             self.parser.error(_message(error))
+
+    def _parse_ckpt_path(self) -> None:
+        """Leaves the configuration as the user gave it: Lightning would let the checkpoint's hyper-parameters overrule it silently."""
 
     def instantiate_classes(self) -> None:
         """Builds trainer, model and data; what is wrong with them is an error of the configuration, told without a traceback."""
@@ -77,8 +86,7 @@ class PeavCLI(LightningCLI):
         }
         requires["extra_embeddings"] = tuple(model.extra_embeddings or ())
         provides = {
-            name: registry.encoders.get(value["class_path"].rpartition(".")[2]).provides
-            for name, value in model.encoders.items()
+            name: registry.encoders.resolve(value["class_path"]).provides for name, value in model.encoders.items()
         }
         needed = needed_encoders(provides, requires)
         left_out = sorted(set(model.encoders) - set(needed))
@@ -101,7 +109,7 @@ def _fill_in_outputs(trainer: Any) -> None:
     if trainer.logger is None or trainer.logger is True:
         trainer.logger = [
             plugin("loggers.TensorBoardLogger", save_dir=root, name="tensorboard", version=""),
-            plugin("loggers.CSVLogger", save_dir=root, name="csv", version=""),
+            plugin("loggers.CSVLogger", save_dir=root, name="csv"),
         ]
     if trainer.callbacks is None:
         trainer.callbacks = []
@@ -110,6 +118,20 @@ def _fill_in_outputs(trainer: Any) -> None:
         if trainer.enable_checkpointing is not False:
             keep = {"filename": "last", "save_on_train_epoch_end": True, "enable_version_counter": False}
             trainer.callbacks.append(plugin("callbacks.ModelCheckpoint", dirpath=f"{root}/checkpoints", **keep))
+
+
+def _unknown_removals(args: Sequence[str]) -> str:
+    """Says which `--model.objectives.NAME=null` removes what no configuration file has; empty if all is well."""
+    files = re.findall(r"(?:^|\n)(?:--config|-c)[=\n]([^\n]+)", "\n".join(args))
+    known: set[str] = set()
+    for file in files:
+        if Path(file).is_file():
+            known |= set(((yaml.safe_load(Path(file).read_text()) or {}).get("model") or {}).get("objectives") or {})
+    removed = re.findall(r"^--model\.objectives\.([\w-]+)[=\n](?:null|None)$", "\n".join(args), re.MULTILINE)
+    for name in removed:
+        if known and name not in known:
+            return f"there is no objective {name!r} to remove. {registry.suggest(name, known)}"
+    return ""
 
 
 def _message(error: Exception) -> str:
@@ -131,6 +153,9 @@ def run_lightning(args: Sequence[str]) -> int:
         0, or 1 when a file is missing; errors in the configuration end the process with a message, as jsonargparse does.
     """
     registry.load_plugins()
+    if misspelt := _unknown_removals(args):
+        print(f"peav {args[0]}: {misspelt}", file=sys.stderr)
+        return 2
     # peav's own dispatcher hands the words over; Lightning warns of that as if it were a mistake.
     warnings.filterwarnings("ignore", "LightningCLI's args parameter is intended to run from within Python")
     warnings.filterwarnings("ignore", "Couldn't infer the batch indices")  # predictions carry the clips' ids

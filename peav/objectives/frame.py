@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -66,8 +67,8 @@ class FrameAlignment(Objective):
         weight: float = 1.0,
     ) -> None:
         super().__init__(weight)
-        if positive_weight <= 0:
-            raise ValueError(f"positive_weight must be positive, not {positive_weight}")
+        if not 0 < positive_weight < math.inf:
+            raise ValueError(f"positive_weight must be positive and finite, not {positive_weight}")
         self.medium = medium
         self.requires = (medium, "text_event")
         self.frames = (medium,)

@@ -214,9 +214,7 @@ def _build(plugins: registry.Registry[Any], value: Any) -> Any:
 def _provides(encoders: Mapping[str, Any]) -> dict[str, Mapping[str, tuple[str, ...]]]:
     """What each encoder provides, whether built or still configuration."""
     return {
-        name: registry.encoders.get(value["class_path"].rpartition(".")[2]).provides
-        if isinstance(value, Mapping)
-        else value.provides
+        name: registry.encoders.resolve(value["class_path"]).provides if isinstance(value, Mapping) else value.provides
         for name, value in encoders.items()
     }
 

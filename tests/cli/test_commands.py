@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -139,3 +140,36 @@ def test_data_that_were_never_prepared_are_named(tmp_path: Path, world: Path) ->
     missing = tmp_path / "nowhere"
     options = [o for o in overrides(world, tmp_path) if not o.startswith("--data.data")]
     assert str(missing) in fails(["fit", "--config", TINY, *options, f"--data.data={missing}"])
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["fit", "--config", TINY, "--trainer.max_epoch=1"], "max_epoch"),
+        (["fit", "--config", TINY, "--model.objectives.audio_vidoe=null"], "Did you mean 'audio_video'?"),
+        (["predict", "--config", TINY], "needs a trained model"),
+    ],
+)
+def test_what_would_run_something_else_is_refused(args: list[str], message: str, tmp_path: Path) -> None:
+    assert message in fails([*args, f"--trainer.default_root_dir={tmp_path}"])
+
+
+def test_a_checkpoint_that_is_not_ours_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "other.ckpt"
+    torch.save({"state_dict": {}}, path)
+    assert main(["evaluate", str(path), str(tmp_path)]) == 1
+    assert "is not a checkpoint of `peav fit`" in capsys.readouterr().err
+
+
+def test_the_history_of_a_resumed_run_is_whole(tmp_path: Path) -> None:
+    from peav.cli.evaluate import read_history
+
+    for version, steps in ((0, range(5)), (1, range(3, 8))):
+        folder = tmp_path / f"csv/version_{version}"
+        folder.mkdir(parents=True)
+        rows = [f"{step},{10 * version + step}" for step in steps]
+        (folder / "metrics.csv").write_text("\n".join(["step,train/loss", *rows]))
+        os.utime(folder / "metrics.csv", (version, version))
+    (tmp_path / "checkpoints").mkdir()
+    history = read_history(tmp_path / "checkpoints/last.ckpt")
+    assert history == {"train/loss": [(0, 0), (1, 1), (2, 2), (3, 13), (4, 14), (5, 15), (6, 16), (7, 17)]}

@@ -137,7 +137,7 @@ def test_captions_can_be_rewritten_without_repacking(prepared: tuple[Path, Prepa
 def test_tokenizer_is_of_the_training_texts(prepared: tuple[Path, PrepareReport]) -> None:
     tokenizer = Tokenizer.from_file(str(prepared[0] / "tokenizer.json"))
     encoding = tokenizer.encode("A steady BEEP")
-    assert encoding.tokens == ["[CLS]", "a", "steady", "beep", "[SEP]"]
+    assert encoding.tokens == ["[CLS]", "Ġa", "Ġsteady", "Ġbeep", "[SEP]"]
     assert tokenizer.token_to_id("[PAD]") == 0 and tokenizer.token_to_id("[UNK]") == 1
 
 
