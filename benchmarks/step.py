@@ -59,7 +59,7 @@ def main() -> None:
         return run
 
     def step() -> None:
-        embeddings = module.model(batch, module.trained, module.frames)
+        embeddings = module.model.embed_batch(batch, module.trained, module.frames)
         total = torch.zeros(())
         for objective in module.objectives.values():
             if isinstance(objective, Objective):

@@ -2,74 +2,61 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+from peav import inputs, registry
+from peav.checkpoints import (
+    TEN_PAIRS,
+    Format,
+    MediaSettings,
+    ModelSpec,
+    Pair,
+    load_exactly,
+    read_checkpoint,
+    write_checkpoint,
+)
+from peav.encoders import DacAudioEncoder, TextEncoder
 from peav.encoders.base import Encoder
+from peav.encoders.graph import resolve
 from peav.encoders.heads import Head
+from peav.released import TensorInputs, batch_from_tensors, score_pair
 from peav.types import BATCH_FIELDS, Batch, Embedding, Features
 
+log = logging.getLogger(__name__)
 
-def resolve(
-    provides: Mapping[str, Mapping[str, tuple[str, ...]]], names: Iterable[str], asked_by: str = "the model"
-) -> dict[str, str]:
-    """Finds which encoders make which features, in an order in which each finds its inputs.
 
-    Args:
-        provides: for each encoder, `Encoder.provides`.
-        names: the features wanted.
-        asked_by: who wants them, for the message.
+class PairScore(nn.Module):
+    """The learned scale and bias by which the dot products of a pair become logits; the scale itself, not its log."""
 
-    Returns:
-        feature name -> encoder name, inputs before what reads them.
-
-    Raises:
-        ValueError: if nobody provides a feature, two encoders provide the same one, or encoders read each other in a circle.
-    """
-    owner: dict[str, str] = {}
-    for encoder, features in provides.items():
-        for feature in features:
-            if feature in owner:
-                raise ValueError(f"encoders {owner[feature]!r} and {encoder!r} both provide {feature!r}: remove one")
-            owner[feature] = encoder
-    order: dict[str, str] = {}
-
-    def visit(name: str, reader: str, path: tuple[str, ...]) -> None:
-        if name in order:
-            return
-        if name in path:
-            raise ValueError(f"encoders read each other in a circle: {' -> '.join((*path, name))}")
-        if name not in owner:
-            offered = ", ".join(sorted(owner)) or "nothing"
-            raise ValueError(
-                f"{reader} reads {name!r}, but the encoders provide {offered}. Add an encoder that provides {name!r}, or drop "
-                "what reads it."
-            )
-        for source in provides[owner[name]][name]:
-            if source.startswith("features."):
-                visit(source.removeprefix("features."), f"encoder {owner[name]!r}", (*path, name))
-            elif source not in BATCH_FIELDS:
-                raise ValueError(
-                    f"encoder {owner[name]!r} reads {source!r}, which is neither a batch field ({', '.join(BATCH_FIELDS)}) nor "
-                    "features.NAME"
-                )
-        order[name] = owner[name]
-
-    for name in names:
-        visit(name, asked_by, ())
-    return order
+    def __init__(self) -> None:
+        super().__init__()
+        # The objectives train scales and biases; these keep what a checkpoint was trained with.
+        self.scale = nn.Parameter(torch.ones(1), requires_grad=False)
+        self.bias = nn.Parameter(torch.zeros(1), requires_grad=False)
 
 
 class PEAV(nn.Module):
-    """Encoders and heads: from a batch to embeddings in one space.
+    """Encoders and heads: from media and texts to embeddings in one space.
+
+    `PEAV.from_pretrained` reads released models and those of `peav fit`.
 
     Args:
         encoders: by a name of the user's choice. Those that no wanted embedding needs are left out.
         embeddings: names of the embeddings wanted; everything that the encoders provide by default.
         embedding_dim: dimension of the shared space.
         normalize: whether embeddings get unit length.
+        frames: names of the embeddings that are made frame by frame.
+        pairs: pairs of embeddings whose scale and bias the model holds.
+        media: what a clip looks like to the model; that of the released models by default.
+
+    Attributes:
+        unused: tensors of Meta's format that no computation reads, kept for a whole export.
 
     Raises:
         ValueError: if an embedding cannot be made from these encoders, or their dimensions do not fit.
@@ -81,10 +68,18 @@ class PEAV(nn.Module):
         embeddings: Collection[str] | None = None,
         embedding_dim: int = 1024,
         normalize: bool = True,
+        frames: Collection[str] = (),
+        pairs: Collection[Pair] = (),
+        media: MediaSettings | None = None,
     ) -> None:
         super().__init__()
         provides = {name: encoder.provides for name, encoder in encoders.items()}
-        wanted = sorted(embeddings) if embeddings is not None else [f for p in provides.values() for f in p]
+        self.pooled_names = (
+            tuple(embeddings) if embeddings is not None else tuple(f for p in provides.values() for f in p)
+        )
+        self.frame_names = tuple(frames)
+        names = {*self.pooled_names, *self.frame_names}
+        wanted = sorted(names) if embeddings is not None else list(dict.fromkeys(self.pooled_names + self.frame_names))
         self._order = resolve(provides, wanted)
         for feature, owner in self._order.items():
             for source in provides[owner][feature]:
@@ -95,6 +90,119 @@ class PEAV(nn.Module):
             {name: Head(encoders[self._order[name]].dims[name], embedding_dim, normalize) for name in wanted}
         )
         self.embedding_dim, self.normalize = embedding_dim, normalize
+        self.scores = nn.ModuleDict({f"{left}:{right}": PairScore() for left, right in pairs})
+        self.media = media if media is not None else MediaSettings()
+        self.unused: dict[str, Tensor] = {}
+
+    @classmethod
+    def from_spec(cls, spec: ModelSpec) -> PEAV:
+        """Builds a model of random weights from its specification."""
+        registry.load_plugins()
+        encoders = {name: registry.encoders.build(config) for name, config in spec.encoders.items()}
+        return cls(encoders, spec.embeddings, spec.embedding_dim, spec.normalize, spec.frames, spec.pairs, spec.media)
+
+    @classmethod
+    def from_pretrained(cls, path_or_id: str | Path, revision: str | None = None) -> PEAV:
+        """Reads a model, in evaluation mode.
+
+        Args:
+            path_or_id: a folder in Meta's format, transformers' or peav's own; a `.ckpt` of `peav fit`; or a repository of the hub,
+                such as `facebook/pe-av-small`.
+            revision: of the repository. The released ones hold transformers' format on `main`, with the scales and biases of six
+                pairs, and Meta's on `perception_models`, without.
+
+        Raises:
+            CheckpointError: if it is none of these; missing, unexpected and misshapen tensors are listed.
+        """
+        checkpoint = read_checkpoint(path_or_id, revision)
+        model = cls.from_spec(checkpoint.spec)
+        expected = model.state_dict()
+        state, unused = checkpoint.convert(expected)
+        load_exactly(model, state, checkpoint.source)
+        model.unused = dict(unused)
+        if missing := model.missing_pairs:
+            log.info(
+                "%s holds no scale and bias for %s: similarity() needs them, and training initialises them anew",
+                checkpoint.source,
+                ", ".join(" x ".join(pair) for pair in missing),
+            )
+        return model.eval()
+
+    def save_pretrained(self, path: str | Path, format: Format = "peav") -> Path:
+        """Writes the model as safetensors and JSON.
+
+        Args:
+            path: folder to write.
+            format: `peav`; `meta`, which Meta's code reads; or `transformers`, which transformers' classes read.
+
+        Raises:
+            CheckpointError: if the format cannot hold the model; the message says what would be lost.
+        """
+        text = next((e for _, e in self._encoders() if isinstance(e, TextEncoder)), None)
+        tokenizer = text.tokenizer_json if text is not None else None
+        return write_checkpoint(path, self.spec, self.state_dict(), self.unused, tokenizer, format)
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The model as plain data."""
+        return ModelSpec(
+            encoders={name: encoder.config for name, encoder in self._encoders()},
+            embeddings=self.pooled_names,
+            frames=self.frame_names,
+            embedding_dim=self.embedding_dim,
+            normalize=self.normalize,
+            pairs=self.pairs,
+            media=self.media,
+        )
+
+    @property
+    def pairs(self) -> tuple[Pair, ...]:
+        """The pairs whose scale and bias the model holds."""
+        split = (key.split(":") for key in self.scores)
+        return tuple((left, right) for left, right in split)
+
+    @property
+    def missing_pairs(self) -> tuple[Pair, ...]:
+        """The pairs of PE-AV that the model could score, were their scale and bias known."""
+        return tuple(pair for pair in TEN_PAIRS if set(pair) <= set(self.pooled_names) and pair not in self.pairs)
+
+    def score(self, pair: Pair) -> tuple[Tensor, Tensor]:
+        """Returns the scale and the bias, each (1,), of a pair.
+
+        Raises:
+            KeyError: if the model does not hold them.
+        """
+        key = f"{pair[0]}:{pair[1]}"
+        if key not in self.scores:
+            known = ", ".join(" x ".join(known) for known in self.pairs) or "no pair"
+            raise KeyError(f"this checkpoint holds no scale and bias for {' x '.join(pair)}; it holds {known}")
+        scale, bias = self.scores[key].parameters()
+        return scale, bias
+
+    def set_score(self, pair: Pair, scale: Tensor, bias: Tensor) -> None:
+        """Sets the scale (not its log) and the bias of a pair, adding the pair where the model does not hold it."""
+        key = f"{pair[0]}:{pair[1]}"
+        if key not in self.scores:
+            self.scores[key] = PairScore().to(scale.device)
+        for parameter, value in zip(self.score(pair), (scale, bias), strict=True):
+            parameter.data.copy_(value.detach().view(1))
+
+    def similarity(self, a: Mapping[str, Tensor], b: Mapping[str, Tensor], pair: Pair | None = None) -> Tensor:
+        """Computes the logits of a's rows against b's, `scale * <a_i, b_j> + bias`, as trained; `.sigmoid()` makes them probabilities.
+
+        Args:
+            a: embeddings by name, as `embed` and calling the model return them.
+            b: likewise.
+            pair: which of them to compare, where several pairs are possible.
+
+        Returns:
+            (N, M) for embeddings (N, D) and (M, D); (N, M, T) for frames (N, T, D) of `a` and (M, D).
+
+        Raises:
+            ValueError: if no pair that the model knows, or more than one, is between `a` and `b`.
+            KeyError: if the checkpoint holds no scale and bias for the pair asked for.
+        """
+        return score_pair(self, a, b, pair)
 
     def _check_dim(self, encoders: Mapping[str, Encoder], reader: str, feature: str) -> None:
         expected = encoders[reader].input_dims.get(feature)
@@ -135,6 +243,78 @@ class PEAV(nn.Module):
         return [(name, self._encoder(name)) for name in self.encoders]
 
     def forward(
+        self,
+        input_values: Tensor | None = None,
+        padding_mask: Tensor | None = None,
+        pixel_values_videos: Tensor | None = None,
+        padding_mask_videos: Tensor | None = None,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        codec_features: Tensor | None = None,
+        frame_features: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Computes embeddings under transformers' argument names: every one that the inputs allow, and no other.
+
+        Waveforms that are shorter than the batch see the zeros that pad them, as in the released code; `embed` and training encode
+        each clip as if it were alone.
+
+        Args:
+            input_values: (B, 1, S) or (B, S) waveforms at the model's sample rate.
+            padding_mask: (B, S) bool, True = valid; with `codec_features`, (B, T).
+            pixel_values_videos: (B, F, 3, H, W) frames scaled to [-1, 1], or uint8.
+            padding_mask_videos: (B, F) bool.
+            input_ids: (N, L) token ids.
+            attention_mask: (N, L).
+            codec_features: (B, T, C) what the DAC-VAE made of the waveforms, in their place.
+            frame_features: (B, F, C) what the frame encoder made of the frames, in their place.
+
+        Returns:
+            embeddings (B, D) or (N, D) by name; `audio_frames` (B, T, D) of a frame-level model. Queries of a medium and a text are
+            made where their numbers are equal.
+
+        Raises:
+            ValueError: if nothing is given, something is given twice, or the numbers of audios and videos differ.
+        """
+        audio = next((e for _, e in self._encoders() if isinstance(e, DacAudioEncoder)), None)
+        inputs = TensorInputs(
+            input_values,
+            padding_mask,
+            pixel_values_videos,
+            padding_mask_videos,
+            input_ids,
+            attention_mask,
+            codec_features,
+            frame_features,
+        )
+        batch, rows = batch_from_tensors(inputs, audio, self.media)
+        return self.allowed(batch, rows)
+
+    #: From paths, arrays, pictures and strings to embeddings; and, by frame-level models, to events. See `peav.inputs`.
+    embed, find_events = inputs.embed, inputs.find_events
+
+    def allowed(self, batch: Batch, rows: Collection[int]) -> dict[str, Tensor]:
+        """Computes every embedding that a batch allows, as tensors by name; frames as `NAME_frames`.
+
+        Args:
+            batch: media, captions and phrases; what it lacks allows nothing.
+            rows: the different numbers of rows in it; queries of a medium and a text need one number for both.
+        """
+        held = {name for name in BATCH_FIELDS if batch.holds(name)}
+
+        def possible(name: str) -> bool:
+            return self.fields_for([name]) <= held and (len(rows) == 1 or not name.endswith("_plus_text"))
+
+        pooled = [name for name in self.pooled_names if possible(name)]
+        frames = [name for name in self.frame_names if possible(name)]
+        found = self.embed_batch(batch, list(dict.fromkeys(pooled + frames)), frames)
+        outputs = {name: found[name].pooled for name in pooled}
+        for name in frames:
+            sequence = found[name].frames
+            if sequence is not None:
+                outputs[f"{name}_frames"] = sequence
+        return outputs
+
+    def embed_batch(
         self, batch: Batch, names: Collection[str] | None = None, frames: Collection[str] = ()
     ) -> dict[str, Embedding]:
         """Computes embeddings.

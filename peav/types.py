@@ -94,7 +94,7 @@ class VideoInput:
     """Frames of a batch.
 
     Attributes:
-        frames: (B, F, 3, H, W) uint8 RGB, zero where padded or absent.
+        frames: (B, F, 3, H, W) RGB: uint8, or floating point scaled to [-1, 1]; zero where padded or absent.
         mask: (B, F) bool.
         present: (B,) bool.
         group: (B,) int64, equal for clips with the same video.
@@ -106,6 +106,25 @@ class VideoInput:
     present: Tensor
     group: Tensor
     frame_seconds: Tensor
+
+
+@dataclass(frozen=True)
+class CachedFeatures:
+    """What the frozen frontend of an encoder makes of audio or video, in place of the media themselves.
+
+    Attributes:
+        values: (B, T, C) features, zero where padded or absent.
+        mask: (B, T) bool.
+        present: (B,) bool.
+        group: (B,) int64, equal for clips with the same media.
+        frame_seconds: the time between two features, one number or (B,) float32.
+    """
+
+    values: Tensor
+    mask: Tensor
+    present: Tensor
+    group: Tensor
+    frame_seconds: Tensor | Seconds
 
 
 @dataclass(frozen=True)
@@ -154,16 +173,16 @@ class Batch:
 
     Attributes:
         ids: the clips' ids.
-        audio: waveforms, or None when nothing reads audio.
-        video: frames, or None when nothing reads video.
+        audio: waveforms, or what a frontend made of them; None when nothing reads audio.
+        video: frames, or what a frontend made of them; None when nothing reads video.
         captions: texts by caption type (`audio`, `video`, `audio_video`), only the types that are read.
         events: sound events, or None when nothing reads them.
         duration: (B,) float32, seconds.
     """
 
     ids: tuple[str, ...]
-    audio: AudioInput | None = None
-    video: VideoInput | None = None
+    audio: AudioInput | CachedFeatures | None = None
+    video: VideoInput | CachedFeatures | None = None
     captions: dict[str, TextInput] = field(default_factory=dict)
     events: EventInput | None = None
     duration: Tensor | None = None
@@ -181,12 +200,19 @@ class Batch:
         Raises:
             KeyError: if the batch does not carry the field.
         """
-        value = (
-            self.captions.get(name.removeprefix("captions.")) if name.startswith("captions.") else getattr(self, name)
-        )
+        value = self._field(name)
         if value is None:
             raise KeyError(f"the batch carries no {name!r}: the data module was not asked for it")
         return value
+
+    def holds(self, name: str) -> bool:
+        """Returns whether the batch carries a field."""
+        return self._field(name) is not None
+
+    def _field(self, name: str) -> Any:
+        return (
+            self.captions.get(name.removeprefix("captions.")) if name.startswith("captions.") else getattr(self, name)
+        )
 
 
 #: The fields of a batch that an encoder or an objective may read.

@@ -7,7 +7,16 @@ from functools import partial
 
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 
-from peav.encoders import Encoder, FrameVideoEncoder, FusionEncoder, MelAudioEncoder, PlusTextEncoder, TextEncoder
+from peav.encoders import (
+    DacAudioEncoder,
+    Encoder,
+    FrameVideoEncoder,
+    FusionEncoder,
+    MelAudioEncoder,
+    PEVideoEncoder,
+    PlusTextEncoder,
+    TextEncoder,
+)
 from peav.objectives import CaptionPair, FrameAlignment, Objective, SegmentPair
 
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -33,11 +42,27 @@ def small_text_encoder() -> TextEncoder:
 
 FRAME_OPTIONS = {"depths": [1, 1, 1, 1], "dims": [8, 8, 16, 16], "conv_mlp": True}
 
+PE_OPTIONS = {
+    "img_size": 32,
+    "patch_size": 16,
+    "embed_dim": 16,
+    "depth": 1,
+    "num_heads": 2,
+    "attn_pool_num_heads": 2,
+    "ref_feat_shape": [2, 2],
+}
+
 #: How to build a small instance of every registered encoder; the tests fail for one that is not listed.
 SMALL_ENCODERS: dict[str, Callable[[], Encoder]] = {
     "MelAudioEncoder": partial(MelAudioEncoder, dim=16, num_layers=1, num_heads=2, num_mels=16),
     "FrameVideoEncoder": partial(
         FrameVideoEncoder, dim=16, num_layers=1, num_heads=2, frame_model="convnext_atto", frame_options=FRAME_OPTIONS
+    ),
+    "DacAudioEncoder": partial(
+        DacAudioEncoder, dim=16, num_layers=1, num_heads=2, sample_rate=16000, codec_hidden_size=2, codec_dim=4
+    ),
+    "PEVideoEncoder": partial(
+        PEVideoEncoder, dim=16, num_layers=1, num_heads=2, frame_options=PE_OPTIONS, frame_dim=12
     ),
     "FusionEncoder": partial(FusionEncoder, audio_dim=16, video_dim=16, dim=16, num_layers=1, num_heads=2),
     "TextEncoder": small_text_encoder,

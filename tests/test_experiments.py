@@ -5,38 +5,69 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 import peav.registry
+from peav.cli.evaluate import read_history
 from peav.cli.lightning import PeavCLI
+from peav.cli.main import main
 from peav.data.datamodule import ClipDataModule
+from peav.model import PEAV
 from peav.training import PeavModule
+from tests.checkpoints.test_formats import released_like
 from tests.helpers import small_tokenizer
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 FILES = sorted(path.relative_to(EXPERIMENTS) for path in EXPERIMENTS.rglob("*.yaml"))
 BASE = Path("tiny_cpu.yaml")
+FINE_TUNE = Path("fine_tune/pe_av.yaml")
 
 #: What each file must leave to train; a file that is not listed fails.
 OBJECTIVES = {
     "tiny_cpu.yaml": 11,
     "tiny_cpu_control.yaml": 11,
+    "tiny_released.yaml": 7,
     "ablation_pairs/pair_1.yaml": 1,
     "ablation_pairs/pairs_1_to_8.yaml": 8,
+    "fine_tune/pe_av.yaml": 10,
+    "fine_tune/heads.yaml": 10,
+    "fine_tune/last_layers.yaml": 10,
+    "fine_tune/lora.yaml": 10,
+    "fine_tune/frame_layers.yaml": 10,
+    "fine_tune/pe_a_frame.yaml": 1,
 }
+#: Files that stand alone; the others are overlays of the first or, in fine_tune, of the second.
+ALONE = {"tiny_cpu.yaml", "tiny_released.yaml", "fine_tune/pe_av.yaml", "fine_tune/pe_a_frame.yaml"}
 
 
-def build(path: Path, folder: Path) -> PeavCLI:
+@pytest.fixture(scope="module")
+def released(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Tiny models in place of the released ones."""
+    folder = tmp_path_factory.mktemp("released")
+    return {
+        "pe_av": released_like(seed=5).save_pretrained(folder / "pe_av", "transformers"),
+        "pe_a_frame": released_like(seed=6, frame_level=True).save_pretrained(folder / "pe_a_frame", "transformers"),
+    }
+
+
+def options(path: Path, folder: Path, released: dict[str, Path]) -> list[str]:
+    """The command line of an experiment, made small where it names what is not here."""
+    base = FINE_TUNE if path.parts[0] == "fine_tune" else BASE
+    files = [path] if str(path) in ALONE else [base, path]
+    args = [*(f"--config={EXPERIMENTS / file}" for file in files), f"--trainer.default_root_dir={folder}"]
+    if path.parts[0] == "fine_tune":
+        model = released["pe_a_frame" if path.name == "pe_a_frame.yaml" else "pe_av"]
+        return [*args, f"--model.init_from={model}", "--trainer.precision=32-true"]
     tokenizer = folder / "tokenizer.json"
     tokenizer.write_text(small_tokenizer())
-    files = [BASE] if path == BASE else [BASE, path]
+    return [*args, f"--model.encoders.text.init_args.tokenizer={tokenizer}"]
+
+
+def build(path: Path, folder: Path, released: dict[str, Path] | None = None) -> PeavCLI:
     return PeavCLI(
         PeavModule,
         ClipDataModule,
-        args=[
-            *(f"--config={EXPERIMENTS / file}" for file in files),
-            f"--model.encoders.text.init_args.tokenizer={tokenizer}",
-            f"--trainer.default_root_dir={folder}",
-        ],
+        args=options(path, folder, released or {}),
         run=False,
         save_config_callback=None,
         auto_configure_optimizers=False,
@@ -44,10 +75,62 @@ def build(path: Path, folder: Path) -> PeavCLI:
 
 
 @pytest.mark.parametrize("path", FILES, ids=str)
-def test_an_experiment_can_be_instantiated(path: Path, tmp_path: Path) -> None:
-    cli = build(path, tmp_path)
+def test_an_experiment_can_be_instantiated(path: Path, tmp_path: Path, released: dict[str, Path]) -> None:
+    cli = build(path, tmp_path, released)
     assert len(cli.model.objectives) == OBJECTIVES[str(path)]
     assert peav.registry.objectives
+
+
+def shorten(data: Path) -> list[str]:
+    """Options that point an experiment at a small world and end it after two steps."""
+    return [
+        f"--data.data={data}",
+        "--data.batch_size=6",
+        "--data.num_workers=0",
+        "--trainer.max_epochs=2",
+        "--trainer.limit_train_batches=2",
+        "--trainer.limit_val_batches=0",
+        "--trainer.accelerator=cpu",
+        "--trainer.enable_progress_bar=false",
+    ]
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.parts[0] == "fine_tune"], ids=str)
+def test_a_released_model_is_fine_tuned_by_every_budget(
+    path: Path, world: Path, tmp_path: Path, released: dict[str, Path]
+) -> None:
+    if path.name == "lora.yaml":
+        pytest.importorskip("peft")
+    args = [*options(path, tmp_path, released), *shorten(world), "--data.frame_size=56", "--data.num_frames=3"]
+    assert main(["fit", *args]) == 0
+    model = PEAV.from_pretrained(tmp_path / "checkpoints/last.ckpt")
+    source = PEAV.from_pretrained(released["pe_a_frame" if path.name == "pe_a_frame.yaml" else "pe_av"])
+    assert model.normalize is False and model.media.sample_rate == 48000
+    before, after = source.state_dict(), model.state_dict()
+    moved = {key for key, tensor in after.items() if key in before and not torch.equal(tensor, before[key])}
+    assert any(key.startswith("heads.") for key in moved)
+    assert any(key.startswith("encoders.") for key in moved) == (path.name != "heads.yaml")
+    assert not any("frontend" in key for key in moved if path.name != "frame_layers.yaml")
+
+
+def test_a_tiny_released_model_trains_alike_from_media_and_from_kept_features(world: Path, tmp_path: Path) -> None:
+    losses = []
+    for name, more in (("media", []), ("features", ["--model.cache_features=fp32"])):
+        folder = tmp_path / name
+        folder.mkdir()
+        args = [
+            f"--config={EXPERIMENTS / 'tiny_released.yaml'}",
+            f"--trainer.default_root_dir={folder}",
+            f"--model.encoders.text.init_args.tokenizer={world / 'tokenizer.json'}",
+            *shorten(world),
+            "--trainer.limit_train_batches=3",
+            *more,
+        ]
+        assert main(["fit", *args]) == 0
+        history = read_history(folder / "checkpoints/last.ckpt")["train/loss"]
+        losses.append([value for _, value in history])
+    assert len(losses[0]) == 6
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
 @pytest.mark.parametrize("path", FILES, ids=str)

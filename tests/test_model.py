@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from peav.model import PEAV, resolve
+from peav.encoders.graph import resolve
+from peav.model import PEAV
 from peav.testing import tiny_batch
-from peav.types import BATCH_FIELDS, EMBEDDING_NAMES, Batch
+from peav.types import BATCH_FIELDS, EMBEDDING_NAMES, Batch, VideoInput
 from tests.helpers import small_encoders
 
 
@@ -19,7 +20,7 @@ def test_every_embedding_of_the_family_can_be_made() -> None:
     peav = model()
     assert set(peav.embedding_names) == set(EMBEDDING_NAMES)
     assert peav.batch_fields == set(BATCH_FIELDS)
-    found = peav(tiny_batch(), frames=["audio", "video", "audio_video"])
+    found = peav.embed_batch(tiny_batch(), frames=["audio", "video", "audio_video"])
     for name, embedding in found.items():
         rows = 3 if name == "text_event" else 4
         assert embedding.pooled.shape == (rows, 8)
@@ -28,7 +29,7 @@ def test_every_embedding_of_the_family_can_be_made() -> None:
 
 
 def test_raw_heads_do_not_normalise() -> None:
-    norms = model(normalize=False)(tiny_batch(), ["audio"])["audio"].pooled.norm(dim=-1)
+    norms = model(normalize=False).embed_batch(tiny_batch(), ["audio"])["audio"].pooled.norm(dim=-1)
     assert not torch.allclose(norms, torch.ones_like(norms), atol=1e-2)
 
 
@@ -37,18 +38,18 @@ def test_one_embedding_reads_only_its_own_fields() -> None:
     assert peav.fields_for(["audio"]) == {"audio"}
     assert peav.fields_for(["audio_plus_text"]) == {"audio", "captions.video"}
     only_audio = Batch(batch.ids, audio=batch.audio)
-    expected = peav(batch)["audio"].pooled
-    torch.testing.assert_close(peav(only_audio, ["audio"])["audio"].pooled, expected)
+    expected = peav.embed_batch(batch)["audio"].pooled
+    torch.testing.assert_close(peav.embed_batch(only_audio, ["audio"])["audio"].pooled, expected)
     with pytest.raises(KeyError, match="carries no 'video'"):
-        peav(only_audio, ["video"])
+        peav.embed_batch(only_audio, ["video"])
 
 
 def test_an_embedding_the_model_lacks_is_named() -> None:
     peav = PEAV({"audio": small_encoders()["audio"]}, embedding_dim=8)
     with pytest.raises(KeyError, match="no embedding 'video'; it has audio"):
-        peav(tiny_batch(), ["video"])
+        peav.embed_batch(tiny_batch(), ["video"])
     with pytest.raises(ValueError, match="makes no frames"):
-        model()(tiny_batch(), ["text_audio"], frames=["text_audio"])
+        model().embed_batch(tiny_batch(), ["text_audio"], frames=["text_audio"])
 
 
 def test_encoders_that_nothing_needs_are_left_out() -> None:
@@ -66,12 +67,12 @@ def test_circles_and_unknown_sources_are_refused() -> None:
 
 def test_missing_media_are_absent_in_everything_made_from_them() -> None:
     batch = tiny_batch()
-    assert batch.video is not None
+    assert isinstance(batch.video, VideoInput)
     present = torch.tensor([True, False, True, True])
-    video = type(batch.video)(
+    video = VideoInput(
         batch.video.frames, batch.video.mask & present[:, None], present, batch.video.group, batch.video.frame_seconds
     )
-    found = model()(Batch(batch.ids, batch.audio, video, batch.captions, batch.events))
+    found = model().embed_batch(Batch(batch.ids, batch.audio, video, batch.captions, batch.events))
     for name in ("video", "audio_video", "video_plus_text"):
         assert found[name].present.tolist() == present.tolist()
     assert found["audio"].present.all()

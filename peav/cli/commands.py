@@ -135,6 +135,27 @@ def evaluate(
     print(f"wrote {folder / 'evaluation.json'}, {folder / 'report.html'}")
 
 
+def convert(
+    source: str, out: Path, to: Literal["peav", "meta", "transformers"] = "peav", revision: str | None = None
+) -> None:
+    """Write a model in another format.
+
+    Args:
+        source: a folder in Meta's format, transformers' or peav's; a .ckpt of `peav fit`; or a repository of the hub.
+        out: folder to write.
+        to: `peav`; `meta`, which Meta's code reads; or `transformers`.
+        revision: of the repository; `perception_models` of the released ones is Meta's format.
+    """
+    from peav.model import PEAV
+
+    _load_plugins()
+    model = PEAV.from_pretrained(source, revision)
+    model.save_pretrained(out, to)
+    print(f"wrote {out}: {', '.join(model.embedding_names)}; {sum(p.numel() for p in model.parameters()):,} parameters")
+    if model.missing_pairs:
+        print(f"no scale and bias are known for {', '.join(' x '.join(pair) for pair in model.missing_pairs)}")
+
+
 def plugins() -> None:
     """List the encoders and objectives that are registered, and where they come from."""
     _load_plugins()

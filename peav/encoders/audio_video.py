@@ -18,8 +18,9 @@ from peav.types import Features, combine_groups
 def align_nearest(frames: Tensor, lengths: Tensor, target_lengths: Tensor, target_length: int) -> Tensor:
     """Resamples sequences in time by nearest neighbour, valid length to valid length.
 
-    Target position t takes source position `floor(t * length / target_length)`, as `torch.nn.functional.interpolate(mode="nearest")`
-    does on each clip alone; no loop over the batch.
+    Target position t takes source position `floor(t * (length / target_length))`, computed in fp32 as by
+    `torch.nn.functional.interpolate(mode="nearest")` on each clip alone: in integers, one pair of lengths in fifty would differ
+    from the released models. No loop over the batch.
 
     Args:
         frames: (B, T, D).
@@ -30,9 +31,9 @@ def align_nearest(frames: Tensor, lengths: Tensor, target_lengths: Tensor, targe
     Returns:
         (B, T', D); what stands past a clip's target length is arbitrary.
     """
-    position = torch.arange(target_length, device=frames.device)
-    index = position * lengths[:, None] // target_lengths.clamp(min=1)[:, None]
-    index = torch.minimum(index, (lengths - 1).clamp(min=0)[:, None])
+    position = torch.arange(target_length, device=frames.device, dtype=torch.float32)
+    step = lengths.float() / target_lengths.clamp(min=1).float()
+    index = torch.minimum((position * step[:, None]).long(), (lengths - 1).clamp(min=0)[:, None])
     return frames.gather(1, index.unsqueeze(-1).expand(-1, -1, frames.shape[-1]))
 
 
@@ -48,6 +49,7 @@ class FusionEncoder(Encoder):
         num_heads: attention heads.
         mlp_dim: hidden width of the feed-forward networks; 8/3 of `dim` by default.
         dropout: on the residual branches.
+        activation_checkpointing: compute the blocks' activations again in the backward pass instead of keeping them.
     """
 
     provides: ClassVar[Mapping[str, tuple[str, ...]]] = {"audio_video": ("features.audio", "features.video")}
@@ -61,6 +63,7 @@ class FusionEncoder(Encoder):
         num_heads: int = 6,
         mlp_dim: int | None = None,
         dropout: float = 0.0,
+        activation_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         self.dims = {"audio_video": dim}
@@ -69,6 +72,7 @@ class FusionEncoder(Encoder):
         self.video_norm = nn.LayerNorm(audio_dim)
         self.proj = nn.Sequential(nn.Linear(2 * audio_dim, dim), nn.Linear(dim, dim))
         self.transformer = Transformer(dim, num_layers, num_heads, mlp_dim, dropout)
+        self.transformer.activation_checkpointing = activation_checkpointing
 
     def forward(self, inputs: Mapping[str, Any], names: Collection[str]) -> dict[str, Features]:
         """Fuses `inputs["features.audio"]` and `inputs["features.video"]`; present where both are.

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from tokenizers import Tokenizer
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from peav.encoders.base import Encoder
@@ -69,13 +69,16 @@ class TextEncoder(Encoder):
     One network reads captions of all types and event phrases; each embedding has its own head.
 
     Args:
-        tokenizer: path of a `tokenizer.json` or of a folder that holds one, a hub id, or the JSON text itself (what checkpoints keep).
+        tokenizer: path of a `tokenizer.json` or of a folder that holds one, a hub id, or the JSON text itself (what checkpoints keep);
+            None for an encoder that reads token ids alone, whose options say `vocab_size`.
         pretrained: path or hub id of a transformers model to start from; from scratch when None.
         architecture: transformers' model type for training from scratch, such as `modernbert` or `bert`.
-        options: configuration of that architecture, such as `hidden_size`; the vocabulary comes from the tokenizer.
-        layer: hidden state to read, counted as transformers does (0 = token embeddings); the last, after the final norm, by default.
+        options: configuration of that architecture, such as `hidden_size`; the vocabulary comes from the tokenizer unless given.
+        layer: read the output of this layer (0 = token embeddings), before any final norm, as PE-AV does; later layers are not kept.
+            The last layer, after the final norm, by default.
         max_tokens: longer texts are cut.
         pooling: `cls`, the first token's state, as in PE-AV; or `mean` over the tokens, which learns sooner from scratch.
+        activation_checkpointing: compute the layers' activations again in the backward pass instead of keeping them.
 
     Raises:
         ValueError: if the architecture or one of its options is unknown, or `layer` is out of range.
@@ -90,32 +93,41 @@ class TextEncoder(Encoder):
 
     def __init__(
         self,
-        tokenizer: str,
+        tokenizer: str | None = None,
         pretrained: str | None = None,
         architecture: str = "modernbert",
         options: dict[str, Any] | None = None,
         layer: int | None = None,
         max_tokens: int = 512,
         pooling: Literal["cls", "mean"] = "cls",
+        activation_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         if pooling not in ("cls", "mean"):
             raise ValueError(f"pooling must be 'cls' or 'mean', not {pooling!r}")
-        self._tokenizer_json = read_tokenizer(str(tokenizer))
-        parsed = Tokenizer.from_str(self._tokenizer_json)
-        special = {name: parsed.token_to_id(token) for name, token in _SPECIAL.items()}
-        pad_id = special["pad_token_id"] if special["pad_token_id"] is not None else 0
-        self.tokenize = Tokenize(self._tokenizer_json, max_tokens, pad_id)
+        self._tokenizer_json = None if tokenizer is None else read_tokenizer(str(tokenizer))
+        implied: dict[str, Any] = {}
+        self.tokenize: Tokenize | None = None
+        if self._tokenizer_json is not None:
+            parsed = Tokenizer.from_str(self._tokenizer_json)
+            implied = {"vocab_size": parsed.get_vocab_size()}
+            implied |= {name: parsed.token_to_id(token) for name, token in _SPECIAL.items()}
+            self.tokenize = Tokenize(self._tokenizer_json, max_tokens, implied["pad_token_id"] or 0)
         if pretrained is None:
-            config = _scratch_config(architecture, options or {}, parsed.get_vocab_size(), special)
-            self.model = AutoModel.from_config(config)
+            self.model = AutoModel.from_config(_scratch_config(architecture, implied | dict(options or {})))
         else:
             self.model = AutoModel.from_pretrained(pretrained)
-        num_layers = self.model.config.num_hidden_layers
-        if layer is not None and not 0 <= layer <= num_layers:
-            raise ValueError(f"layer must lie in 0..{num_layers}, not {layer}")
+        if layer is not None:
+            read_layer(self.model, layer)
+        if activation_checkpointing:
+            self.model.gradient_checkpointing_enable({"use_reentrant": False})
         self.layer, self.pooling = layer, pooling
         self.dims = dict.fromkeys(self.provides, self.model.config.hidden_size)
+
+    @property
+    def tokenizer_json(self) -> str | None:
+        """The tokenizer as JSON text."""
+        return self._tokenizer_json
 
     @property
     def config(self) -> dict[str, Any]:
@@ -125,13 +137,14 @@ class TextEncoder(Encoder):
         return config
 
     def forward(self, inputs: Mapping[str, Any], names: Collection[str]) -> dict[str, Features]:
-        """Encodes the captions and phrases asked for."""
-        outputs = {}
+        """Encodes the captions and phrases asked for; what is asked for twice is encoded once."""
+        texts: dict[str, TextInput] = {}
         for name in names:
             source = inputs[self.provides[name][0]]
-            text: TextInput = source.phrases if name == "text_event" else source
-            outputs[name] = Features(self._pool(text.input_ids, text.mask), text.present, text.group)
-        return outputs
+            texts[name] = source.phrases if name == "text_event" else source
+        pooled = {id(text): text for text in texts.values()}
+        states = {key: self._pool(text.input_ids, text.mask) for key, text in pooled.items()}
+        return {name: Features(states[id(text)], text.present, text.group) for name, text in texts.items()}
 
     def _pool(self, input_ids: Tensor, mask: Tensor) -> Tensor:
         if not len(input_ids):
@@ -139,12 +152,44 @@ class TextEncoder(Encoder):
             return self._pool(input_ids.new_zeros(1, 1), mask.new_ones(1, 1))[:0]
         mask = mask.clone()
         mask[:, 0] = True  # a row of padding alone would give attention nothing to look at
-        if self.layer is None:
-            states = self.model(input_ids=input_ids, attention_mask=mask).last_hidden_state
-        else:
-            output = self.model(input_ids=input_ids, attention_mask=mask, output_hidden_states=True)
-            states = output.hidden_states[self.layer]
+        states = self.model(input_ids=input_ids, attention_mask=mask).last_hidden_state
         return states[:, 0] if self.pooling == "cls" else masked_mean(states, mask)
+
+
+def read_layer(model: nn.Module, layer: int) -> None:
+    """Cuts a transformers encoder after a layer, so that its last hidden state is that layer's output, before any final norm.
+
+    The final norm stays, unused and frozen: it belongs to the checkpoint.
+
+    Raises:
+        ValueError: if `layer` is out of range, or the model has no list of layers that peav knows.
+    """
+    found: Any = getattr(model, "layers", None)
+    owner: Any = model
+    name = "layers"
+    if found is None:
+        owner, name = getattr(model, "encoder", None), "layer"
+        found = getattr(owner, name, None)
+    if not isinstance(found, nn.ModuleList):
+        raise ValueError(
+            f"{type(model).__name__} has neither `layers` nor `encoder.layer`: its layers cannot be chosen"
+        )
+    if not 0 <= layer <= len(found):
+        raise ValueError(f"layer must lie in 0..{len(found)}, not {layer}")
+    setattr(owner, name, found[:layer])
+    config: Any = model.config
+    config.num_hidden_layers = layer
+    if getattr(config, "layer_types", None):
+        config.layer_types = list(config.layer_types)[: max(layer, 1)]
+    norm = getattr(model, "final_norm", None)
+    if isinstance(norm, nn.Module):
+        norm.requires_grad_(False)
+        norm.register_forward_hook(_pass_by)
+
+
+def _pass_by(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    """A forward hook that gives a module's input in place of its output."""
+    return inputs[0]
 
 
 _SPECIAL = {
@@ -156,9 +201,7 @@ _SPECIAL = {
 }
 
 
-def _scratch_config(
-    architecture: str, options: Mapping[str, Any], vocab_size: int, special: Mapping[str, int | None]
-) -> Any:
+def _scratch_config(architecture: str, options: Mapping[str, Any]) -> Any:
     try:
         known = AutoConfig.for_model(architecture).to_dict()
     except ValueError as error:
@@ -168,4 +211,4 @@ def _scratch_config(
     for option in options:
         if option not in known:
             raise ValueError(f"{architecture!r} has no option {option!r}. {suggest(option, known)}")
-    return AutoConfig.for_model(architecture, vocab_size=vocab_size, **special, **json.loads(json.dumps(dict(options))))
+    return AutoConfig.for_model(architecture, **json.loads(json.dumps(dict(options))))

@@ -9,11 +9,12 @@ import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from peav.encoders.base import Encoder
 from peav.encoders.transformer import Transformer
 from peav.registry import register_encoder
-from peav.types import Features, VideoInput
+from peav.types import CachedFeatures, Features, VideoInput
 
 
 class FrameEncoder(nn.Module):
@@ -23,30 +24,90 @@ class FrameEncoder(nn.Module):
         name: timm's model name.
         options: further arguments of `timm.create_model`.
         pretrained: whether to load timm's weights from the hub.
+
+    Attributes:
+        activation_checkpointing: whether a trained frame encoder computes its activations again in the backward pass.
     """
+
+    #: Frames that go through a frozen encoder at once.
+    FRAMES_AT_ONCE = 256
 
     def __init__(self, name: str, options: Mapping[str, Any], pretrained: bool) -> None:
         super().__init__()
-        self.model = timm.create_model(name, pretrained=pretrained, num_classes=0, **options)
+        self.model = timm.create_model(name, pretrained=pretrained, **{"num_classes": 0, **options})
         if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in self.model.modules()):
             raise ValueError(
                 f"the frame encoder {name!r} has batch normalisation, by which clips of a batch would change each other; "
                 "choose a model with layer or group normalisation (a ViT or a ConvNeXt, for instance)"
             )
-        num_features: Any = self.model.num_features  # nn.Module types its attributes as tensors
-        self.dim = int(num_features)
+        sizes: Any = self.model  # nn.Module types its attributes as tensors
+        self.dim = int(sizes.num_classes or sizes.num_features)
+        self.activation_checkpointing = False
+        self.frozen = False
+
+    def train_last(self, num_layers: int) -> None:
+        """Freezes all but the last blocks, and what follows them; 0 freezes everything.
+
+        Raises:
+            ValueError: if the model has no such number of blocks.
+        """
+        blocks: Any = getattr(self.model, "blocks", ())
+        if not 0 <= num_layers <= len(blocks):
+            raise ValueError(f"trainable_frame_layers must lie in 0..{len(blocks)}, not {num_layers}")
+        self.requires_grad_(False)
+        self.frozen = num_layers == 0
+        if num_layers:
+            trained = list(blocks)[-num_layers:]
+            trained += [
+                getattr(self.model, name)
+                for name in ("norm", "attn_pool", "fc_norm", "head")
+                if hasattr(self.model, name)
+            ]
+            for module in trained:
+                module.requires_grad_(True)
+
+    def features(self, video: VideoInput | CachedFeatures) -> CachedFeatures:
+        """Returns a vector a frame, computed or cached.
+
+        Raises:
+            ValueError: if cached vectors have another dimension than this encoder makes.
+        """
+        if isinstance(video, CachedFeatures):
+            if video.values.shape[-1] != self.dim:
+                raise ValueError(
+                    f"cached video features have dimension {video.values.shape[-1]}, the frame encoder makes {self.dim}"
+                )
+            return video
+        vectors = self(video.frames, video.mask)
+        return CachedFeatures(vectors, video.mask, video.present, video.group, video.frame_seconds)
 
     def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
-        """Maps uint8 frames (B, F, 3, H, W) to vectors (B, F, dim); zero where mask (B, F) is False."""
+        """Maps frames (B, F, 3, H, W), uint8 or scaled to [-1, 1], to vectors (B, F, dim); zero where mask (B, F) is False."""
         valid = frames[mask]
         if not len(valid):
             # One blank frame keeps every parameter in the graph, so that ranks without video do not hang DDP.
             valid = frames.new_zeros((1, *frames.shape[2:]))
-        images = valid.to(self.model_dtype) / 127.5 - 1
-        vectors = F.normalize(self.model(images), dim=-1)
+        if self.frozen:
+            with torch.no_grad():
+                vectors = torch.cat([self._vectors(some) for some in valid.split(self.FRAMES_AT_ONCE)])
+        else:
+            vectors = self._vectors(valid)
         if not mask.any():
             return vectors.sum() * 0 + vectors.new_zeros((*mask.shape, self.dim))
         return vectors.new_zeros((*mask.shape, self.dim)).index_put(mask.nonzero(as_tuple=True), vectors)
+
+    def _vectors(self, frames: Tensor) -> Tensor:
+        size: Any = getattr(getattr(self.model, "patch_embed", None), "img_size", None)
+        if size is not None and tuple(size) != tuple(frames.shape[-2:]):
+            raise ValueError(
+                f"the frames are {frames.shape[-2]} x {frames.shape[-1]} pixels, the frame encoder takes {size[0]} x {size[1]}: set "
+                f"data.frame_size={size[0]}"
+            )
+        images = frames.to(self.model_dtype)
+        images = images if frames.is_floating_point() else images / 127.5 - 1
+        if self.activation_checkpointing and torch.is_grad_enabled():
+            return F.normalize(checkpoint(self.model, images, use_reentrant=False), dim=-1)
+        return F.normalize(self.model(images), dim=-1)
 
     @property
     def model_dtype(self) -> torch.dtype:
@@ -92,9 +153,9 @@ class FrameVideoEncoder(Encoder):
         self.transformer = Transformer(dim, num_layers, num_heads, mlp_dim, dropout)
 
     def forward(self, inputs: Mapping[str, Any], names: Collection[str]) -> dict[str, Features]:
-        """Encodes `inputs["video"]`."""
-        video: VideoInput = inputs["video"]
+        """Encodes `inputs["video"]`, frames or cached frame vectors."""
+        cached = self.frame_encoder.features(inputs["video"])
         # A unit vector has entries of size 1/sqrt(dim); the projection should see unit variance.
-        vectors = self.frame_encoder(video.frames, video.mask) * self.frame_encoder.dim**0.5
-        pooled, frames = self.transformer(self.proj(vectors), video.mask)
-        return {"video": Features(pooled, video.present, video.group, frames, video.mask, video.frame_seconds)}
+        tokens = self.proj(torch.where(cached.mask.unsqueeze(-1), cached.values, 0) * self.frame_encoder.dim**0.5)
+        pooled, frames = self.transformer(tokens, cached.mask)
+        return {"video": Features(pooled, cached.present, cached.group, frames, cached.mask, cached.frame_seconds)}

@@ -82,7 +82,7 @@ def collect(
             raise ValueError(f"clips {sorted(unknown)[:3]} are in the batches, but not in the manifest of the split")
         seen |= set(batch.ids)
         index = torch.tensor([place[clip] for clip in batch.ids])
-        for name, output in model(batch.to(device), names, [medium] if medium else []).items():
+        for name, output in model.embed_batch(batch.to(device), names, [medium] if medium else []).items():
             present = output.present.cpu()
             embeddings[name].append(output.pooled.float().cpu()[present])
             rows[name].append(index[present])
@@ -166,5 +166,5 @@ def _embed_texts(
             batch = Batch(ids=(), events=events)
         else:
             batch = Batch(ids=some, captions={name.removeprefix("text_"): text})
-        parts.append(model(batch.to(device), [name])[name].pooled.float().cpu())
+        parts.append(model.embed_batch(batch.to(device), [name])[name].pooled.float().cpu())
     return torch.cat(parts)

@@ -5,6 +5,7 @@ Everything here computes in fp32 at least, whatever autocast says: bf16 logits l
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -119,3 +120,28 @@ def pair_masks(
         else:
             positive = positive | same
     return positive, valid
+
+
+def fit_scale_and_bias(positives: Tensor, negatives: Tensor) -> tuple[float, float]:
+    """Fits scale and bias to the dot products of a batch: the logistic regression of two normal distributions of one variance.
+
+    `t = (m+ - m-) / s^2`, `b = log(n+ / n-) - t (m+ + m-) / 2`, with t held between 0.1 / s and 10 / s, so that neither an untrained
+    nor a separated batch makes it vanish or explode.
+
+    Args:
+        positives: (3,) number, sum and sum of squares of the positives' dot products.
+        negatives: (3,) likewise.
+
+    Returns:
+        log t, and b.
+
+    >>> log_t, b = fit_scale_and_bias(torch.tensor([1.0, 3.0, 9.0]), torch.tensor([99.0, 0.0, 99.0]))
+    >>> round(math.exp(log_t), 2), round(b, 2)
+    (3.03, -9.14)
+    """
+    (n1, sum1, square1), (n2, sum2, square2) = positives.tolist(), negatives.tolist()
+    mean1, mean2 = sum1 / n1, sum2 / n2
+    variance = max((square1 + square2 - n1 * mean1**2 - n2 * mean2**2) / (n1 + n2), 1e-12)
+    deviation = math.sqrt(variance)
+    scale = min(max((mean1 - mean2) / variance, 0.1 / deviation), 10 / deviation)
+    return math.log(scale), math.log(n1 / n2) - scale * (mean1 + mean2) / 2

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
+import torch
+from torch import Tensor
+
 from peav import distributed
 from peav.objectives.base import Objective, mean_where, scale_and_bias
-from peav.objectives.functional import DuplicatePolicy, pair_logits, pair_masks, sigmoid_loss
+from peav.objectives.functional import DuplicatePolicy, fit_scale_and_bias, pair_logits, pair_masks, sigmoid_loss
 from peav.registry import register_objective
 from peav.types import Embedding, ObjectiveOutput
 
@@ -28,6 +31,10 @@ class PairObjective(Objective):
         bias: initial b. -10 is SigLIP's; `-log(B - 1)` starts a batch of B balanced.
         duplicates: what to do with other clips whose caption or media is the same: `drop`, `positive` or `keep`.
         weight: factor of the loss in the total.
+
+    Attributes:
+        calibrate: whether the next training batch sets scale and bias: see `functional.fit_scale_and_bias`. For pairs of a released model
+            whose scale was not published; raw dot products may be of any size.
     """
 
     def __init__(
@@ -46,6 +53,7 @@ class PairObjective(Objective):
         self.requires = (left, right)
         self.duplicates = duplicates
         self.logit_scale, self.logit_bias = scale_and_bias(scale, bias)
+        self.calibrate = False
 
     def forward(self, embeddings: Mapping[str, Embedding], targets: Mapping[str, Any]) -> ObjectiveOutput:
         """Computes the loss of this rank's rows of `left` against every rank's rows of `right`."""
@@ -60,6 +68,14 @@ class PairObjective(Objective):
             offset=sum(counts[: distributed.rank()]),
             duplicates=self.duplicates,
         )
+        if self.calibrate and self.training:
+            self._calibrate(
+                pair_logits(
+                    left.pooled, columns, torch.zeros_like(self.logit_scale), torch.zeros_like(self.logit_bias)
+                ),
+                positive,
+                valid,
+            )
         logits = pair_logits(left.pooled, columns, self.logit_scale, self.logit_bias)
         # Rows, not positives: under the policy `positive` a row may have several.
         count = distributed.sum_over_ranks((left.present & right.present).sum())
@@ -72,6 +88,20 @@ class PairObjective(Objective):
             "negative_logit": mean_where(logits, ~positive & valid),
         }
         return ObjectiveOutput(loss=loss, count=count, log=log)
+
+    @torch.no_grad()
+    def _calibrate(self, dots: Tensor, positive: Tensor, valid: Tensor) -> None:
+        def sums(where: Tensor) -> Tensor:
+            some = torch.where(where, dots.double(), 0)
+            return torch.stack((where.sum().double(), some.sum(), some.square().sum()))
+
+        totals = distributed.sum_over_ranks(torch.stack((sums(positive & valid), sums(~positive & valid))))
+        if (totals[:, 0] == 0).any():
+            return  # nothing to compare in this batch; the next will do
+        log_scale, bias = fit_scale_and_bias(*totals)
+        self.logit_scale.fill_(log_scale)
+        self.logit_bias.fill_(bias)
+        self.calibrate = False
 
 
 @register_objective

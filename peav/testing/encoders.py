@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from peav.encoders.base import Encoder
 from peav.masking import lengths_to_mask
-from peav.testing.rows import require, take_targets
+from peav.testing.rows import require, take
 from peav.testing.tiny import tiny_batch
 from peav.types import AudioInput, Batch, EventInput, Features, TextInput, VideoInput
 
@@ -57,14 +56,14 @@ def check_encoder(make: Callable[[], Encoder], batch: Batch | None = None, atol:
     _same(outputs, encoder(_garbage(inputs), names), atol, "garbage in padded slots changes")
     order = torch.tensor([2, 0, 3, 1])
     _same(
-        {name: f if name == "text_event" else _take_features(f, order) for name, f in outputs.items()},
-        encoder({key: _take_input(value, order) for key, value in inputs.items()}, names),
+        {name: f if name == "text_event" else take(f, order) for name, f in outputs.items()},
+        encoder({key: take(value, order) for key, value in inputs.items()}, names),
         atol,
         "the order of the clips changes",
     )
     _same(
-        {name: f if name == "text_event" else _take_features(f, order[:1]) for name, f in outputs.items()},
-        encoder({key: _take_input(value, order[:1]) for key, value in inputs.items()}, names),
+        {name: f if name == "text_event" else take(f, order[:1]) for name, f in outputs.items()},
+        encoder({key: take(value, order[:1]) for key, value in inputs.items()}, names),
         atol,
         "the company of a clip changes",
     )
@@ -100,32 +99,6 @@ def _tiny_features(num_rows: int, dim: int, seed: int) -> Features:
     frames = torch.randn(*mask.shape, dim, generator=generator) * mask.unsqueeze(-1)
     pooled = torch.randn(num_rows, dim, generator=generator)
     return Features(pooled, torch.ones(num_rows, dtype=torch.bool), torch.arange(num_rows), frames, mask, 0.04)
-
-
-def _take_input(value: Any, rows: Tensor) -> Any:
-    if isinstance(value, Features):
-        return _take_features(value, rows)
-    if isinstance(value, EventInput):
-        return take_targets({"events": value}, rows)["events"]
-    changed = {}
-    for field in fields(value):
-        item = getattr(value, field.name)
-        if isinstance(item, Tensor) and item.ndim:
-            changed[field.name] = item[rows]
-    return replace(value, **changed)
-
-
-def _take_features(feature: Features, rows: Tensor) -> Features:
-    return _take_input_fields(feature, rows)
-
-
-def _take_input_fields(feature: Features, rows: Tensor) -> Features:
-    changed = {
-        field.name: getattr(feature, field.name)[rows]
-        for field in fields(feature)
-        if isinstance(getattr(feature, field.name), Tensor) and getattr(feature, field.name).ndim
-    }
-    return replace(feature, **changed)
 
 
 def _garbage(inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -187,8 +160,8 @@ def _check_absent_inputs(
         require(torch.isfinite(feature.pooled).all(), f"a missing input makes {name!r} NaN")
         rows = torch.tensor([0, 2, 3])
         _same(
-            {name: _take_features(outputs[name], rows)},
-            {name: _take_features(feature, rows)},
+            {name: take(outputs[name], rows)},
+            {name: take(feature, rows)},
             atol,
             "a missing clip changes",
         )

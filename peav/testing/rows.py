@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from peav.types import Embedding, EventInput
+from peav.types import AudioInput, Embedding, EventInput, Features, TextInput, VideoInput
 
 
 def require(condition: bool | Tensor, message: str) -> None:
@@ -18,40 +18,34 @@ def require(condition: bool | Tensor, message: str) -> None:
         raise AssertionError(message)
 
 
-def take(embedding: Embedding, rows: Tensor) -> Embedding:
-    """Returns some rows of an embedding."""
+_Rows = TypeVar("_Rows", bound=Features | AudioInput | VideoInput | TextInput | EventInput)
+
+
+def take(value: _Rows, rows: Tensor) -> _Rows:
+    """Returns some rows of features, embeddings or a batch field; of events, those of some clips, with every phrase kept."""
+    if isinstance(value, EventInput):
+        place = torch.full((len(value.annotated),), -1)
+        place[rows] = torch.arange(len(rows))
+        kept = place[value.clip] >= 0
+        return replace(
+            value,
+            annotated=value.annotated[rows],
+            clip=place[value.clip][kept],
+            phrase=value.phrase[kept],
+            onset=value.onset[kept],
+            offset=value.offset[kept],
+        )
     taken = {
-        field.name: getattr(embedding, field.name)[rows]
-        for field in fields(embedding)
-        if isinstance(getattr(embedding, field.name), Tensor) and getattr(embedding, field.name).ndim
+        field.name: getattr(value, field.name)[rows]
+        for field in fields(value)
+        if isinstance(getattr(value, field.name), Tensor) and getattr(value, field.name).ndim
     }
-    return replace(embedding, **taken)
+    return replace(value, **taken)
 
 
 def take_targets(targets: Mapping[str, Any], rows: Tensor) -> dict[str, Any]:
     """Returns the targets of some clips."""
-    taken = {}
-    for name, target in targets.items():
-        if isinstance(target, EventInput):
-            place = torch.full((len(target.annotated),), -1)
-            place[rows] = torch.arange(len(rows))
-            kept = place[target.clip] >= 0
-            taken[name] = replace(
-                target,
-                annotated=target.annotated[rows],
-                clip=place[target.clip][kept],
-                phrase=target.phrase[kept],
-                onset=target.onset[kept],
-                offset=target.offset[kept],
-            )
-        else:
-            changed = {
-                field.name: getattr(target, field.name)[rows]
-                for field in fields(target)
-                if isinstance(getattr(target, field.name), Tensor)
-            }
-            taken[name] = replace(target, **changed)
-    return taken
+    return {name: take(target, rows) for name, target in targets.items()}
 
 
 def clip_rows(embeddings: Mapping[str, Embedding], rows: Tensor) -> dict[str, Embedding]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from lightning.pytorch import LightningModule
@@ -14,22 +14,30 @@ from torch import Tensor, nn
 
 from peav import registry
 from peav.encoders import Encoder, TextEncoder
-from peav.model import PEAV, resolve
-from peav.objectives import Objective
+from peav.encoders.graph import resolve
+from peav.model import PEAV
+from peav.objectives import Objective, PairObjective
+from peav.training.features import CachePrecision, FeatureCache
+from peav.training.initial import load_initial, read_initial
 from peav.training.optim import parameter_groups, warmup_cosine
+from peav.training.tuning import Tune, apply_tuning
 from peav.types import BATCH_FIELDS, Batch
 
 log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
 
 
 class PeavModule(LightningModule):
     """Trains encoders by objectives; builds and runs only what the objectives need.
 
     Args:
-        encoders: the encoders by a name of your choice. Those that no objective needs are left out.
+        encoders: the encoders by a name of your choice. Those that no objective needs are left out. With `init_from` those of the
+            checkpoint by default.
         objectives: the objectives by a name of your choice, under which their losses are logged; null removes one.
-        embedding_dim: dimension of the shared space.
-        normalize: whether embeddings get unit length; kept with the checkpoint, because search must compute the same score.
+        embedding_dim: dimension of the shared space; the checkpoint's, or 1024.
+        normalize: whether embeddings get unit length; kept with the checkpoint, because search must compute the same score. The
+            checkpoint's, or true: raw dot products only learn from where they are scaled already.
         learning_rate: peak learning rate of AdamW.
         objective_learning_rate: that of the objectives' learned scales and biases; `learning_rate` by default.
         weight_decay: of matrices and kernels; nothing else decays.
@@ -37,17 +45,26 @@ class PeavModule(LightningModule):
         warmup_steps: optimizer steps of linear warm-up, before the cosine.
         final_fraction: share of the peak learning rate that is left at the end.
         extra_embeddings: embeddings to build although no objective trains them, to be evaluated as they are (ablations).
+        init_from: checkpoint to start from: a folder in Meta's format, transformers' or peav's, a `.ckpt` of `peav fit`, or a
+            repository of the hub such as `facebook/pe-av-small`.
+        init_revision: of the repository.
+        encoder_options: arguments of the checkpoint's encoders to change, by encoder: `{"video": {"trainable_frame_layers": 2}}`.
+        tune: what is trained: `all` but frozen frontends; `last`, the last layers of each transformer, and heads; `lora`, adapters, and
+            heads; or `heads`.
+        tune_layers: of `last`.
+        lora_rank: of `lora`.
+        cache_features: keep what frozen frontends make of a clip in memory, in `fp16` or `fp32`, from the first epoch on.
 
     Raises:
-        ValueError: if no objective is left, or one reads an embedding that no encoder provides.
+        ValueError: if no objective is left, one reads an embedding that no encoder provides, or the checkpoint cannot be read.
     """
 
     def __init__(
         self,
-        encoders: dict[str, Encoder],
-        objectives: dict[str, Objective | None],
-        embedding_dim: int = 1024,
-        normalize: bool = True,
+        encoders: dict[str, Encoder] | None = None,
+        objectives: dict[str, Objective | None] | None = None,
+        embedding_dim: int | None = None,
+        normalize: bool | None = None,
         learning_rate: float = 1e-4,
         objective_learning_rate: float | None = None,
         weight_decay: float = 0.1,
@@ -55,11 +72,29 @@ class PeavModule(LightningModule):
         warmup_steps: int = 1000,
         final_fraction: float = 0.0,
         extra_embeddings: list[str] | None = None,
+        init_from: str | None = None,
+        init_revision: str | None = None,
+        encoder_options: dict[str, dict[str, Any]] | None = None,
+        tune: Tune = "all",
+        tune_layers: int = 2,
+        lora_rank: int = 16,
+        cache_features: CachePrecision | None = None,
     ) -> None:
         super().__init__()
-        chosen = {name: objective for name, objective in objectives.items() if objective is not None}
+        chosen = {name: objective for name, objective in (objectives or {}).items() if objective is not None}
         if not chosen:
             raise ValueError("no objective is left to train: set at least one under model.objectives")
+        checkpoint = read_initial(init_from, init_revision, encoder_options or {}) if init_from is not None else None
+        if checkpoint is not None:
+            encoders = {**checkpoint.spec.encoders, **(encoders or {})}  # type: ignore[dict-item]
+            embedding_dim = _agree("embedding_dim", embedding_dim, checkpoint.spec.embedding_dim)
+            normalize = _agree("normalize", normalize, checkpoint.spec.normalize)
+        elif encoder_options:
+            raise ValueError("encoder_options change a checkpoint's encoders: they need init_from")
+        if not encoders:
+            raise ValueError("no encoders are given: set model.encoders, or model.init_from")
+        embedding_dim = 1024 if embedding_dim is None else embedding_dim
+        normalize = True if normalize is None else normalize
         built_objectives = {name: _build(registry.objectives, value) for name, value in chosen.items()}
         requires = {f"objective {name!r}": objective.requires for name, objective in built_objectives.items()}
         needed = needed_encoders(_provides(encoders), {**requires, "extra_embeddings": extra_embeddings or ()})
@@ -80,14 +115,22 @@ class PeavModule(LightningModule):
                 "warmup_steps": warmup_steps,
                 "final_fraction": final_fraction,
                 "extra_embeddings": extra_embeddings,
+                "tune": tune,
+                "tune_layers": tune_layers,
+                "lora_rank": lora_rank,
+                "cache_features": cache_features,
             }
         )
         self._hparams_name = "kwargs"
         embeddings = {embedding for objective in built_objectives.values() for embedding in objective.requires}
         self.model = PEAV(built_encoders, embeddings | set(extra_embeddings or ()), embedding_dim, normalize)
         self.trained = tuple(sorted(embeddings))
-        self._freeze_what_nothing_trains()
         self.objectives = nn.ModuleDict(built_objectives)
+        if checkpoint is not None:
+            load_initial(self.model, built_objectives, checkpoint)
+        apply_tuning(self.model, tune, tune_layers, lora_rank)
+        self._freeze_what_nothing_trains()
+        self.features = FeatureCache(cache_features) if cache_features is not None else None
         self.frames = frozenset(name for objective in built_objectives.values() for name in objective.frames)
         self.learning_rate, self.weight_decay, self.betas = learning_rate, weight_decay, tuple(betas)
         self.objective_learning_rate = learning_rate if objective_learning_rate is None else objective_learning_rate
@@ -135,7 +178,7 @@ class PeavModule(LightningModule):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Returns the clips' ids and, by embedding name, their embeddings (N, D) and which of them are present."""
-        embeddings = self.model(batch, self.trained)
+        embeddings = self.model.embed_batch(batch, self.trained)
         return {
             "ids": batch.ids,
             "embeddings": {name: e.pooled for name, e in embeddings.items()},
@@ -144,7 +187,9 @@ class PeavModule(LightningModule):
 
     def _step(self, batch: Batch, stage: str) -> Tensor:
         training = stage == "train"
-        embeddings = self.model(batch, self.trained, self.frames)
+        if self.features is not None and training:
+            batch = self.features.replace_media(batch, self.model.encoders)
+        embeddings = self.model.embed_batch(batch, self.trained, self.frames)
         total = torch.zeros((), device=self.device)
         values: dict[str, Tensor] = {}
         for name, objective in self._objectives():
@@ -189,6 +234,9 @@ class PeavModule(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restores the counters."""
         self.empty_batches.update(checkpoint.get("empty_batches", {}))
+        for _, objective in self._objectives():
+            if isinstance(objective, PairObjective):
+                objective.calibrate = False  # what is resumed has been fitted
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with weight decay where it belongs; warm-up and cosine by optimizer step."""
@@ -205,6 +253,13 @@ class PeavModule(LightningModule):
         schedule = warmup_cosine(self.warmup_steps, int(total), self.final_fraction)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def _agree(name: str, given: _T | None, found: _T) -> _T:
+    """Returns a setting of the checkpoint, unless the user asks for another."""
+    if given is not None and given != found:
+        raise ValueError(f"{name}={given}, but the checkpoint of init_from has {name}={found}: leave it out")
+    return found
 
 
 def _build(plugins: registry.Registry[Any], value: Any) -> Any:

@@ -11,7 +11,7 @@ import torch
 from peav.data import Clip, ClipDataset, Event, PrepareReport, ShardError, collate, decode_counts
 from peav.data.dataset import pairing
 from peav.data.groups import text_group
-from peav.types import Batch
+from peav.types import AudioInput, Batch, VideoInput
 
 Prepared = tuple[Path, PrepareReport]
 EVERYTHING = ("audio", "video", "captions.audio", "captions.video", "captions.audio_video", "events")
@@ -56,8 +56,9 @@ def test_a_batch_is_padded_and_flagged(prepared: Prepared, tokenize: Callable) -
     dataset = ClipDataset(prepared[0], "train", fps=4, frame_size=32)
     row = rows(dataset)
     batch = collate([dataset[row[name]] for name in ("both", "silent", "sound", "span")], tokenize)
-    assert batch.ids == ("both", "silent", "sound", "span") and batch.audio and batch.video and batch.events
+    assert batch.ids == ("both", "silent", "sound", "span") and batch.events
     audio, video = batch.audio, batch.video
+    assert isinstance(audio, AudioInput) and isinstance(video, VideoInput)
     assert audio.samples.shape == (4, 32000) and audio.mask.sum(1).tolist() == [32000, 0, 32000, 16000]
     assert audio.present.tolist() == [True, False, True, True] and not audio.samples[~audio.mask].any()
     assert video.frames.shape == (4, 8, 3, 32, 32) and video.mask.sum(1).tolist() == [8, 8, 0, 4]
@@ -82,6 +83,7 @@ def test_a_batch_that_lacks_something_altogether_has_its_shape(prepared: Prepare
     sound = collate([dataset[row["sound"]]] * 2, tokenize)
     assert (
         sound.video
+        and isinstance(sound.video, VideoInput)
         and sound.video.frames.shape == (2, 8, 3, 32, 32)
         and not sound.video.mask.any()
         and not sound.video.present.any()
@@ -90,7 +92,11 @@ def test_a_batch_that_lacks_something_altogether_has_its_shape(prepared: Prepare
     assert sound.events.phrases.group.shape == (0,) and sound.events.onset.dtype == torch.float32
     assert sound.captions["audio_video"].input_ids.shape == (2, 1) and not sound.captions["audio_video"].present.any()
     silent = collate([dataset[row["silent"]]] * 2, tokenize)
-    assert silent.audio and silent.audio.samples.shape == (2, 32000) and not silent.audio.mask.any()
+    assert (
+        isinstance(silent.audio, AudioInput)
+        and silent.audio.samples.shape == (2, 32000)
+        and not silent.audio.mask.any()
+    )
     assert silent.audio.group.tolist() == [-1, -1]
 
 

@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from peav.data import ClipDataset, ClipLoader, EvaluationPlan, PrepareReport, TrainingPlan, decode_counts
 from peav.data.datamodule import ClipDataModule
-from peav.types import Batch
+from peav.types import AudioInput, Batch
 
 Prepared = tuple[Path, PrepareReport]
 FIELDS = ("audio", "captions.audio")
@@ -22,7 +22,7 @@ def loader(prepared: Prepared, tokenize: Callable, workers: int = 0, **options: 
 
 
 def content(batch: Batch) -> tuple[Any, ...]:
-    assert batch.audio is not None
+    assert isinstance(batch.audio, AudioInput)
     return batch.ids, batch.captions["audio"].texts, float(batch.audio.samples.double().sum())
 
 
@@ -111,7 +111,7 @@ class Recorder(LightningModule):
 
     def training_step(self, batch: Batch, index: int) -> torch.Tensor:
         self.seen.append((self.current_epoch, index, *content(batch)))
-        assert batch.audio is not None
+        assert isinstance(batch.audio, AudioInput)
         return (self.weight * batch.audio.samples.abs().mean()).sum()
 
     def validation_step(self, batch: Batch, index: int) -> None:

@@ -14,6 +14,7 @@ from peav.encoders.audio_video import align_nearest
 from peav.encoders.text import Tokenize, read_tokenizer
 from peav.encoders.transformer import MaskedGroupNorm, Transformer, apply_rotary, rotary
 from peav.testing import tiny_batch
+from peav.types import VideoInput
 from tests.helpers import FRAME_OPTIONS, small_tokenizer
 
 
@@ -24,6 +25,17 @@ def test_alignment_is_torchs_nearest_clip_by_clip() -> None:
     for row, (length, target) in enumerate(zip(lengths.tolist(), targets.tolist(), strict=True)):
         expected = F.interpolate(frames[row : row + 1, :length].mT, size=target, mode="nearest").mT[0]
         torch.testing.assert_close(found[row, :target], expected, rtol=0, atol=0)
+
+
+def test_alignment_rounds_as_torch_does() -> None:
+    """Pairs of lengths for which integer division takes another neighbour than torch, among all the others."""
+    for source in (7, 29, 49, 93, 120):
+        targets = torch.arange(1, 300)
+        frames = torch.arange(source, dtype=torch.float32).expand(len(targets), -1).unsqueeze(-1)
+        found = align_nearest(frames, torch.full_like(targets, source), targets, 300)
+        for row, target in enumerate(targets.tolist()):
+            expected = F.interpolate(frames[row : row + 1].mT, size=target, mode="nearest").mT[0]
+            assert torch.equal(found[row, :target], expected), (source, target)
 
 
 def test_masked_group_norm_is_group_norm_on_what_is_valid() -> None:
@@ -99,7 +111,7 @@ def test_a_frame_encoder_computes_valid_frames_only() -> None:
     seen = []
     encoder.model.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
     video = tiny_batch().video
-    assert video is not None
+    assert isinstance(video, VideoInput)
     encoder(video.frames, video.mask)
     assert seen == [int(video.mask.sum())]
 
@@ -120,6 +132,7 @@ def test_a_text_encoder_rebuilds_from_its_config_alone(tmp_path: Path) -> None:
     encoder = TextEncoder(str(path), options=options)
     path.unlink()
     rebuilt = TextEncoder(**encoder.config["init_args"])
+    assert rebuilt.tokenize is not None and encoder.tokenize is not None
     assert rebuilt.tokenize(["a bell rings"])[0].tolist() == encoder.tokenize(["a bell rings"])[0].tolist()
 
 

@@ -109,7 +109,7 @@ def test_training_lowers_every_loss_and_moves_every_parameter(tmp_path: Path) ->
 
 
 def losses(module: PeavModule, batch: Batch) -> dict[str, float]:
-    embeddings = module.model(batch, frames=module.frames)
+    embeddings = module.model.embed_batch(batch, frames=module.frames)
     found = {}
     for name, objective in module.objectives.items():
         assert isinstance(objective, Objective)
@@ -129,7 +129,7 @@ def test_a_checkpoint_rebuilds_the_model_without_yaml_or_pickles(tmp_path: Path)
     rebuilt = PeavModule.load_from_checkpoint(path, weights_only=True).eval()
     module.eval()
     with torch.no_grad():
-        expected, found = module.model(batch), rebuilt.model(batch)
+        expected, found = module.model.embed_batch(batch), rebuilt.model.embed_batch(batch)
     assert set(expected) == set(found)
     for name in expected:
         torch.testing.assert_close(found[name].pooled, expected[name].pooled, rtol=0, atol=0)

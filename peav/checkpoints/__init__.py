@@ -1,0 +1,174 @@
+"""Checkpoints: Meta's format, transformers', peav's own, and those of training; all through one specification.
+
+Nothing is unpickled: weights are safetensors, and training checkpoints are read with `weights_only`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor
+
+from peav.checkpoints import huggingface, meta, meta_config, native
+from peav.checkpoints.files import (
+    UNUSED,
+    find_folder,
+    read_config,
+    read_tokenizer_file,
+    read_weights,
+    write_config,
+    write_tokenizer_files,
+    write_weights,
+)
+from peav.checkpoints.loading import load_exactly
+from peav.checkpoints.processors import write_processor
+from peav.checkpoints.spec import (
+    FRAME_PAIR,
+    PUBLISHED_PAIRS,
+    TEN_PAIRS,
+    CheckpointError,
+    MediaSettings,
+    ModelSpec,
+    Pair,
+)
+
+__all__ = [
+    "FRAME_PAIR",
+    "PUBLISHED_PAIRS",
+    "TEN_PAIRS",
+    "Checkpoint",
+    "CheckpointError",
+    "Format",
+    "MediaSettings",
+    "ModelSpec",
+    "Pair",
+    "load_exactly",
+    "read_checkpoint",
+    "write_checkpoint",
+]
+
+log = logging.getLogger(__name__)
+
+Format = Literal["peav", "meta", "transformers"]
+
+#: From our state dict (names and shapes) to our tensors and what no computation reads.
+_Convert = Callable[[Mapping[str, Tensor]], tuple[dict[str, Tensor], dict[str, Tensor]]]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that was read.
+
+    Attributes:
+        spec: what the model is.
+        convert: from our state dict, for its names and shapes, to our tensors, and to those of Meta's format that no computation reads.
+        source: where it was found, for messages.
+    """
+
+    spec: ModelSpec
+    convert: _Convert
+    source: Path
+
+
+def read_checkpoint(path_or_id: str | Path, revision: str | None = None) -> Checkpoint:
+    """Reads a checkpoint of any format that peav knows.
+
+    Args:
+        path_or_id: a folder in Meta's format, transformers' or peav's; a `.ckpt` of `peav fit`; or a repository of the hub.
+        revision: of the repository. The released ones hold transformers' format on `main` and Meta's on `perception_models`.
+
+    Raises:
+        CheckpointError: if it is none of these, or damaged.
+    """
+    path = Path(path_or_id)
+    if path.suffix == ".ckpt" and path.is_file():
+        spec, state = native.read_training_checkpoint(path)
+        return Checkpoint(spec, lambda expected: (state, {}), path)
+    folder = find_folder(path_or_id, revision)
+    config = read_config(folder)
+    tensors, metadata = read_weights(folder)
+    spare = read_weights(folder, UNUSED)[0] if (folder / UNUSED).is_file() else {}
+    if native.is_native(config):
+        spec = native.read_spec(config)
+        return Checkpoint(_with_tokenizer(spec, folder), lambda expected: (tensors, spare), folder)
+    if meta_config.is_meta(config):
+        spec = meta_config.read_spec(config)
+        return Checkpoint(
+            _with_tokenizer(spec, folder), lambda expected: meta.to_ours(spec, tensors, expected, folder), folder
+        )
+    if huggingface.is_huggingface(config):
+        spec = huggingface.read_spec(config, folder, tensors, metadata)
+        return Checkpoint(
+            _with_tokenizer(spec, folder),
+            lambda expected: (huggingface.to_ours(spec, tensors, expected, folder), spare),
+            folder,
+        )
+    kind = config.get("model_type") or config.get("architectures") or f"an object with {', '.join(sorted(config)[:6])}"
+    raise CheckpointError(
+        f"{folder} holds a model of another kind: its config.json says {kind}. peav reads Meta's PE-AV and PE-A-Frame, "
+        "transformers' pe_audio_video and pe_audio, and its own"
+    )
+
+
+def write_checkpoint(
+    folder: str | Path,
+    spec: ModelSpec,
+    state: Mapping[str, Tensor],
+    unused: Mapping[str, Tensor],
+    tokenizer_json: str | None,
+    format: Format = "peav",
+) -> Path:
+    """Writes a model.
+
+    Args:
+        folder: to write; made where it is missing.
+        spec: what the model is.
+        state: its state dict.
+        unused: tensors of Meta's format that no computation reads; they travel in `unused.safetensors`.
+        tokenizer_json: of its text encoder.
+        format: `peav`, `meta` or `transformers`.
+
+    Raises:
+        CheckpointError: if the format cannot hold the model, or the folder holds another checkpoint's weights in pieces.
+        ValueError: if there is no such format.
+    """
+    metadata: dict[str, str] = {}
+    config: dict[str, Any]
+    if format == "peav":
+        config, tensors = native.write_config(spec), dict(state)
+    elif format == "meta":
+        config, tensors = meta.to_theirs(spec, state, unused)
+    elif format == "transformers":
+        config, tensors, metadata = huggingface.to_theirs(spec, state)
+    else:
+        raise ValueError(f"format must be 'peav', 'meta' or 'transformers', not {format!r}")
+    folder = Path(folder)
+    if folder.is_file():
+        raise CheckpointError(f"{folder} is a file; a checkpoint is a folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_weights(folder, tensors, metadata=metadata)
+    if unused and format != "meta":
+        write_weights(folder, unused, UNUSED)
+    if format == "transformers":
+        write_processor(folder, spec)
+    write_config(folder, config)
+    write_tokenizer_files(folder, tokenizer_json, max_tokens=512)
+    return folder
+
+
+def _with_tokenizer(spec: ModelSpec, folder: Path) -> ModelSpec:
+    """Puts the folder's tokenizer into the text encoder's arguments."""
+    text = read_tokenizer_file(folder)
+    if text is None:
+        log.warning("%s holds no tokenizer.json: the model takes token ids, and embed(text=...) cannot be used", folder)
+    encoders = {
+        name: {**config, "init_args": {**config["init_args"], "tokenizer": text}}
+        if config["class_path"] == "TextEncoder"
+        else dict(config)
+        for name, config in spec.encoders.items()
+    }
+    return replace(spec, encoders=encoders)

@@ -1,0 +1,143 @@
+"""Files of a checkpoint: folders, the hub, safetensors. Nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import snapshot_download
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from peav.checkpoints.spec import CheckpointError
+
+log = logging.getLogger(__name__)
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+UNUSED = "unused.safetensors"
+TOKENIZER = "tokenizer.json"
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+
+
+def find_folder(path_or_id: str | Path, revision: str | None = None) -> Path:
+    """Returns the folder of a checkpoint: a local one, or a snapshot of a hub repository.
+
+    Args:
+        path_or_id: a folder, or a repository such as `facebook/pe-av-small`.
+        revision: of the repository; Meta's own format lies in `perception_models` of the released ones.
+
+    Raises:
+        CheckpointError: if a path leads to a file, or to nothing.
+    """
+    path = Path(path_or_id)
+    if path.is_dir():
+        if revision is not None:
+            raise CheckpointError(f"revision={revision!r} is for the hub, but {path} is a local folder")
+        return path
+    if path.is_file():
+        raise CheckpointError(f"{path} is a file; a checkpoint is the folder that holds {CONFIG} and {WEIGHTS}")
+    text = str(path_or_id)
+    if text.startswith((".", "/", "~")) or text.count("/") != 1:
+        raise CheckpointError(f"there is no folder {text}, and a repository of the hub is named OWNER/NAME")
+    try:
+        return Path(snapshot_download(text, revision=revision, allow_patterns=["*.json", "*.safetensors", "*.txt"]))
+    except Exception as error:  # whatever the hub's client raises: no network, no such repository, no permission
+        raise CheckpointError(
+            f"there is no folder {text}, and the hub gives no such repository: {type(error).__name__}: {error}"
+        ) from error
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Reads config.json.
+
+    Raises:
+        CheckpointError: if it is missing or no JSON object.
+    """
+    path = folder / CONFIG
+    if not path.is_file():
+        raise CheckpointError(f"{folder} holds no {CONFIG}, so it is no checkpoint; it holds {_listing(folder)}")
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path} is not JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise CheckpointError(f"{path} holds a {type(data).__name__}, not an object")
+    return data
+
+
+def read_weights(folder: Path, name: str = WEIGHTS) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Reads the tensors and the metadata of `model.safetensors`, or of the files that `model.safetensors.index.json` lists.
+
+    Raises:
+        CheckpointError: if there are none, or a file is damaged; pickles are refused.
+    """
+    index = folder / f"{name}.index.json"
+    if (folder / name).is_file():
+        files = [folder / name]
+    elif index.is_file():
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        files = [folder / Path(file).name for file in sorted(names)]
+        if missing := [file.name for file in files if not file.is_file()]:
+            raise CheckpointError(f"{index} lists {', '.join(missing)}, which are not there")
+    else:
+        pickles = sorted({path.name for pattern in _PICKLES for path in folder.glob(pattern)})
+        hint = (
+            f"; {', '.join(pickles)} would have to be unpickled, which runs code, and is refused: save as safetensors"
+            if pickles
+            else ""
+        )
+        raise CheckpointError(f"{folder} holds no {name}{hint}")
+    tensors: dict[str, Tensor] = {}
+    metadata: dict[str, str] = {}
+    for file in files:
+        try:
+            with safe_open(file, "pt") as opened:
+                metadata |= opened.metadata() or {}
+                for key in opened.keys():  # noqa: SIM118  safe_open is no mapping
+                    tensors[key] = opened.get_tensor(key)
+        except SafetensorError as error:
+            raise CheckpointError(
+                f"{file} is no whole safetensors file ({error}): it is cut short, or holds something else, such as a pickle"
+            ) from error
+    return tensors, metadata
+
+
+def write_weights(
+    folder: Path, tensors: Mapping[str, Tensor], name: str = WEIGHTS, metadata: Mapping[str, str] | None = None
+) -> None:
+    """Writes tensors, each with memory of its own, as safetensors."""
+    owned = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()}
+    save_file(owned, folder / name, metadata={"format": "pt", **(metadata or {})})
+
+
+def write_config(folder: Path, config: Mapping[str, Any]) -> None:
+    """Writes config.json."""
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def read_tokenizer_file(folder: Path) -> str | None:
+    """Returns tokenizer.json as text, None where the folder has none."""
+    path = folder / TOKENIZER
+    return path.read_text(encoding="utf-8") if path.is_file() else None
+
+
+def write_tokenizer_files(folder: Path, tokenizer_json: str | None, max_tokens: int) -> None:
+    """Writes tokenizer.json and what transformers' AutoTokenizer needs beside it."""
+    if tokenizer_json is None:
+        return
+    (folder / TOKENIZER).write_text(tokenizer_json, encoding="utf-8")
+    added = {token["content"] for token in json.loads(tokenizer_json).get("added_tokens", [])}
+    names = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
+    config: dict[str, Any] = {f"{name}_token": token for name, token in names.items() if token in added}
+    config |= {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": max_tokens}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def _listing(folder: Path) -> str:
+    names = sorted(path.name for path in folder.iterdir())
+    return ", ".join(names[:8]) + (" ..." if len(names) > 8 else "") if names else "nothing"

@@ -1,0 +1,101 @@
+"""peav's own formats: a folder of safetensors and JSON, and the checkpoints that training writes."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from peav import registry
+from peav.checkpoints.adapters import merge_adapters
+from peav.checkpoints.files import TOKENIZER
+from peav.checkpoints.spec import CheckpointError, MediaSettings, ModelSpec, Pair
+
+FORMAT = "peav"
+_VERSION = 1
+
+#: Where Lightning keeps the settings of the data module.
+_DATA_SETTINGS = "datamodule_hyper_parameters"
+
+
+def is_native(config: Mapping[str, Any]) -> bool:
+    """Tells this format by its config.json."""
+    return config.get("format") == FORMAT
+
+
+def read_spec(config: Mapping[str, Any]) -> ModelSpec:
+    """Turns config.json into a specification.
+
+    Raises:
+        CheckpointError: if a later version of peav wrote it, or it is damaged.
+    """
+    if config.get("version") != _VERSION:
+        raise CheckpointError(
+            f"config.json has version {config.get('version')!r} of peav's format; this peav reads {_VERSION}"
+        )
+    return ModelSpec.from_dict({key: value for key, value in config.items() if key not in ("format", "version")})
+
+
+def write_config(spec: ModelSpec) -> dict[str, Any]:
+    """Writes config.json; the tokenizer is a file beside it."""
+    config: dict[str, Any] = {"format": FORMAT, "version": _VERSION, **spec.to_dict()}
+    for encoder in config["encoders"].values():
+        if encoder.get("init_args", {}).get("tokenizer") is not None:
+            encoder["init_args"] = {**encoder["init_args"], "tokenizer": TOKENIZER}
+    return config
+
+
+def read_training_checkpoint(path: Path) -> tuple[ModelSpec, dict[str, Tensor]]:
+    """Reads a checkpoint of `peav fit`: the model, with the scale and bias of each pair that was trained.
+
+    Returns:
+        the specification, and the state by the names of `PEAV.state_dict()`.
+
+    Raises:
+        CheckpointError: if it is something else. It is read with `weights_only`, which runs no code.
+    """
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        settings = saved["hyper_parameters"]
+        encoders, objectives = settings["encoders"], settings["objectives"]
+    except (pickle.UnpicklingError, RuntimeError, KeyError, TypeError, EOFError) as error:
+        raise CheckpointError(f"{path} is not a checkpoint of `peav fit`: {type(error).__name__}") from error
+    state = {
+        key.removeprefix("model."): tensor for key, tensor in saved["state_dict"].items() if key.startswith("model.")
+    }
+    state = merge_adapters({key: tensor for key, tensor in state.items() if not key.startswith("scores.")})
+    pairs: list[Pair] = []
+    embeddings: set[str] = set()
+    frames: set[str] = set()
+    for name, config in objectives.items():
+        objective = registry.objectives.build(config)
+        embeddings |= set(objective.requires) - set(objective.frames)
+        frames |= set(objective.frames)
+        scale = saved["state_dict"].get(f"objectives.{name}.logit_scale")
+        bias = saved["state_dict"].get(f"objectives.{name}.logit_bias")
+        if len(objective.requires) == 2 and scale is not None and bias is not None:
+            pair = (objective.requires[0], objective.requires[1])
+            if pair not in pairs:  # the first objective of a pair speaks for it
+                pairs.append(pair)
+                key = f"scores.{pair[0]}:{pair[1]}"
+                state |= {f"{key}.scale": scale.float().exp(), f"{key}.bias": bias.float()}
+    heads = {key.split(".")[1] for key in state if key.startswith("heads.")}
+    known = {field.name for field in fields(MediaSettings)}
+    media = {key: value for key, value in (saved.get(_DATA_SETTINGS) or {}).items() if key in known}
+    if media.get("fps") is not None:
+        media["num_frames"] = None
+    spec = ModelSpec(
+        encoders=encoders,
+        embeddings=tuple(sorted((embeddings | (heads - frames)) & heads)),
+        frames=tuple(sorted(frames)),
+        embedding_dim=settings["embedding_dim"],
+        normalize=settings["normalize"],
+        pairs=tuple(pairs),
+        media=MediaSettings(**media),
+    )
+    return spec, state

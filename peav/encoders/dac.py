@@ -1,0 +1,192 @@
+"""Audio as in the released models: a frozen DAC-VAE, whose latent means at 25 Hz feed a transformer (arXiv 2512.19687)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import DacConfig
+from transformers.models.dac.modeling_dac import DacEncoder
+
+from peav.encoders.base import Encoder
+from peav.encoders.transformer import Transformer
+from peav.masking import lengths_to_mask, mask_to_lengths
+from peav.registry import register_encoder
+from peav.types import AudioInput, CachedFeatures, Features
+
+#: What the frontend sees after the end of a clip that is shorter than the batch.
+Boundary = Literal["alone", "batch"]
+
+#: Seconds of audio that go through the DAC at once; a second at 48 kHz takes some 12 MB for each of its widest layers.
+_SECONDS_AT_ONCE = 64
+
+
+def reflect_to_hop(samples: Tensor, lengths: Tensor, hop: int) -> Tensor:
+    """Pads each waveform to a multiple of `hop` by reflection at its own end, as the released processor does.
+
+    A sound that is too short for its padding (of half a hop or less) is reflected back and forth, where the released processor
+    raises; a single sample is repeated.
+
+    Args:
+        samples: (B, S), zero past each length.
+        lengths: (B,) valid samples.
+        hop: in samples.
+
+    Returns:
+        (B, ceil(S / hop) * hop); zero past each padded length.
+
+    >>> reflect_to_hop(torch.tensor([[1.0, 2.0, 3.0, 0.0, 0.0], [1.0, 2.0, 3.0, 4.0, 5.0]]), torch.tensor([3, 5]), 4).tolist()
+    [[1.0, 2.0, 3.0, 2.0, 0.0, 0.0, 0.0, 0.0], [1.0, 2.0, 3.0, 4.0, 5.0, 4.0, 3.0, 2.0]]
+    """
+    samples = F.pad(samples, (0, -samples.shape[1] % hop))
+    if not samples.shape[1]:
+        return samples
+    # Only the last hop of a clip changes: one that begins at the last multiple of the hop before its end.
+    begin = ((lengths - 1).clamp(min=0) // hop * hop)[:, None]
+    position = begin + torch.arange(hop, device=samples.device)
+    last = (lengths - 1).clamp(min=0)[:, None]
+    period = (2 * last).clamp(min=1)
+    turned = position % period
+    source = torch.minimum(turned, period - turned).minimum(last)
+    tail = samples.gather(1, torch.where(position <= last, position, source))
+    return samples.scatter(1, position, torch.where(lengths[:, None] > 0, tail, 0))
+
+
+class DacVaeFrontend(nn.Module):
+    """The encoder of a DAC-VAE, frozen: waveforms to the means of its latents, one every hop (1,920 samples at 48 kHz: 25 Hz).
+
+    Args:
+        sample_rate: in Hz.
+        hidden_size: channels after the first convolution, doubled by every downsampling.
+        ratios: downsampling factors; their product is the hop.
+        latent_dim: channels of the latents.
+    """
+
+    def __init__(self, sample_rate: int, hidden_size: int, ratios: tuple[int, ...], latent_dim: int) -> None:
+        super().__init__()
+        config = DacConfig(
+            encoder_hidden_size=hidden_size,
+            downsampling_ratios=list(ratios),
+            codebook_dim=latent_dim,
+            sampling_rate=sample_rate,
+        )
+        self.sample_rate, self.hop, self.dim = sample_rate, int(config.hop_length), latent_dim
+        self.encoder = DacEncoder(config)
+        self.bottleneck = nn.Conv1d(config.hidden_size, latent_dim, kernel_size=1)
+        self.requires_grad_(False)
+
+    @torch.no_grad()
+    def forward(self, samples: Tensor, mask: Tensor, boundary: Boundary = "alone") -> tuple[Tensor, Tensor]:
+        """Encodes waveforms.
+
+        Args:
+            samples: (B, S).
+            mask: (B, S) bool, True from the first sample of a clip to its last.
+            boundary: what the last frames of a clip see after its end. `alone`: nothing, as if the clip were encoded on its own,
+                so that the company of a clip changes nothing. `batch`: the zeros that pad it to the longest of the batch, as the
+                released code has it; its last five or six frames then depend on its company.
+
+        Returns:
+            latents (B, T, latent_dim), T = ceil(S / hop), zero where padded, and their mask (B, T).
+
+        Raises:
+            ValueError: if a mask has gaps.
+        """
+        lengths = mask_to_lengths(mask)
+        if not torch.equal(mask, lengths_to_mask(lengths, mask.shape[1])):
+            raise ValueError("a waveform's mask must be True from its first sample to its last, without gaps")
+        wave = reflect_to_hop(torch.where(mask, samples, 0).to(self.bottleneck.weight.dtype), lengths, self.hop)
+        counts = -(-lengths // self.hop)
+        valid = lengths_to_mask(counts, wave.shape[1] // self.hop)
+        latents = wave.new_zeros(*valid.shape, self.dim)
+        if boundary == "batch":
+            counts = torch.full_like(counts, valid.shape[1])
+        # Clips of one length go together: nothing is padded, so no clip sees another's length.
+        for count in counts.unique().tolist():
+            at_once = max(1, _SECONDS_AT_ONCE * self.sample_rate // max(1, count * self.hop))
+            for rows in (counts == count).nonzero().squeeze(1).split(at_once) if count else ():
+                latents[rows, :count] = self._encode(wave[rows, : count * self.hop])
+        return torch.where(valid.unsqueeze(-1), latents, 0), valid
+
+    def _encode(self, wave: Tensor) -> Tensor:
+        # Half precision would change what a model was trained on.
+        with torch.autocast(wave.device.type, enabled=False):
+            return self.bottleneck(self.encoder(wave.unsqueeze(1))).mT
+
+
+@register_encoder
+class DacAudioEncoder(Encoder):
+    """Audio encoder of the released models: frozen DAC-VAE latents at 25 Hz, then a transformer. Also reads cached latents.
+
+    Args:
+        dim: width.
+        num_layers: transformer blocks.
+        num_heads: attention heads.
+        mlp_dim: hidden width of the feed-forward networks; 8/3 of `dim` by default.
+        sample_rate: in Hz, what the data module delivers.
+        codec_hidden_size: channels of the DAC's first convolution.
+        codec_ratios: downsampling factors of the DAC.
+        codec_dim: channels of its latents.
+        dropout: on the residual branches.
+        activation_checkpointing: compute the blocks' activations again in the backward pass instead of keeping them.
+    """
+
+    provides: ClassVar[Mapping[str, tuple[str, ...]]] = {"audio": ("audio",)}
+
+    def __init__(
+        self,
+        dim: int = 768,
+        num_layers: int = 12,
+        num_heads: int = 6,
+        mlp_dim: int | None = None,
+        sample_rate: int = 48000,
+        codec_hidden_size: int = 64,
+        codec_ratios: tuple[int, ...] = (2, 8, 10, 12),
+        codec_dim: int = 128,
+        dropout: float = 0.0,
+        activation_checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        self.dims = {"audio": dim}
+        self.frontend = DacVaeFrontend(sample_rate, codec_hidden_size, tuple(codec_ratios), codec_dim)
+        self.data_proj = nn.Linear(codec_dim, dim)
+        self.transformer = Transformer(dim, num_layers, num_heads, mlp_dim, dropout)
+        self.transformer.activation_checkpointing = activation_checkpointing
+
+    def frontend_features(self, media: AudioInput, boundary: Boundary = "alone") -> CachedFeatures:
+        """Runs the frozen frontend alone: what may be kept and read in place of the waveforms.
+
+        Args:
+            media: waveforms at the frontend's sample rate.
+            boundary: see :meth:`DacVaeFrontend.forward`.
+
+        Raises:
+            ValueError: if the waveforms have another sample rate than the frontend.
+        """
+        if media.sample_rate != self.frontend.sample_rate:
+            raise ValueError(
+                f"DacAudioEncoder has sample_rate={self.frontend.sample_rate}, but the data come at {media.sample_rate} Hz: "
+                "set data.sample_rate and the encoder's sample_rate to the same number"
+            )
+        values, mask = self.frontend(media.samples, media.mask, boundary)
+        return CachedFeatures(values, mask, media.present, media.group, self.frontend.hop / self.frontend.sample_rate)
+
+    def forward(self, inputs: Mapping[str, Any], names: Collection[str]) -> dict[str, Features]:
+        """Encodes `inputs["audio"]`, waveforms or cached latents.
+
+        Raises:
+            ValueError: if the waveforms have another sample rate than the frontend, or cached latents another width.
+        """
+        audio: AudioInput | CachedFeatures = inputs["audio"]
+        cached = audio if isinstance(audio, CachedFeatures) else self.frontend_features(audio)
+        latents = cached.values
+        if latents.shape[-1] != self.frontend.dim:
+            raise ValueError(
+                f"cached audio features have {latents.shape[-1]} channels, the DAC makes {self.frontend.dim}"
+            )
+        latents = torch.where(cached.mask.unsqueeze(-1), latents, 0).to(self.data_proj.weight.dtype)
+        pooled, frames = self.transformer(self.data_proj(latents), cached.mask)
+        return {"audio": Features(pooled, cached.present, cached.group, frames, cached.mask, cached.frame_seconds)}

@@ -1,0 +1,57 @@
+"""Which encoder makes which features, and in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from peav.types import BATCH_FIELDS
+
+
+def resolve(
+    provides: Mapping[str, Mapping[str, tuple[str, ...]]], names: Iterable[str], asked_by: str = "the model"
+) -> dict[str, str]:
+    """Finds which encoders make which features, in an order in which each finds its inputs.
+
+    Args:
+        provides: for each encoder, `Encoder.provides`.
+        names: the features wanted.
+        asked_by: who wants them, for the message.
+
+    Returns:
+        feature name -> encoder name, inputs before what reads them.
+
+    Raises:
+        ValueError: if nobody provides a feature, two encoders provide the same one, or encoders read each other in a circle.
+    """
+    owner: dict[str, str] = {}
+    for encoder, features in provides.items():
+        for feature in features:
+            if feature in owner:
+                raise ValueError(f"encoders {owner[feature]!r} and {encoder!r} both provide {feature!r}: remove one")
+            owner[feature] = encoder
+    order: dict[str, str] = {}
+
+    def visit(name: str, reader: str, path: tuple[str, ...]) -> None:
+        if name in order:
+            return
+        if name in path:
+            raise ValueError(f"encoders read each other in a circle: {' -> '.join((*path, name))}")
+        if name not in owner:
+            offered = ", ".join(sorted(owner)) or "nothing"
+            raise ValueError(
+                f"{reader} reads {name!r}, but the encoders provide {offered}. Add an encoder that provides {name!r}, or drop "
+                "what reads it."
+            )
+        for source in provides[owner[name]][name]:
+            if source.startswith("features."):
+                visit(source.removeprefix("features."), f"encoder {owner[name]!r}", (*path, name))
+            elif source not in BATCH_FIELDS:
+                raise ValueError(
+                    f"encoder {owner[name]!r} reads {source!r}, which is neither a batch field ({', '.join(BATCH_FIELDS)}) nor "
+                    "features.NAME"
+                )
+        order[name] = owner[name]
+
+    for name in names:
+        visit(name, asked_by, ())
+    return order

@@ -1,0 +1,156 @@
+"""What the released models take and give: transformers' argument names, and scores of pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from peav.checkpoints import MediaSettings, Pair
+from peav.encoders import DacAudioEncoder
+from peav.types import CAPTION_TYPES, AudioInput, Batch, CachedFeatures, EventInput, TextInput, VideoInput
+
+if TYPE_CHECKING:
+    from peav.model import PEAV
+
+
+class TensorInputs(NamedTuple):
+    """Tensors under transformers' argument names; see :meth:`peav.model.PEAV.forward`."""
+
+    input_values: Tensor | None
+    padding_mask: Tensor | None
+    pixel_values_videos: Tensor | None
+    padding_mask_videos: Tensor | None
+    input_ids: Tensor | None
+    attention_mask: Tensor | None
+    codec_features: Tensor | None
+    frame_features: Tensor | None
+
+
+def batch_from_tensors(
+    inputs: TensorInputs, encoder: DacAudioEncoder | None, media: MediaSettings
+) -> tuple[Batch, Collection[int]]:
+    """Makes a batch of tensors under transformers' names.
+
+    Args:
+        inputs: the tensors.
+        encoder: whose DAC-VAE runs, by the released code's rule for padded waveforms; None where another encoder reads audio.
+        media: of the model.
+
+    Returns:
+        the batch, and the different numbers of rows in it.
+
+    Raises:
+        ValueError: if nothing is given, something is given twice, or the numbers of audios and videos differ.
+    """
+    for one, other in (("input_values", "codec_features"), ("pixel_values_videos", "frame_features")):
+        if getattr(inputs, one) is not None and getattr(inputs, other) is not None:
+            raise ValueError(f"give {one} or {other}, not both: the second is what the frontend makes of the first")
+    audio = _audio(inputs, encoder, media)
+    video = _video(inputs)
+    text = None if inputs.input_ids is None else _text(inputs.input_ids, inputs.attention_mask)
+    rows = {len(value.present) for value in (audio, video, text) if value is not None}
+    if not rows:
+        raise ValueError(
+            "nothing to embed: give input_values, pixel_values_videos or input_ids, or features in their place"
+        )
+    if audio is not None and video is not None and len(audio.present) != len(video.present):
+        raise ValueError(
+            f"{len(audio.present)} audios and {len(video.present)} videos: they belong together one by one"
+        )
+    number = len(audio.present) if audio is not None else len(video.present) if video is not None else 0
+    captions, events = {}, None
+    if text is not None:
+        captions = dict.fromkeys(CAPTION_TYPES, text)
+        none, index = (
+            torch.zeros(0, device=text.mask.device),
+            torch.zeros(0, dtype=torch.int64, device=text.mask.device),
+        )
+        events = EventInput(
+            text, torch.zeros(number, dtype=torch.bool, device=text.mask.device), index, index, none, none
+        )
+    ids = tuple(str(row) for row in range(max(rows)))
+    return Batch(ids, audio=audio, video=video, captions=captions, events=events), rows
+
+
+def _audio(
+    inputs: TensorInputs, encoder: DacAudioEncoder | None, media: MediaSettings
+) -> AudioInput | CachedFeatures | None:
+    values, features, mask = inputs.input_values, inputs.codec_features, inputs.padding_mask
+    if features is not None:
+        valid = _mask(mask, features.shape[:2], features.device, "padding_mask", "codec_features")
+        hop = encoder.frontend.hop / encoder.frontend.sample_rate if encoder is not None else float("nan")
+        return CachedFeatures(features, valid, valid.any(1), torch.arange(len(valid), device=valid.device), hop)
+    if values is None:
+        return None
+    if values.ndim == 3:
+        if values.shape[1] != 1:
+            raise ValueError(
+                f"input_values has {values.shape[1]} channels; the model hears one: embed(audio=...) mixes them down"
+            )
+        values = values.squeeze(1)
+    if values.ndim != 2:
+        raise ValueError(f"input_values must be (B, 1, S) or (B, S), not of shape {tuple(values.shape)}")
+    valid = _mask(mask, values.shape, values.device, "padding_mask", "input_values")
+    audio = AudioInput(values, valid, valid.any(1), torch.arange(len(values), device=values.device), media.sample_rate)
+    return audio if encoder is None else encoder.frontend_features(audio, boundary="batch")
+
+
+def _video(inputs: TensorInputs) -> VideoInput | CachedFeatures | None:
+    frames, features, mask = inputs.pixel_values_videos, inputs.frame_features, inputs.padding_mask_videos
+    values = frames if frames is not None else features
+    if values is None:
+        return None
+    if values.ndim != (5 if frames is not None else 3):
+        raise ValueError(
+            f"pixel_values_videos must be (B, F, 3, H, W) and frame_features (B, F, C), not of shape {tuple(values.shape)}"
+        )
+    valid = _mask(mask, values.shape[:2], values.device, "padding_mask_videos", "the frames")
+    group = torch.arange(len(values), device=values.device)
+    seconds = torch.full((len(values),), torch.nan, device=values.device)  # of frames that come as tensors nobody knows
+    kind = VideoInput if frames is not None else CachedFeatures
+    return kind(values, valid, valid.any(1), group, seconds)
+
+
+def _text(input_ids: Tensor, mask: Tensor | None) -> TextInput:
+    if input_ids.ndim != 2:
+        raise ValueError(f"input_ids must be (N, L), not of shape {tuple(input_ids.shape)}")
+    valid = _mask(mask, input_ids.shape, input_ids.device, "attention_mask", "input_ids")
+    return TextInput(input_ids, valid, valid.any(1), torch.arange(len(input_ids), device=input_ids.device))
+
+
+def _mask(mask: Tensor | None, shape: Collection[int], device: torch.device, name: str, of: str) -> Tensor:
+    size = tuple(shape)
+    if mask is None:
+        return torch.ones(size, dtype=torch.bool, device=device)
+    if tuple(mask.shape) != size:
+        raise ValueError(f"{name} is of shape {tuple(mask.shape)}, but {of} of {size}")
+    return mask.bool()
+
+
+def score_pair(model: PEAV, a: Mapping[str, Tensor], b: Mapping[str, Tensor], pair: Pair | None) -> Tensor:
+    """Computes the logits of two sets of embeddings; see :meth:`peav.model.PEAV.similarity`."""
+    if pair is None:
+        found = [
+            (left, right) for left in a for right in b if {_pair(left, right), _pair(right, left)} & set(model.pairs)
+        ]
+        if len(found) != 1:
+            known = ", ".join(" x ".join(known) for known in model.pairs) or "none"
+            what = "no pair" if not found else f"{len(found)} pairs ({', '.join(' x '.join(p) for p in found)})"
+            raise ValueError(
+                f"between {', '.join(a)} and {', '.join(b)} there is {what} that the checkpoint has a scale for ({known}); "
+                "say which with pair=(LEFT, RIGHT), or multiply the embeddings for raw dot products"
+            )
+        pair = found[0]
+    left, right = (a[pair[0]], b[pair[1]]) if pair[0] in a and pair[1] in b else (a[pair[1]], b[pair[0]])
+    names = _pair(*pair)
+    scale, bias = model.score(names if names in model.pairs or names[::-1] not in model.pairs else names[::-1])
+    left, right = left.float(), right.float()
+    dots = left @ right.mT if left.ndim == 2 else torch.einsum("atd,kd->akt", left, right)
+    return dots * scale.to(dots.device) + bias.to(dots.device)
+
+
+def _pair(left: str, right: str) -> Pair:
+    return left.removesuffix("_frames"), right.removesuffix("_frames")

@@ -1,0 +1,85 @@
+"""Frozen frontends run once a clip: what they make is kept in memory, and read in the next epochs in place of the media."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from peav.encoders import DacAudioEncoder, PEVideoEncoder
+from peav.types import AudioInput, Batch, CachedFeatures, VideoInput
+
+CachePrecision = Literal["fp16", "fp32"]
+
+
+class FeatureCache:
+    """Features of the frozen frontends, by clip.
+
+    The media of a clip must be the same in every epoch. Ten seconds take about 100 KB in fp16: 64 KB of audio, 32 KB of 16 frames.
+
+    Args:
+        precision: in which features are kept; in fp32 the losses equal those from media.
+    """
+
+    def __init__(self, precision: CachePrecision) -> None:
+        if precision not in ("fp16", "fp32"):
+            raise ValueError(f"cache_features must be 'fp16' or 'fp32', not {precision!r}")
+        self.dtype = torch.float16 if precision == "fp16" else torch.float32
+        self._features: dict[tuple[str, str], tuple[Tensor, float]] = {}
+
+    def __len__(self) -> int:
+        return len(self._features)
+
+    def replace_media(self, batch: Batch, encoders: nn.ModuleDict) -> Batch:
+        """Returns the batch with features in place of the media that a frozen frontend reads."""
+        for encoder in encoders.values():
+            if isinstance(encoder, DacAudioEncoder) and isinstance(batch.audio, AudioInput):
+                batch = replace(batch, audio=self._audio(batch.audio, batch.ids, encoder))
+            if isinstance(encoder, PEVideoEncoder) and encoder.frontend.frozen and isinstance(batch.video, VideoInput):
+                batch = replace(batch, video=self._video(batch.video, batch.ids, encoder))
+        return batch
+
+    def _audio(self, audio: AudioInput, ids: tuple[str, ...], encoder: DacAudioEncoder) -> CachedFeatures:
+        rows = self._new("audio", ids, audio.present)
+        if rows:
+            some = torch.tensor(rows, device=audio.present.device)
+            part = AudioInput(
+                audio.samples[some], audio.mask[some], audio.present[some], audio.group[some], audio.sample_rate
+            )
+            made = encoder.frontend_features(part)
+            hop = torch.as_tensor(made.frame_seconds).expand(len(rows))
+            self._keep("audio", [ids[row] for row in rows], made, hop)
+        return self._join("audio", ids, audio.present, audio.group, encoder.frontend.dim)
+
+    def _video(self, video: VideoInput, ids: tuple[str, ...], encoder: PEVideoEncoder) -> CachedFeatures:
+        rows = self._new("video", ids, video.present)
+        if rows:
+            some = torch.tensor(rows, device=video.present.device)
+            seconds = video.frame_seconds[some]
+            part = VideoInput(video.frames[some], video.mask[some], video.present[some], video.group[some], seconds)
+            self._keep("video", [ids[row] for row in rows], encoder.frontend_features(part), seconds)
+        return self._join("video", ids, video.present, video.group, encoder.frontend.dim)
+
+    def _new(self, kind: str, ids: tuple[str, ...], present: Tensor) -> list[int]:
+        return [row for row, there in enumerate(present.tolist()) if there and (kind, ids[row]) not in self._features]
+
+    def _keep(self, kind: str, ids: list[str], features: CachedFeatures, seconds: Tensor) -> None:
+        for clip, values, mask, hop in zip(ids, features.values, features.mask, seconds.tolist(), strict=True):
+            self._features[kind, clip] = (values[mask].to("cpu", self.dtype), hop)
+
+    def _join(self, kind: str, ids: tuple[str, ...], present: Tensor, group: Tensor, dim: int) -> CachedFeatures:
+        empty = (torch.zeros(0, dim, dtype=self.dtype), 1.0)
+        found = [
+            self._features[kind, clip] if there else empty for clip, there in zip(ids, present.tolist(), strict=True)
+        ]
+        length = max(1, *(len(values) for values, _ in found))
+        values = torch.zeros(len(found), length, dim)
+        mask = torch.zeros(len(found), length, dtype=torch.bool)
+        for row, (one, _) in enumerate(found):
+            values[row, : len(one)] = one.float()
+            mask[row, : len(one)] = True
+        device = present.device
+        seconds = torch.tensor([hop for _, hop in found], device=device)
+        return CachedFeatures(values.to(device), mask.to(device), present, group, seconds)

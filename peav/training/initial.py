@@ -1,0 +1,101 @@
+"""Starting from a checkpoint: weights, and the scales and biases of the pairs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from peav.checkpoints import Checkpoint, CheckpointError, Pair, read_checkpoint
+from peav.model import PEAV
+from peav.objectives import Objective, PairObjective
+from peav.registry import suggest
+
+log = logging.getLogger(__name__)
+
+
+def read_initial(path_or_id: str, revision: str | None, options: Mapping[str, Mapping[str, Any]]) -> Checkpoint:
+    """Reads a checkpoint to start from, with some of its encoders' arguments changed.
+
+    Args:
+        path_or_id: see :meth:`peav.model.PEAV.from_pretrained`.
+        revision: of a repository.
+        options: arguments to change, by encoder, such as `{"video": {"trainable_frame_layers": 2}}`.
+
+    Raises:
+        CheckpointError: if the checkpoint cannot be read.
+        ValueError: if it has no encoder of a name in `options`.
+    """
+    checkpoint = read_checkpoint(path_or_id, revision)
+    encoders = {name: dict(config) for name, config in checkpoint.spec.encoders.items()}
+    for name, changes in options.items():
+        if name not in encoders:
+            raise ValueError(f"encoder_options names the encoder {name!r}. {suggest(name, encoders)}")
+        encoders[name]["init_args"] = {**encoders[name]["init_args"], **changes}
+    return replace(checkpoint, spec=replace(checkpoint.spec, encoders=encoders))
+
+
+def load_initial(model: PEAV, objectives: Mapping[str, Objective], checkpoint: Checkpoint) -> None:
+    """Loads a checkpoint into a model that is about to be trained, and into its objectives.
+
+    Heads that the checkpoint lacks start anew, and so do the scales and biases of pairs that it lacks: these are fitted to the first
+    batch. Both are reported.
+
+    Raises:
+        CheckpointError: if the checkpoint lacks an encoder of the model, or a tensor is of another shape.
+    """
+    with torch.device("meta"):
+        whole = PEAV.from_spec(checkpoint.spec).state_dict()
+    state, _ = checkpoint.convert(whole)
+    expected = model.state_dict()
+    fresh = sorted({key.split(".")[1] for key in expected if key.startswith("heads.") and key not in state})
+    missing = sorted(key for key in expected if key not in state and not key.startswith("heads."))
+    if missing:
+        raise CheckpointError(
+            f"{checkpoint.source} lacks {len(missing)} tensors of this model: {', '.join(missing[:10])}"
+        )
+    for key, tensor in expected.items():
+        if key in state and state[key].shape != tensor.shape:
+            raise CheckpointError(
+                f"{checkpoint.source}: {key} is {tuple(state[key].shape)}, this model's is {tuple(tensor.shape)}"
+            )
+    model.load_state_dict({key: state.get(key, tensor) for key, tensor in expected.items()})
+    if fresh:
+        log.warning("%s has no head for %s: they start anew", checkpoint.source, ", ".join(fresh))
+    unknown = []
+    for name, objective in objectives.items():
+        pair = _pair(objective)
+        if pair is None:
+            continue
+        key = f"scores.{pair[0]}:{pair[1]}"
+        # A scale of 0 is one that was never trained.
+        if f"{key}.scale" in state and float(state[f"{key}.scale"]) > 0:
+            set_scale_and_bias(objective, state[f"{key}.scale"], state[f"{key}.bias"])
+        else:
+            unknown.append(f"{name} ({' x '.join(pair)})")
+            if isinstance(objective, PairObjective):
+                objective.calibrate = True
+    if unknown:
+        log.warning(
+            "%s holds no scale and bias for %s: pairs are fitted to the first batch, others start from the configuration",
+            checkpoint.source,
+            ", ".join(unknown),
+        )
+
+
+def set_scale_and_bias(objective: Objective, scale: Tensor, bias: Tensor) -> None:
+    """Gives an objective a published scale (not its log) and bias, each (1,)."""
+    parameters = dict(objective.named_parameters())
+    with torch.no_grad():
+        # In double precision, so that the log costs no more than its rounding.
+        parameters["logit_scale"].copy_(scale.double().log())
+        parameters["logit_bias"].copy_(bias)
+
+
+def _pair(objective: Objective) -> Pair | None:
+    scalars = {"logit_scale", "logit_bias"} <= set(dict(objective.named_parameters()))
+    return (objective.requires[0], objective.requires[1]) if scalars and len(objective.requires) == 2 else None
