@@ -19,6 +19,7 @@ from peav.checkpoints import (
     Pair,
     load_exactly,
     read_checkpoint,
+    without_initialization,
     write_checkpoint,
 )
 from peav.encoders import DacAudioEncoder, TextEncoder
@@ -115,7 +116,8 @@ class PEAV(nn.Module):
             CheckpointError: if it is none of these; missing, unexpected and misshapen tensors are listed.
         """
         checkpoint = read_checkpoint(path_or_id, revision)
-        model = cls.from_spec(checkpoint.spec)
+        with without_initialization():
+            model = cls.from_spec(checkpoint.spec)
         expected = model.state_dict()
         state, unused = checkpoint.convert(expected)
         load_exactly(model, state, checkpoint.source)
@@ -196,7 +198,7 @@ class PEAV(nn.Module):
             pair: which of them to compare, where several pairs are possible.
 
         Returns:
-            (N, M) for embeddings (N, D) and (M, D); (N, M, T) for frames (N, T, D) of `a` and (M, D).
+            (N, M) for embeddings (N, D) and (M, D); (N, M, T) where one side is frames (., T, D).
 
         Raises:
             ValueError: if no pair that the model knows, or more than one, is between `a` and `b`.

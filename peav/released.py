@@ -148,7 +148,12 @@ def score_pair(model: PEAV, a: Mapping[str, Tensor], b: Mapping[str, Tensor], pa
     names = _pair(*pair)
     scale, bias = model.score(names if names in model.pairs or names[::-1] not in model.pairs else names[::-1])
     left, right = left.float(), right.float()
-    dots = left @ right.mT if left.ndim == 2 else torch.einsum("atd,kd->akt", left, right)
+    if left.ndim == 3:
+        dots = torch.einsum("atd,kd->akt", left, right)
+    elif right.ndim == 3:
+        dots = torch.einsum("kd,atd->kat", left, right)
+    else:
+        dots = left @ right.mT
     return dots * scale.to(dots.device) + bias.to(dots.device)
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from peav.checkpoints import huggingface, meta, meta_config, native
 from peav.checkpoints.files import (
+    TOKENIZER,
     UNUSED,
     find_folder,
     read_config,
@@ -24,7 +25,7 @@ from peav.checkpoints.files import (
     write_tokenizer_files,
     write_weights,
 )
-from peav.checkpoints.loading import load_exactly
+from peav.checkpoints.loading import load_exactly, without_initialization
 from peav.checkpoints.processors import write_processor
 from peav.checkpoints.spec import (
     FRAME_PAIR,
@@ -48,6 +49,7 @@ __all__ = [
     "Pair",
     "load_exactly",
     "read_checkpoint",
+    "without_initialization",
     "write_checkpoint",
 ]
 
@@ -139,7 +141,7 @@ def write_checkpoint(
     metadata: dict[str, str] = {}
     config: dict[str, Any]
     if format == "peav":
-        config, tensors = native.write_config(spec), dict(state)
+        config, tensors = native.write_config(spec, tokenizer_json), dict(state)
     elif format == "meta":
         config, tensors = meta.to_theirs(spec, state, unused)
     elif format == "transformers":
@@ -161,14 +163,16 @@ def write_checkpoint(
 
 
 def _with_tokenizer(spec: ModelSpec, folder: Path) -> ModelSpec:
-    """Puts the folder's tokenizer into the text encoder's arguments."""
-    text = read_tokenizer_file(folder)
-    if text is None:
-        log.warning("%s holds no tokenizer.json: the model takes token ids, and embed(text=...) cannot be used", folder)
-    encoders = {
-        name: {**config, "init_args": {**config["init_args"], "tokenizer": text}}
-        if config["class_path"] == "TextEncoder"
-        else dict(config)
-        for name, config in spec.encoders.items()
-    }
+    """Puts the folder's tokenizer into the arguments of the text encoders that name it, or none."""
+    found = read_tokenizer_file(folder)
+    encoders = {name: dict(config) for name, config in spec.encoders.items()}
+    for config in encoders.values():
+        named = config["init_args"].get("tokenizer")
+        if config["class_path"] != "TextEncoder" or named not in (None, TOKENIZER):
+            continue
+        if found is None and named is not None:
+            raise CheckpointError(f"{folder} lacks its {TOKENIZER}")
+        if found is None:
+            log.info("%s holds no %s: the model takes token ids, and embed(text=...) cannot be used", folder, TOKENIZER)
+        config["init_args"] = {**config["init_args"], "tokenizer": found}
     return replace(spec, encoders=encoders)

@@ -110,8 +110,16 @@ def read_weights(folder: Path, name: str = WEIGHTS) -> tuple[dict[str, Tensor], 
 def write_weights(
     folder: Path, tensors: Mapping[str, Tensor], name: str = WEIGHTS, metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Writes tensors, each with memory of its own, as safetensors."""
-    owned = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()}
+    """Writes tensors as safetensors; what shares memory with another tensor is copied first."""
+    owned: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for key, tensor in tensors.items():
+        tensor = tensor.detach().cpu().contiguous()
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() in seen or storage.nbytes() != tensor.nbytes:
+            tensor = tensor.clone()
+        seen.add(tensor.untyped_storage().data_ptr())
+        owned[key] = tensor
     save_file(owned, folder / name, metadata={"format": "pt", **(metadata or {})})
 
 

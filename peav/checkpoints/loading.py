@@ -2,16 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from peav.checkpoints.keymap import listing
 from peav.checkpoints.spec import CheckpointError
 
+#: In-place functions by which constructors fill their parameters, here and in torch, timm and transformers.
+_FILLING = {
+    *("normal_", "uniform_", "trunc_normal_", "erfinv_", "mul_", "add_", "div_", "clamp_", "fill_", "zero_", "copy_"),
+    *("zeros_", "ones_", "constant_", "eye_", "orthogonal_"),
+    *(f"{kind}_{shape}_" for kind in ("kaiming", "xavier", "lecun") for shape in ("uniform", "normal")),
+}
+
+
+class _SkipFilling(TorchFunctionMode):
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        target = args[0] if args else kwargs.get("tensor")
+        if isinstance(target, nn.Parameter) and getattr(func, "__name__", "") in _FILLING:
+            return target
+        return func(*args, **kwargs)
+
+
+@contextmanager
+def without_initialization() -> Iterator[None]:
+    """Builds models whose parameters are left as memory is found: for those that are about to be loaded, all of them.
+
+    The time of random initialisation is saved, and memory that is never written costs nothing. Buffers are made as ever.
+    """
+    with _SkipFilling():
+        yield
+
 
 def load_exactly(model: nn.Module, state: Mapping[str, Tensor], source: object) -> None:
-    """Loads a state into a model, all of it and nothing else.
+    """Puts a state in place of a model's parameters and buffers, all of it and nothing else; tensors get the model's dtypes.
 
     Raises:
         CheckpointError: if tensors are missing, unexpected or of another shape; the message lists them.
@@ -30,4 +61,6 @@ def load_exactly(model: nn.Module, state: Mapping[str, Tensor], source: object) 
     ]
     if problems:
         raise CheckpointError(f"{source}: {'; '.join(problems)}")
-    model.load_state_dict(dict(state))
+    # Memory of its own: a tensor of a safetensors file may be a window on the file, which could be overwritten.
+    owned = {key: state[key].to(tensor.dtype, copy=True).contiguous() for key, tensor in expected.items()}
+    model.load_state_dict(owned, assign=True)

@@ -41,11 +41,11 @@ def read_spec(config: Mapping[str, Any]) -> ModelSpec:
     return ModelSpec.from_dict({key: value for key, value in config.items() if key not in ("format", "version")})
 
 
-def write_config(spec: ModelSpec) -> dict[str, Any]:
-    """Writes config.json; the tokenizer is a file beside it."""
+def write_config(spec: ModelSpec, tokenizer_json: str | None) -> dict[str, Any]:
+    """Writes config.json; the tokenizer is a file beside it, and one that differs from it stays where it is."""
     config: dict[str, Any] = {"format": FORMAT, "version": _VERSION, **spec.to_dict()}
     for encoder in config["encoders"].values():
-        if encoder.get("init_args", {}).get("tokenizer") is not None:
+        if tokenizer_json is not None and encoder.get("init_args", {}).get("tokenizer") == tokenizer_json:
             encoder["init_args"] = {**encoder["init_args"], "tokenizer": TOKENIZER}
     return config
 

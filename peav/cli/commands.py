@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 import logging
+import re
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Literal
 
-from jsonargparse import auto_cli
+from jsonargparse import ArgumentParser, auto_cli
 from rich.console import Console
 from rich.table import Table
 
@@ -28,13 +29,29 @@ def run_command(command: Callable[..., Any], name: str, args: Sequence[str]) -> 
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
     logging.getLogger("litdata").setLevel(logging.WARNING)
     try:
-        auto_cli(command, args=list(args), prog=f"peav {name}")
+        if "media" in inspect.signature(command).parameters:
+            _run_on_words(command, "media", name, args)
+        else:
+            auto_cli(command, args=list(args), prog=f"peav {name}")
     except (FileNotFoundError, ValueError, KeyError, RuntimeError) as error:
         # RuntimeError: what peav raises for bad data (MediaError, ShardError, PrepareError, PluginError) and FFmpeg's absence.
         message = error.args[0] if isinstance(error, KeyError) and error.args else error
         print(f"peav {name}: {message}", file=sys.stderr)
         return 1
     return 0
+
+
+def _run_on_words(command: Callable[..., Any], words: str, name: str, args: Sequence[str]) -> None:
+    """Runs a command whose argument `words` is any number of words; `auto_cli` knows none such."""
+    text = inspect.getdoc(command) or ""
+    description, _, details = text.partition("\n\nArgs:\n")
+    help = re.search(rf"^ +{words}: (.*(?:\n {{8,}}.*)*)", details, re.MULTILINE)
+    parser = ArgumentParser(prog=f"peav {name}", description=description)
+    parser.add_argument(
+        words, nargs="*", default=[], metavar=words.upper(), help=" ".join(help[1].split()) if help else None
+    )
+    parser.add_function_arguments(command, skip={words}, as_group=False)
+    command(**parser.parse_args(list(args)).as_dict())
 
 
 def synth(
@@ -133,6 +150,61 @@ def evaluate(
     _load_plugins()
     folder = run_evaluation(checkpoint, data, out, split, control, batch_size, num_workers, device)
     print(f"wrote {folder / 'evaluation.json'}, {folder / 'report.html'}")
+
+
+def embed(
+    media: list[str],
+    *,
+    model: str,
+    out: Path,
+    text: Path | None = None,
+    to: Literal["audio", "video", "audio_video", "event"] | None = None,
+    num_frames: int | None = None,
+    fps: float | None = None,
+    window_seconds: float | Literal["model"] | None = "model",
+    overlap_seconds: float = 0.0,
+    batch_seconds: float = 120.0,
+    precision: Literal["auto", "fp32", "bf16"] = "auto",
+    device: str = "auto",
+    workers: int | None = None,
+) -> None:
+    """Embed files of audio and video, and texts, into one table.
+
+    A file gives what it holds: audio, video, or both and their joint embedding. A run that was interrupted goes on where it was when it
+    is started again; until it is done, its results lie in OUT with the suffix .partial. Files that cannot be decoded are listed with
+    their reasons in OUT with the suffix .rejects.jsonl.
+
+    The .npz holds `ids` (N,), paths and then texts; for each embedding NAME an array (N, D) and NAME.present (N,), which says which
+    rows have it; of frame-level models NAME_frames (frames of all rows, D) and NAME_frames.lengths (N,). The .parquet has the columns
+    `id` and NAME, null where a row lacks it.
+
+    For example: peav embed talks/ --model facebook/pe-av-small-16-frame --out talks.npz
+
+    Args:
+        media: files, and folders that are searched at any depth for files that end like media.
+        model: a folder in Meta's format, transformers' or peav's; a .ckpt of `peav fit`; or a repository of the hub.
+        out: the table to write, .npz or .parquet.
+        text: a file of texts, one a line; blank lines are left out.
+        to: what the texts describe; all of the model's heads for texts by default.
+        num_frames: video frames a file (or window); the model's own number by default.
+        fps: video frames a second, instead.
+        window_seconds: longer files are embedded in windows of so many seconds, and averaged; `model` is what the model was trained on,
+            `null` embeds whole files.
+        overlap_seconds: what neighbouring windows share.
+        batch_seconds: seconds of media that go through the model at once; more is faster and takes more memory.
+        precision: `auto` is bf16 on GPUs that compute in it and fp32 elsewhere.
+        device: `cpu`, `cuda`, ... or `auto`.
+        workers: processes that decode; the CPUs by default, at most 8; 0 for none.
+    """
+    from peav.cli.embed import EmbedOptions, run_embed
+
+    _load_plugins()
+    windows = {"window_seconds": window_seconds, "overlap_seconds": overlap_seconds}
+    running = {"batch_seconds": batch_seconds, "precision": precision, "device": device, "workers": workers}
+    report = run_embed(EmbedOptions(media, model, out, text, to, num_frames, fps, **windows, **running))  # type: ignore[arg-type]
+    print(f"wrote {out}: {report.rows} rows; {_counts(report.counts)}")
+    if report.rejected:
+        print(f"{report.rejected} files could not be embedded, for the reasons in {report.rejects}")
 
 
 def convert(

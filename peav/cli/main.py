@@ -23,6 +23,7 @@ def _commands() -> dict[str, Callable[..., Any]]:
         "synth": commands.synth,
         "prepare": commands.prepare,
         "evaluate": commands.evaluate,
+        "embed": commands.embed,
         "convert": commands.convert,
         "plugins": commands.plugins,
     }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 
 class MaskedGroupNorm(nn.Module):
@@ -133,9 +134,14 @@ class Transformer(nn.Module):
         dropout: on the residual branches.
         theta: base of the rotary embeddings.
 
+    Attributes:
+        activation_checkpointing: whether training computes the blocks' activations again in the backward pass.
+
     Raises:
         ValueError: if the heads do not divide the width into even parts.
     """
+
+    activation_checkpointing: bool
 
     def __init__(
         self,
@@ -151,6 +157,7 @@ class Transformer(nn.Module):
             raise ValueError(f"num_heads={num_heads} must divide dim={dim} into even parts")
         mlp_dim = mlp_dim if mlp_dim is not None else 32 * round(dim * 8 / 3 / 32)
         self.head_dim, self.theta = dim // num_heads, theta
+        self.activation_checkpointing = False
         self.cls = nn.Parameter(torch.randn(dim) * 0.02)
         self.resnet = ResNetBlock(dim)
         self.blocks = nn.ModuleList(Block(dim, num_heads, mlp_dim, dropout) for _ in range(num_layers))
@@ -168,6 +175,9 @@ class Transformer(nn.Module):
         cosine, sine = rotary(length + 1, self.head_dim, self.theta, x.device, x.dtype)
         attention_mask = full[:, None, None, :]
         for block in self.blocks:
-            x = block(x, attention_mask, cosine, sine)
+            if self.activation_checkpointing and self.training and torch.is_grad_enabled():
+                x = checkpoint(block, x, attention_mask, cosine, sine, use_reentrant=False)
+            else:
+                x = block(x, attention_mask, cosine, sine)
         x = self.output(self.norm(x))
         return x[:, 0], torch.where(mask.unsqueeze(-1), x[:, 1:], 0)

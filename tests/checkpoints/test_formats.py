@@ -18,7 +18,8 @@ from peav.checkpoints.presets import PARAMETERS, PRESETS, preset
 from peav.cli.main import main
 from peav.encoders import TextEncoder
 from peav.model import PEAV
-from tests.helpers import small_tokenizer
+from peav.testing import tiny_batch
+from tests.helpers import small_encoders, small_tokenizer
 
 FOLDER = Path(__file__).parents[1] / "assets/pe_av_tiny"
 
@@ -216,6 +217,28 @@ def test_a_shard_that_is_missing_is_named(tmp_path: Path) -> None:
     (tmp_path / "model/model-00002-of-00004.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"lists model-00002-of-00004\.safetensors, which are not there"):
         PEAV.from_pretrained(tmp_path / "model")
+
+
+def test_any_model_goes_through_peavs_own_format(tmp_path: Path) -> None:
+    model = PEAV(
+        small_encoders(),
+        embedding_dim=8,
+        normalize=False,
+        frames=["audio"],
+        pairs=[("audio", "video")],
+        media=MediaSettings(16000, 8),
+    ).eval()
+    model.set_score(("audio", "video"), torch.tensor([3.5]), torch.tensor([-2.0]))
+    again = PEAV.from_pretrained(model.save_pretrained(tmp_path / "model"))
+    assert same_state(model, again) and again.spec == model.spec
+    with torch.no_grad():
+        expected, found = model.embed_batch(tiny_batch()), again.embed_batch(tiny_batch())
+    assert all(torch.equal(found[name].pooled, expected[name].pooled) for name in expected)
+    (tmp_path / "model/tokenizer.json").unlink()
+    with pytest.raises(CheckpointError, match=r"lacks its tokenizer\.json"):
+        PEAV.from_pretrained(tmp_path / "model")
+    with pytest.raises(CheckpointError, match=r"either the eight embeddings .* this model has audio, .*text_event"):
+        model.save_pretrained(tmp_path / "other", "meta")
 
 
 def test_formats_refuse_what_they_cannot_hold(tmp_path: Path) -> None:

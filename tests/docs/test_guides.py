@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from peav.cli.lightning import PeavCLI
+from peav.cli.main import LIGHTNING_COMMANDS, _commands
 from peav.data import read_records
+from peav.data.checks import find_ffmpeg
 from peav.data.datamodule import ClipDataModule
 from peav.training import PeavModule
+from tests.checkpoints.test_formats import released_like
 from tests.helpers import small_tokenizer
 
 ROOT = Path(__file__).parents[2]
@@ -57,3 +62,40 @@ def test_the_tree_of_the_readme_exists() -> None:
 def test_links_lead_somewhere(path: str) -> None:
     for target in re.findall(r"\]\((?!http)([^)#]+)\)", (ROOT / path).read_text()):
         assert ((ROOT / path).parent / target).exists(), f"{path}: {target}"
+
+
+def test_the_guide_to_using_models_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every Python block in turn, with tiny models in place of the released ones."""
+    models = {
+        "facebook/pe-av-small-16-frame": released_like(seed=7).save_pretrained(tmp_path / "pe_av", "transformers"),
+        "facebook/pe-a-frame-small": released_like(seed=8, frame_level=True).save_pretrained(
+            tmp_path / "frame", "meta"
+        ),
+    }
+    tone = ["-f", "lavfi", "-i", "sine=440:duration=1.3:sample_rate=44100"]
+    picture = ["-f", "lavfi", "-i", "testsrc=duration=1.3:size=64x48:rate=10"]
+    for name, sources in (("dog.wav", tone), ("street.wav", tone), ("dog.mp4", [*tone, *picture])):
+        subprocess.run([find_ffmpeg(), "-v", "error", *sources, str(tmp_path / name)], check=True)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    for block in blocks((ROOT / "docs/using_models.md").read_text(), "python"):
+        for released, folder in models.items():
+            block = block.replace(released, str(folder))
+        exec(compile(block, "docs/using_models.md", "exec"), names)
+    assert names["logits"].shape == (2, 2) and set(names["clips"]) == {"audio", "video", "audio_video"}
+    assert len(names["spans"]) == 1 and len(names["spans"][0]) == 2
+    assert set(names["embeddings"]) == {
+        *("audio", "video", "audio_video", "text_audio", "text_video", "text_audio_video"),
+        *("audio_plus_text", "video_plus_text"),
+    }
+
+
+@pytest.mark.parametrize("guide", ["using_models.md", "fine_tuning.md"])
+def test_the_commands_of_the_guides_exist(guide: str) -> None:
+    text = (ROOT / "docs" / guide).read_text()
+    for command in re.findall(r"^peav (\w+)", "\n".join(blocks(text, "bash")), re.MULTILINE):
+        assert command in {*LIGHTNING_COMMANDS, *_commands()}
+    for file in re.findall(r"experiments/[\w/.]+\.yaml", text):
+        assert (ROOT / file).is_file(), file
+    for file in re.findall(r"`((?:fine_tune/)?\w+\.yaml)`", text):
+        assert list((ROOT / "experiments").rglob(Path(file).name)), file

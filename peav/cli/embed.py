@@ -1,0 +1,376 @@
+"""`peav embed`: files, folders and texts to a table of embeddings; it goes on where it was interrupted."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from peav.cli.embed_files import (
+    RejectFile,
+    crashed,
+    decode,
+    file_key,
+    find_media,
+    probe_files,
+    read_texts,
+    text_key,
+)
+from peav.cli.embed_store import PieceStore, Row, import_pyarrow
+from peav.data.workers import available_cpus, resilient_map
+from peav.inputs import (
+    Loaded,
+    MediaEmbedder,
+    MediaItem,
+    Output,
+    Precision,
+    Request,
+    TextKind,
+    computes_in_half,
+    embed_texts,
+    embedding_names,
+    group_by_length,
+    media_settings,
+    resolve_window,
+    tokenize,
+)
+from peav.model import PEAV
+from peav.types import Seconds
+
+log = logging.getLogger(__name__)
+
+#: A piece is written after so many files, or so much of their media.
+_FILES_A_PIECE, _SECONDS_A_PIECE = 64, 3600.0
+_TEXTS_A_PIECE = 1024
+
+#: Three parts a process wait in memory; a window of 30 s of which every frame is taken is 300 MB, and a part of its own.
+_BYTES_A_PART = 64 << 20
+_MOST_WORKERS = 8
+_PROBES_A_GROUP = 16
+
+
+@dataclass(frozen=True)
+class EmbedOptions:
+    """What `peav embed` was asked for; see `peav.cli.commands.embed`."""
+
+    media: Sequence[str]
+    model: str
+    out: Path
+    text: Path | None = None
+    to: TextKind | None = None
+    num_frames: int | None = None
+    fps: float | None = None
+    window_seconds: Seconds | Literal["model"] | None = "model"
+    overlap_seconds: Seconds = 0.0
+    batch_seconds: Seconds = 120.0
+    precision: Precision = "auto"
+    device: str = "auto"
+    workers: int | None = None
+
+
+@dataclass(frozen=True)
+class EmbedReport:
+    """What came of it.
+
+    Attributes:
+        rows: rows of the table.
+        counts: how many of them have each embedding.
+        rejected: files that could not be embedded.
+        rejects: where their reasons stand.
+    """
+
+    rows: int
+    counts: dict[str, int]
+    rejected: int
+    rejects: Path
+
+
+def run_embed(options: EmbedOptions) -> EmbedReport:
+    """Embeds, and writes the table.
+
+    Raises:
+        ValueError: if an option is out of range, the model cannot do what is asked, an interrupted run had other settings, or nothing could
+            be embedded.
+        FileNotFoundError: if a file or folder that is named is not there.
+    """
+    out = options.out
+    if out.suffix not in (".npz", ".parquet"):
+        raise ValueError(f"--out must end in .npz or .parquet, not {out.name!r}")
+    if out.suffix == ".parquet":
+        import_pyarrow()
+    folder, rejects = out.with_suffix(".partial"), out.with_suffix(".rejects.jsonl")
+    if out.exists() and not folder.exists():
+        raise ValueError(f"{out} is there already: delete it, or choose another --out")
+    if not options.batch_seconds > 0:
+        raise ValueError(f"batch_seconds must be positive, not {options.batch_seconds}")
+    files, texts = find_media(options.media), read_texts(options.text)
+    if not files and not texts:
+        raise ValueError("nothing to embed: name files or folders, or a file of texts with --text")
+    if options.to is not None and options.text is None:
+        raise ValueError(f"--to {options.to} says what the texts describe, but there is no --text")
+    job = _Job(options, texts, folder)
+    keys = {path: file_key(path) for path in files}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    rejected = RejectFile(rejects)
+    with _progress() as progress:
+        try:
+            pending = {path: key for path, key in keys.items() if key not in job.store}
+            job.embed_files(pending, rejected, progress)
+            job.embed_texts(progress)
+        except KeyboardInterrupt:
+            raise SystemExit(
+                f"peav embed: interrupted; what is done lies in {folder}, and the same command goes on from there"
+            ) from None
+    rows = [(key, path) for path, key in keys.items() if key in job.store]
+    rows += [(text_key(line, text), text) for line, text in enumerate(texts)]
+    if not rows:
+        job.store.remove()
+        raise ValueError(
+            f"none of the {len(files)} files could be embedded; the first: {rejected.first}; all: {rejects}"
+        )
+    counts = job.store.write(out, [key for key, _ in rows], [name for _, name in rows])
+    job.store.remove()
+    return EmbedReport(len(rows), counts, rejected.count, rejects)
+
+
+class _Job:
+    """The model, what it is to make, and what is done."""
+
+    def __init__(self, options: EmbedOptions, texts: Sequence[str], folder: Path) -> None:
+        device = options.device
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.options, self.texts = options, texts
+        self.model = PEAV.from_pretrained(options.model).to(device)
+        names: list[str] = []
+        self.text_names: list[str] = []
+        if texts:
+            self.text_names = embedding_names(self.model, ["text"], options.to)
+            tokenize(self.model, texts[:1])  # a model that cannot should say so now
+        self.kinds = [kind for kind in ("audio", "video") if kind in self.model.batch_fields]
+        if options.media:
+            names = embedding_names(self.model, self.kinds) if self.kinds else []
+            if not names:
+                raise ValueError(f"this model reads no media; it makes {', '.join(self.model.embedding_names)}")
+        media = media_settings(self.model.media, options.num_frames, options.fps)
+        window = resolve_window(media, options.window_seconds, options.overlap_seconds)
+        half = computes_in_half(torch.device(device), options.precision)
+        self.embedder = MediaEmbedder(
+            self.model, names, media, window, options.overlap_seconds, "bf16" if half else "fp32"
+        )
+        settings = {
+            "model": model_digest(self.model),
+            "media": asdict(media),
+            "window_seconds": window,
+            "overlap_seconds": options.overlap_seconds,
+            "precision": self.embedder.precision,
+            "to": options.to,
+        }
+        columns = [
+            *self.embedder.pooled_names,
+            *(f"{name}_frames" for name in self.embedder.frame_names),
+            *self.text_names,
+        ]
+        self.store = PieceStore(folder, settings, columns, self.model.embedding_dim)
+
+    def embed_files(self, keys: Mapping[str, str], rejected: RejectFile, progress: Progress) -> None:
+        """Embeds files that are not done, given with their keys, a piece after another."""
+        if not keys:
+            return
+        paths = list(keys)
+        task = progress.add_task("read headers", total=len(paths), unit="files")
+        items: list[_File] = []
+        groups = [paths[begin : begin + _PROBES_A_GROUP] for begin in range(0, len(paths), _PROBES_A_GROUP)]
+        probed = self._map(partial(probe_files, kinds=tuple(self.kinds)), groups)
+        for group, results in zip(groups, probed, strict=True):
+            for path, result in zip(group, results, strict=True):
+                if isinstance(result, str):
+                    rejected.add(path, result)
+                else:
+                    items.append(_File(path, keys[path], result))
+            progress.advance(task, len(group))
+        if items:
+            task = progress.add_task("embed media", total=len(items), unit="files")
+            self._embed_items(items, rejected, progress, task)
+
+    def _embed_items(self, files: Sequence[_File], rejected: RejectFile, progress: Progress, task: TaskID) -> None:
+        planned = [self.embedder.plan(row, file.item) for row, file in enumerate(files)]
+        pieces = [_Piece(rows, sum(len(planned[row]) for row in rows)) for rows in _cut([f.item for f in files])]
+        work: list[_Work] = []
+        for piece in pieces:
+            requests = [request for row in piece.rows for request in planned[row]]
+            seconds = [request.cost_seconds for request in requests]
+            for group in group_by_length(seconds, self.options.batch_seconds):
+                parts = _split([requests[index] for index in group])
+                work += [_Work(piece, part, index == len(parts) - 1) for index, part in enumerate(parts)]
+        windows, done = sum(map(len, planned)), 0
+        ready: list[tuple[Request, Loaded]] = []
+        for job, results in zip(work, self._map(decode, [job.requests for job in work]), strict=True):
+            piece = job.piece
+            for request, result in zip(job.requests, results, strict=True):
+                if isinstance(result, Loaded):
+                    ready.append((request, result))
+                elif request.row not in piece.failed:
+                    piece.failed.add(request.row)
+                    rejected.add(files[request.row].path, result)
+                piece.waiting -= 1
+            if job.ends_group and ready:
+                outputs = self.embedder.run([loaded for _, loaded in ready])
+                for (request, _), output in zip(ready, outputs, strict=True):
+                    piece.outputs[request.row, request.window.start] = output
+                ready.clear()
+            done += len(job.requests)
+            progress.update(task, completed=len(files) * done / windows)
+            if not piece.waiting:
+                self._finish(piece, files, planned, rejected)
+
+    def _finish(
+        self, piece: _Piece, files: Sequence[_File], planned: Sequence[Sequence[Request]], rejected: RejectFile
+    ) -> None:
+        rows = []
+        for row in piece.rows:
+            if row in piece.failed:
+                continue
+            outputs = [piece.outputs[row, request.window.start] for request in planned[row]]
+            joined = self.embedder.join(planned[row], outputs)
+            if joined.pooled or joined.frames:
+                rows.append(Row(files[row].key, joined))
+            else:
+                held = "audio" if files[row].item.video is None else "video"
+                rejected.add(files[row].path, f"holds only {held}, of which alone the model makes no embedding")
+        if rows:
+            self.store.add(rows)
+        piece.outputs.clear()
+
+    def embed_texts(self, progress: Progress) -> None:
+        """Embeds the texts that are not done, a piece after another."""
+        pending = [(line, text) for line, text in enumerate(self.texts) if text_key(line, text) not in self.store]
+        if not pending:
+            return
+        task = progress.add_task("embed texts", total=len(pending), unit="texts")
+        for begin in range(0, len(pending), _TEXTS_A_PIECE):
+            some = pending[begin : begin + _TEXTS_A_PIECE]
+            found = embed_texts(self.model, [text for _, text in some], self.text_names, self.embedder.precision)
+            self.store.add(
+                [
+                    Row(text_key(line, text), Output({name: found[name][row] for name in self.text_names}))
+                    for row, (line, text) in enumerate(some)
+                ]
+            )
+            progress.advance(task, len(some))
+
+    def _map(self, function: Any, groups: Sequence[Sequence[Any]]) -> Iterator[list[Any]]:
+        workers = min(available_cpus(), _MOST_WORKERS) if self.options.workers is None else self.options.workers
+        # One process for one group would cost seconds to start and save nothing.
+        workers = min(workers, len(groups)) if len(groups) > 1 else 0
+        return resilient_map(function, groups, workers, crashed, preload=["peav.inputs"])
+
+
+@dataclass(frozen=True)
+class _File:
+    """A file that can be read: its path, what tells its state, and what it holds."""
+
+    path: str
+    key: str
+    item: MediaItem
+
+
+@dataclass
+class _Piece:
+    """Files that are written together.
+
+    Attributes:
+        rows: of the items.
+        waiting: windows that are not decoded.
+        outputs: what the windows gave, by row and start.
+        failed: rows of files that could not be decoded.
+    """
+
+    rows: list[int]
+    waiting: int
+    outputs: dict[tuple[int, Seconds], Output] = field(default_factory=dict)
+    failed: set[int] = field(default_factory=set)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Windows that a process decodes at once: a part of what goes through the model at once, or all of it."""
+
+    piece: _Piece
+    requests: list[Request]
+    ends_group: bool
+
+
+def _split(requests: Sequence[Request]) -> list[list[Request]]:
+    """Cuts a group into parts of a size that many of them may wait in memory."""
+    parts: list[list[Request]] = [[]]
+    size = 0
+    for request in requests:
+        if parts[-1] and size + request.decoded_bytes > _BYTES_A_PART:
+            parts.append([])
+            size = 0
+        parts[-1].append(request)
+        size += request.decoded_bytes
+    return parts
+
+
+def _cut(items: Sequence[MediaItem]) -> list[list[int]]:
+    """Cuts items into pieces, by number and by duration."""
+    pieces: list[list[int]] = []
+    seconds = 0.0
+    for row, item in enumerate(items):
+        if not pieces or len(pieces[-1]) == _FILES_A_PIECE or seconds >= _SECONDS_A_PIECE:
+            pieces.append([])
+            seconds = 0.0
+        pieces[-1].append(row)
+        seconds += item.seconds or 0.0
+    return pieces
+
+
+def model_digest(model: PEAV) -> str:
+    """Returns a digest of what a model is and of its weights."""
+    digest = hashlib.sha256(json.dumps(model.spec.to_dict(), sort_keys=True, default=str).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+class _Rate(ProgressColumn):
+    """Files or texts a second."""
+
+    def render(self, task: Task) -> Text:
+        speed, unit = task.finished_speed or task.speed, task.fields["unit"]
+        return Text(f"{speed:.1f} {unit}/s" if speed else f"- {unit}/s")
+
+
+def _progress() -> Progress:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=Console(stderr=True))

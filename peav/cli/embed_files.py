@@ -1,0 +1,150 @@
+"""What `peav embed` works on: files, folders and texts; and what happens to them in worker processes."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from peav.data.media import MediaError
+from peav.inputs import Loaded, MediaItem, Request, item_of_file, probe_file
+
+#: What a folder is searched for. A file that is named itself may end as it likes.
+AUDIO_SUFFIXES = (".aac", ".aif", ".aiff", ".flac", ".m4a", ".mp3", ".oga", ".ogg", ".opus", ".wav", ".wma")
+VIDEO_SUFFIXES = (
+    ".3gp",
+    ".avi",
+    ".flv",
+    ".m2ts",
+    ".m4v",
+    ".mkv",
+    ".mov",
+    ".mp4",
+    ".mpeg",
+    ".mpg",
+    ".mts",
+    ".ogv",
+    ".ts",
+    ".webm",
+    ".wmv",
+)
+SUFFIXES = (*AUDIO_SUFFIXES, *VIDEO_SUFFIXES)
+
+
+def find_media(names: Sequence[str]) -> list[str]:
+    """Returns files as they are named, and the media of folders, sorted, at any depth; each once.
+
+    Raises:
+        FileNotFoundError: if a name leads nowhere, or a folder holds no media.
+    """
+    found: dict[str, None] = {}
+    for name in names:
+        path = Path(name)
+        if path.is_dir():
+            inside = sorted(
+                str(file)
+                for file in path.rglob("*")
+                if file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and file.is_file()
+            )
+            if not inside:
+                raise FileNotFoundError(f"folder {name} holds no media; looked for {' '.join(SUFFIXES)}")
+            found |= dict.fromkeys(inside)
+        elif path.is_file():
+            found[str(path)] = None
+        else:
+            raise FileNotFoundError(f"there is no file or folder {name}")
+    return list(found)
+
+
+def read_texts(path: Path | None) -> list[str]:
+    """Reads texts, one a line; blank lines are left out.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is no UTF-8 text, or empty.
+    """
+    if path is None:
+        return []
+    if not path.is_file():
+        raise FileNotFoundError(f"--text: there is no file {path}; give a file with one text a line")
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"--text: {path} is not UTF-8 text: {error}") from error
+    texts = [line.strip() for line in lines if line.strip()]
+    if not texts:
+        raise ValueError(f"--text: {path} holds no text")
+    return texts
+
+
+def file_key(path: str) -> str:
+    """Identifies a file and its state: one that was written anew is another."""
+    stat = Path(path).stat()
+    return json.dumps(["file", path, stat.st_size, stat.st_mtime_ns])
+
+
+def text_key(line: int, text: str) -> str:
+    """Identifies a text."""
+    return json.dumps(["text", line, text])
+
+
+def probe_files(paths: Sequence[str], kinds: Sequence[str]) -> list[MediaItem | str]:
+    """Reads headers; a file that is no medium, or lacks what the model reads, gives the reason."""
+    _settle()
+    return [_or_reason(lambda path=path: item_of_file(path, probe_file(path), kinds)) for path in paths]
+
+
+def decode(requests: Sequence[Request]) -> list[Loaded | str]:
+    """Decodes windows; one that cannot be decoded gives the reason."""
+    _settle()
+    return [_or_reason(request.load) for request in requests]
+
+
+def _settle() -> None:
+    """Makes a worker a good neighbour: the processes are the parallelism, and Ctrl-C is the main process's to handle."""
+    if multiprocessing.parent_process() is not None:
+        torch.set_num_threads(1)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _or_reason(function: Any) -> Any:
+    try:
+        return function()
+    except MediaError as error:
+        return error.reason or str(error)
+    except (ValueError, OSError) as error:
+        return str(error)
+    except Exception as error:  # one bad file must not stop the run, whatever it provokes
+        return f"unexpected {type(error).__name__}: {error}"
+
+
+def crashed(_: Any) -> str:
+    """Returns the reason of a file on which a process died."""
+    return "the process that decoded it died: FFmpeg crashed on it, or the memory ran out"
+
+
+class RejectFile:
+    """A JSONL file of files that were left out, and why, written as they come; there is none if there are none.
+
+    Attributes:
+        path: of the JSONL file.
+        count: files left out.
+        first: the first of them, with its reason.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.count, self.first = path, 0, ""
+        path.unlink(missing_ok=True)
+
+    def add(self, file: str, reason: str) -> None:
+        """Notes a file."""
+        if not self.count:
+            self.first = f"{file}: {reason}"
+        self.count += 1
+        with self.path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps({"file": file, "reason": reason}, ensure_ascii=False) + "\n")
