@@ -144,7 +144,11 @@ def score_pair(model: PEAV, a: Mapping[str, Tensor], b: Mapping[str, Tensor], pa
                 "say which with pair=(LEFT, RIGHT), or multiply the embeddings for raw dot products"
             )
         pair = found[0]
-    left, right = (a[pair[0]], b[pair[1]]) if pair[0] in a and pair[1] in b else (a[pair[1]], b[pair[0]])
+    left, right = _of(a, pair[0]), _of(b, pair[1])
+    if left is None or right is None:
+        left, right = _of(a, pair[1]), _of(b, pair[0])
+    if left is None or right is None:
+        raise ValueError(f"{' x '.join(pair)} is not between {', '.join(a)} and {', '.join(b)}")
     names = _pair(*pair)
     scale, bias = model.score(names if names in model.pairs or names[::-1] not in model.pairs else names[::-1])
     left, right = left.float(), right.float()
@@ -159,3 +163,8 @@ def score_pair(model: PEAV, a: Mapping[str, Tensor], b: Mapping[str, Tensor], pa
 
 def _pair(left: str, right: str) -> Pair:
     return left.removesuffix("_frames"), right.removesuffix("_frames")
+
+
+def _of(embeddings: Mapping[str, Tensor], name: str) -> Tensor | None:
+    """Returns an embedding by its name, or its frames."""
+    return embeddings.get(name, embeddings.get(f"{name}_frames"))

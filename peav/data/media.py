@@ -17,6 +17,7 @@ from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
+from torchcodec import FrameBatch
 from torchcodec.decoders import AudioDecoder, VideoDecoder
 from torchvision.transforms.v2 import functional as transforms
 
@@ -28,6 +29,9 @@ Sampling = Literal["time", "index"]
 
 #: Codecs of still images: a single such picture beside sound is cover art, not a video.
 _STILL_CODECS = ("mjpeg", "png", "bmp", "gif", "webp", "tiff")
+
+#: Frames that are held at full size at once: 1080p takes 6 MB each.
+_FRAMES_AT_ONCE = 32
 
 _decodes: Counter[str] = Counter()
 _T = TypeVar("_T")
@@ -246,17 +250,27 @@ def load_frames(
                 raise ValueError(
                     f"sampling='index' counts the frames of a whole file; for a span that starts at {start} s use 'time'"
                 )
-            frames = decoder.get_frames_at([int(i * (total - 1) / max(count - 1, 1)) for i in range(count)]).data
+            indices = [int(i * (total - 1) / max(count - 1, 1)) for i in range(count)]
+            frames = _resized(decoder.get_frames_at, indices, size)
         else:
             zero = _origin(source, path, first, origin)
             last = math.nextafter(end, first)
             times = [min(max(zero + time, first), last) for time in frame_times(count, duration, start)]
-            frames = decoder.get_frames_played_at(times).data
+            frames = _resized(decoder.get_frames_played_at, times, size)
     except (RuntimeError, IndexError) as error:
         raise MediaError(path, f"video cannot be decoded: {first_line(error)}") from error
-    if size is not None and frames.shape[-2:] != torch.Size(size):
-        frames = transforms.resize(frames, list(size), antialias=True)
     return frames, duration / count
+
+
+def _resized(get: Callable[[list[_T]], FrameBatch], which: list[_T], size: tuple[int, int] | None) -> Tensor:
+    """Decodes frames a few at a time, each few resized before the next: at full size a long video would not fit in memory."""
+    parts = []
+    for begin in range(0, len(which), _FRAMES_AT_ONCE):
+        frames = get(which[begin : begin + _FRAMES_AT_ONCE]).data
+        if size is not None and frames.shape[-2:] != torch.Size(size):
+            frames = transforms.resize(frames, list(size), antialias=True)
+        parts.append(frames)
+    return torch.cat(parts)
 
 
 def _name(source: Source, path: str | None) -> str:

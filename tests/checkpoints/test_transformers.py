@@ -212,3 +212,26 @@ def test_the_frame_level_export_loads_and_agrees(tmp_path: Path) -> None:
         theirs(**given, return_loss=True)
     two = ours(input_values=given["input_values"][:2], input_ids=given["input_ids"])
     assert ours.similarity(two, {"text_event": two["text_event"]}).shape == (2, 3, 7)
+
+
+@torch.no_grad()
+def test_similarity_is_their_logits_and_says_which_pairs_it_knows(ours: PEAV, theirs: Any) -> None:
+    given = inputs(ours)
+    media = {name: value for name, value in given.items() if name not in ("input_ids", "attention_mask")}
+    found, text = ours(**media), ours(**{name: given[name] for name in ("input_ids", "attention_mask")})
+    expected = theirs(**given).logits_audio_video
+    torch.testing.assert_close(ours.similarity(found, found, pair=("audio", "video")), expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(ours.similarity(found, found, pair=("video", "audio")), expected.T, atol=1e-4, rtol=1e-4)
+    scale, bias = ours.score(("video", "text_video"))
+    raw = text["text_video"] @ found["video"].T
+    query, clips = {"text_video": text["text_video"]}, {"video": found["video"]}
+    torch.testing.assert_close(ours.similarity(query, clips), raw * scale + bias)
+    torch.testing.assert_close(ours.similarity(clips, query), (raw * scale + bias).T)
+    with pytest.raises(ValueError, match=r"3 pairs .* say which with pair"):
+        ours.similarity(found, text)
+    with pytest.raises(ValueError, match="there is no pair that the checkpoint has a scale for"):
+        ours.similarity({"audio": found["audio"]}, query)
+    with pytest.raises(KeyError, match="holds no scale and bias for audio x text_video"):
+        ours.similarity(found, text, pair=("audio", "text_video"))
+    with pytest.raises(ValueError, match="is not between"):
+        ours.similarity(found, query, pair=("audio", "text_audio"))
