@@ -75,9 +75,9 @@ class PEAV(nn.Module):
     ) -> None:
         super().__init__()
         provides = {name: encoder.provides for name, encoder in encoders.items()}
-        self.pooled_names = (
-            tuple(embeddings) if embeddings is not None else tuple(f for p in provides.values() for f in p)
-        )
+        if isinstance(embeddings, set | frozenset):
+            embeddings = sorted(embeddings)  # a model's configuration must not depend on hashes
+        self.pooled_names = tuple(embeddings if embeddings is not None else [f for p in provides.values() for f in p])
         self.frame_names = tuple(frames)
         names = {*self.pooled_names, *self.frame_names}
         wanted = sorted(names) if embeddings is not None else list(dict.fromkeys(self.pooled_names + self.frame_names))
@@ -177,7 +177,10 @@ class PEAV(nn.Module):
         key = f"{pair[0]}:{pair[1]}"
         if key not in self.scores:
             known = ", ".join(" x ".join(known) for known in self.pairs) or "no pair"
-            raise KeyError(f"this checkpoint holds no scale and bias for {' x '.join(pair)}; it holds {known}")
+            raise KeyError(
+                f"this checkpoint holds no scale and bias for {' x '.join(pair)}; it holds {known}. Multiply the embeddings for raw "
+                "dot products"
+            )
         scale, bias = self.scores[key].parameters()
         return scale, bias
 
@@ -272,10 +275,11 @@ class PEAV(nn.Module):
 
         Returns:
             embeddings (B, D) or (N, D) by name; `audio_frames` (B, T, D) of a frame-level model. Queries of a medium and a text are
-            made where their numbers are equal.
+            made where their numbers are equal. A row that is masked throughout gives a vector that means nothing.
 
         Raises:
-            ValueError: if nothing is given, something is given twice, or the numbers of audios and videos differ.
+            ValueError: if nothing is given, something is given twice, is NaN or out of scale, or the numbers of audios and videos
+                differ.
         """
         audio = next((e for _, e in self._encoders() if isinstance(e, DacAudioEncoder)), None)
         inputs = TensorInputs(

@@ -15,6 +15,9 @@ from peav.types import CAPTION_TYPES, AudioInput, Batch, CachedFeatures, EventIn
 if TYPE_CHECKING:
     from peav.model import PEAV
 
+#: Beyond what any scaling of pixels gives: values up to 255 were not scaled at all.
+_LARGEST_PIXEL = 10.0
+
 
 class TensorInputs(NamedTuple):
     """Tensors under transformers' argument names; see :meth:`peav.model.PEAV.forward`."""
@@ -91,9 +94,13 @@ def _audio(
                 f"input_values has {values.shape[1]} channels; the model hears one: embed(audio=...) mixes them down"
             )
         values = values.squeeze(1)
-    if values.ndim != 2:
-        raise ValueError(f"input_values must be (B, 1, S) or (B, S), not of shape {tuple(values.shape)}")
+    if values.ndim != 2 or not values.numel():
+        raise ValueError(
+            f"input_values must be (B, 1, S) or (B, S), none of them 0, not of shape {tuple(values.shape)}"
+        )
     valid = _mask(mask, values.shape, values.device, "padding_mask", "input_values")
+    if not torch.isfinite(values[valid]).all():
+        raise ValueError("input_values holds NaN or infinite samples where padding_mask is True")
     audio = AudioInput(values, valid, valid.any(1), torch.arange(len(values), device=values.device), media.sample_rate)
     return audio if encoder is None else encoder.frontend_features(audio, boundary="batch")
 
@@ -108,6 +115,10 @@ def _video(inputs: TensorInputs) -> VideoInput | CachedFeatures | None:
             f"pixel_values_videos must be (B, F, 3, H, W) and frame_features (B, F, C), not of shape {tuple(values.shape)}"
         )
     valid = _mask(mask, values.shape[:2], values.device, "padding_mask_videos", "the frames")
+    if frames is not None and frames.is_floating_point() and not bool((frames[valid].abs() <= _LARGEST_PIXEL).all()):
+        raise ValueError(
+            "pixel_values_videos must be uint8, or floating point scaled to [-1, 1]: x / 127.5 - 1, and finite"
+        )
     group = torch.arange(len(values), device=values.device)
     seconds = torch.full((len(values),), torch.nan, device=values.device)  # of frames that come as tensors nobody knows
     kind = VideoInput if frames is not None else CachedFeatures
@@ -132,6 +143,14 @@ def _mask(mask: Tensor | None, shape: Collection[int], device: torch.device, nam
 
 def score_pair(model: PEAV, a: Mapping[str, Tensor], b: Mapping[str, Tensor], pair: Pair | None) -> Tensor:
     """Computes the logits of two sets of embeddings; see :meth:`peav.model.PEAV.similarity`."""
+    for side in (a, b):
+        if not isinstance(side, Mapping):
+            raise ValueError(
+                f"similarity takes embeddings by name, such as {{'audio': tensor}}, not a {type(side).__name__}"
+            )
+        for name, tensor in side.items():
+            if tensor.ndim not in (2, 3):
+                raise ValueError(f"{name!r} is of shape {tuple(tensor.shape)}; embeddings are (N, D), one row each")
     if pair is None:
         found = [
             (left, right) for left in a for right in b if {_pair(left, right), _pair(right, left)} & set(model.pairs)

@@ -21,6 +21,7 @@ from peav.checkpoints.files import (
     read_config,
     read_tokenizer_file,
     read_weights,
+    remove_stale,
     write_config,
     write_tokenizer_files,
     write_weights,
@@ -127,7 +128,7 @@ def write_checkpoint(
     """Writes a model.
 
     Args:
-        folder: to write; made where it is missing.
+        folder: to write; made where it is missing. A checkpoint that lies there is replaced.
         spec: what the model is.
         state: its state dict.
         unused: tensors of Meta's format that no computation reads; they travel in `unused.safetensors`.
@@ -135,7 +136,7 @@ def write_checkpoint(
         format: `peav`, `meta` or `transformers`.
 
     Raises:
-        CheckpointError: if the format cannot hold the model, or the folder holds another checkpoint's weights in pieces.
+        CheckpointError: if the format cannot hold the model, or the folder is a file.
         ValueError: if there is no such format.
     """
     metadata: dict[str, str] = {}
@@ -153,12 +154,15 @@ def write_checkpoint(
         raise CheckpointError(f"{folder} is a file; a checkpoint is a folder")
     folder.mkdir(parents=True, exist_ok=True)
     write_weights(folder, tensors, metadata=metadata)
+    written: set[str] = set()
     if unused and format != "meta":
         write_weights(folder, unused, UNUSED)
+        written.add(UNUSED)
     if format == "transformers":
-        write_processor(folder, spec)
+        written |= write_processor(folder, spec)
     write_config(folder, config)
-    write_tokenizer_files(folder, tokenizer_json, max_tokens=512)
+    written |= write_tokenizer_files(folder, tokenizer_json, max_tokens=512)
+    remove_stale(folder, written)
     return folder
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,13 @@ CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 UNUSED = "unused.safetensors"
 TOKENIZER = "tokenizer.json"
+#: What may lie beside them, written for transformers' classes.
+_BESIDE = (
+    "tokenizer_config.json",
+    "preprocessor_config.json",
+    "video_preprocessor_config.json",
+    "processor_config.json",
+)
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
@@ -35,6 +42,12 @@ def find_folder(path_or_id: str | Path, revision: str | None = None) -> Path:
         CheckpointError: if a path leads to a file, or to nothing.
     """
     path = Path(path_or_id)
+    if not str(path_or_id):
+        raise CheckpointError(
+            "the name of the checkpoint is empty: give a folder, a .ckpt of `peav fit`, or OWNER/NAME"
+        )
+    if path.suffix == ".ckpt":
+        raise CheckpointError(f"there is no checkpoint {path}")
     if path.is_dir():
         if revision is not None:
             raise CheckpointError(f"revision={revision!r} is for the hub, but {path} is a local folder")
@@ -120,7 +133,22 @@ def write_weights(
             tensor = tensor.clone()
         seen.add(tensor.untyped_storage().data_ptr())
         owned[key] = tensor
-    save_file(owned, folder / name, metadata={"format": "pt", **(metadata or {})})
+    # Beside it first, so that an interruption leaves the old file whole; and with the mode that other new files get.
+    partial = folder / f"partial-{name}"
+    partial.touch()
+    mode = partial.stat().st_mode
+    save_file(owned, partial, metadata={"format": "pt", **(metadata or {})})
+    partial.chmod(mode)
+    partial.replace(folder / name)
+
+
+def remove_stale(folder: Path, written: Collection[str]) -> None:
+    """Removes the files of a checkpoint that lay in the folder before and that the new one does not have."""
+    stale = [folder / f"{WEIGHTS}.index.json", *folder.glob("model-*-of-*.safetensors")]
+    stale += [folder / name for name in (UNUSED, TOKENIZER, *_BESIDE)]
+    for path in stale:
+        if path.name not in written:
+            path.unlink(missing_ok=True)
 
 
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:
@@ -134,16 +162,17 @@ def read_tokenizer_file(folder: Path) -> str | None:
     return path.read_text(encoding="utf-8") if path.is_file() else None
 
 
-def write_tokenizer_files(folder: Path, tokenizer_json: str | None, max_tokens: int) -> None:
-    """Writes tokenizer.json and what transformers' AutoTokenizer needs beside it."""
+def write_tokenizer_files(folder: Path, tokenizer_json: str | None, max_tokens: int) -> set[str]:
+    """Writes tokenizer.json and what transformers' AutoTokenizer needs beside it; returns the names of the files."""
     if tokenizer_json is None:
-        return
+        return set()
     (folder / TOKENIZER).write_text(tokenizer_json, encoding="utf-8")
     added = {token["content"] for token in json.loads(tokenizer_json).get("added_tokens", [])}
     names = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
     config: dict[str, Any] = {f"{name}_token": token for name, token in names.items() if token in added}
     config |= {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": max_tokens}
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    return {TOKENIZER, "tokenizer_config.json"}
 
 
 def _listing(folder: Path) -> str:

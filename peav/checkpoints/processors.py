@@ -40,8 +40,8 @@ def read_media(folder: Path, sample_rate: int, frame_size: int | None) -> MediaS
     return MediaSettings(sample_rate=sample_rate, num_frames=number, frame_size=size)
 
 
-def write_processor(folder: Path, spec: ModelSpec) -> None:
-    """Writes what transformers' processors need beside the model."""
+def write_processor(folder: Path, spec: ModelSpec) -> set[str]:
+    """Writes what transformers' processors need beside the model; returns the names of the files."""
     audio = init_args(spec, "audio")
     extractor = {
         "feature_extractor_type": "PeAudioFeatureExtractor",
@@ -52,7 +52,7 @@ def write_processor(folder: Path, spec: ModelSpec) -> None:
     }
     (folder / "preprocessor_config.json").write_text(json.dumps(extractor, indent=2) + "\n", encoding="utf-8")
     if "video" not in spec.embeddings:
-        return
+        return {"preprocessor_config.json"}
     size = spec.media.frame_size
     video = {
         "video_processor_type": "PeVideoVideoProcessor",
@@ -68,3 +68,4 @@ def write_processor(folder: Path, spec: ModelSpec) -> None:
         "do_sample_frames": True,
     }
     (folder / "video_preprocessor_config.json").write_text(json.dumps(video, indent=2) + "\n", encoding="utf-8")
+    return {"preprocessor_config.json", "video_preprocessor_config.json"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -58,7 +59,10 @@ def find_media(names: Sequence[str]) -> list[str]:
             found[str(path)] = None
         else:
             raise FileNotFoundError(f"there is no file or folder {name}")
-    return list(found)
+    named: dict[str, str] = {}
+    for name in found:
+        named.setdefault(os.path.realpath(name), name)  # one file may be named in several ways
+    return list(named.values())
 
 
 def read_texts(path: Path | None) -> list[str]:
@@ -96,7 +100,15 @@ def text_key(line: int, text: str) -> str:
 def probe_files(paths: Sequence[str], kinds: Sequence[str]) -> list[MediaItem | str]:
     """Reads headers; a file that is no medium, or lacks what the model reads, gives the reason."""
     _settle()
-    return [_or_reason(lambda path=path: item_of_file(path, probe_file(path), kinds)) for path in paths]
+    return [_or_reason(lambda path=path: _item(path, kinds)) for path in paths]
+
+
+def _item(path: str, kinds: Sequence[str]) -> MediaItem:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise MediaError(path, "its name is not UTF-8, so that no table could hold it: rename it") from None
+    return item_of_file(path, probe_file(path), kinds)
 
 
 def decode(requests: Sequence[Request]) -> list[Loaded | str]:
@@ -146,5 +158,6 @@ class RejectFile:
         if not self.count:
             self.first = f"{file}: {reason}"
         self.count += 1
-        with self.path.open("a", encoding="utf-8") as stream:
+        # A name that is no UTF-8 is written with its bytes escaped.
+        with self.path.open("a", encoding="utf-8", errors="backslashreplace") as stream:
             stream.write(json.dumps({"file": file, "reason": reason}, ensure_ascii=False) + "\n")

@@ -12,7 +12,6 @@ from torchaudio.transforms import MelScale, Spectrogram
 
 from peav.encoders.base import Encoder
 from peav.encoders.transformer import Transformer
-from peav.masking import lengths_to_mask, mask_to_lengths
 from peav.registry import register_encoder
 from peav.types import AudioInput, Features
 
@@ -57,8 +56,8 @@ class MelFrontend(nn.Module):
         # log of 1e-6 (silence) .. 1 (loud) becomes about -1 .. 1
         levels = torch.log(energies + 1e-6) / 7 + 1
         tokens = levels.reshape(len(samples), length // token, self.dim)
-        valid = lengths_to_mask(-(-mask_to_lengths(mask) // token), tokens.shape[1])
-        return tokens, valid
+        # A token is valid if its first sample is; counting every sample takes as long as the spectra.
+        return tokens, mask[:, ::token]
 
     def energies(self, samples: Tensor, mask: Tensor, length: int) -> Tensor:
         """Maps waveforms (B, S) and their mask, padded to `length`, to mel energies (B, length / hop, num_mels)."""

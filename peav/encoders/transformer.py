@@ -31,7 +31,8 @@ class _GroupNorm(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, mask: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-        wide, valid = widened(x), mask.to(weight.dtype)
+        wide = widened(x)
+        valid = mask.to(wide.dtype)
         # (B, T) times `share`, summed over T, is a mean over valid positions and channels.
         share = valid / (valid.sum(1, keepdim=True).clamp(min=1) * x.shape[-1])
         normed = wide - (wide.sum(-1) * share).sum(1)[:, None, None]
@@ -48,10 +49,11 @@ class _GroupNorm(Function):
         gradient = widened(gradients[0])
         product = gradient * normed
         grad_weight, grad_bias = product.sum((0, 1)), (share > 0).flatten().to(gradient.dtype) @ gradient.flatten(0, 1)
-        mean = ((gradient @ weight) * share).sum(1)[:, None, None]
-        slope = ((product @ weight) * share).sum(1)[:, None, None]
+        wide_weight = weight.to(gradient.dtype)
+        mean = ((gradient @ wide_weight) * share).sum(1)[:, None, None]
+        slope = ((product @ wide_weight) * share).sum(1)[:, None, None]
         grad = torch.addcmul(-mean, gradient, weight, out=product).addcmul_(normed, -slope).mul_(scale)
-        return grad.to(gradients[0].dtype), None, grad_weight, grad_bias, None
+        return grad.to(gradients[0].dtype), None, grad_weight.to(weight.dtype), grad_bias.to(weight.dtype), None
 
 
 class MaskedGroupNorm(nn.Module):
@@ -268,8 +270,8 @@ class Attention(nn.Module):
         """Maps rows x (N, D) to (N, D)."""
         # Norms of short heads are twice as fast on contiguous memory, and qkv need not be kept beside its parts.
         q, k, v = (part.contiguous() for part in self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).unbind(1))
-        q = apply_rotary(self.q_norm(q), layout.cosine, layout.sine).to(v.dtype)
-        k = apply_rotary(self.k_norm(k), layout.cosine, layout.sine).to(v.dtype)
+        q = apply_rotary(widened(self.q_norm(q)), layout.cosine, layout.sine).to(v.dtype)
+        k = apply_rotary(widened(self.k_norm(k)), layout.cosine, layout.sine).to(v.dtype)
         return self.out(attend(q, k, v, layout))
 
 

@@ -100,8 +100,8 @@ class FrameEncoder(nn.Module):
         size: Any = getattr(getattr(self.model, "patch_embed", None), "img_size", None)
         if size is not None and tuple(size) != tuple(frames.shape[-2:]):
             raise ValueError(
-                f"the frames are {frames.shape[-2]} x {frames.shape[-1]} pixels, the frame encoder takes {size[0]} x {size[1]}: set "
-                f"data.frame_size={size[0]}"
+                f"the frames are {frames.shape[-2]} x {frames.shape[-1]} pixels, the frame encoder takes {size[0]} x {size[1]}: resize "
+                f"them, in training by data.frame_size={size[0]}"
             )
         images = frames.to(self.model_dtype)
         images = images if frames.is_floating_point() else images / 127.5 - 1

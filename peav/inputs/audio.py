@@ -118,7 +118,7 @@ def read_audio(
     if not given:
         raise ValueError(f"audio is an empty list: {_HOW}")
     if sample_rate is not None and (sample_rate != int(sample_rate) or sample_rate < 1):
-        raise ValueError(f"sample_rate must be a positive whole number of Hz, not {sample_rate}")
+        raise ValueError(f"sample_rate must be a positive whole number of Hz, not {sample_rate!r}")
     if sample_rate is not None and all(isinstance(item, str | Path) for item in given):
         raise ValueError(
             f"sample_rate={sample_rate} is the rate of arrays, but audio names files, which say their own: leave it out"

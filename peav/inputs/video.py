@@ -163,7 +163,9 @@ def _read(item: VideoLike, name: str, probe_file: Callable[[str, str], MediaInfo
     frames = item.detach().cpu() if isinstance(item, Tensor) else torch.from_numpy(np.ascontiguousarray(item))
     shape = tuple(frames.shape)
     if frames.dtype != torch.uint8:
-        raise ValueError(f"{name} has values of type {item.dtype}: frames are uint8, 0 to 255")
+        raise ValueError(
+            f"{name} has values of type {item.dtype}: frames are uint8, 0 to 255; scale what lies in [0, 1] by 255 and convert it"
+        )
     if frames.ndim != 4 or not frames.numel() or 3 not in (shape[1], shape[3]):
         raise ValueError(f"{name} has shape {shape}: {_HOW}")
     if shape[1] == shape[3]:

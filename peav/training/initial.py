@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,8 +12,10 @@ import torch
 from torch import Tensor
 
 from peav.checkpoints import Checkpoint, CheckpointError, Pair, read_checkpoint
+from peav.checkpoints.keymap import listing
 from peav.model import PEAV
 from peav.objectives import Objective, PairObjective
+from peav.registry import encoders as encoder_classes
 from peav.registry import suggest
 
 log = logging.getLogger(__name__)
@@ -28,13 +31,17 @@ def read_initial(path_or_id: str, revision: str | None, options: Mapping[str, Ma
 
     Raises:
         CheckpointError: if the checkpoint cannot be read.
-        ValueError: if it has no encoder of a name in `options`.
+        ValueError: if it has no encoder, or an encoder no argument, of a name in `options`.
     """
     checkpoint = read_checkpoint(path_or_id, revision)
     encoders = {name: dict(config) for name, config in checkpoint.spec.encoders.items()}
     for name, changes in options.items():
         if name not in encoders:
             raise ValueError(f"encoder_options names the encoder {name!r}. {suggest(name, encoders)}")
+        known = inspect.signature(encoder_classes.resolve(encoders[name]["class_path"])).parameters
+        for argument in changes:
+            if argument not in known:
+                raise ValueError(f"encoder {name!r} has no argument {argument!r}. {suggest(argument, known)}")
         encoders[name]["init_args"] = {**encoders[name]["init_args"], **changes}
     return replace(checkpoint, spec=replace(checkpoint.spec, encoders=encoders))
 
@@ -46,7 +53,8 @@ def load_initial(model: PEAV, objectives: Mapping[str, Objective], checkpoint: C
     batch. Both are reported.
 
     Raises:
-        CheckpointError: if the checkpoint lacks an encoder of the model, or a tensor is of another shape.
+        CheckpointError: if the checkpoint lacks an encoder of the model, a tensor is of another shape, or some of an encoder's would be
+            dropped.
     """
     with torch.device("meta"):
         whole = PEAV.from_spec(checkpoint.spec).state_dict()
@@ -57,6 +65,15 @@ def load_initial(model: PEAV, objectives: Mapping[str, Objective], checkpoint: C
     if missing:
         raise CheckpointError(
             f"{checkpoint.source} lacks {len(missing)} tensors of this model: {', '.join(missing[:10])}"
+        )
+    owners = {key.split(".")[1] for key in expected if key.startswith("encoders.")}
+    dropped = sorted(
+        key for key in state if key.startswith("encoders.") and key.split(".")[1] in owners and key not in expected
+    )
+    if dropped:
+        raise CheckpointError(
+            f"{checkpoint.source}: {listing(dropped, 'would be dropped')}. The encoders are not the checkpoint's: leave "
+            "model.encoders out, or change their arguments by encoder_options"
         )
     for key, tensor in expected.items():
         if key in state and state[key].shape != tensor.shape:

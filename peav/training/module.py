@@ -89,8 +89,8 @@ class PeavModule(LightningModule):
             encoders = {**checkpoint.spec.encoders, **(encoders or {})}  # type: ignore[dict-item]
             embedding_dim = _agree("embedding_dim", embedding_dim, checkpoint.spec.embedding_dim)
             normalize = _agree("normalize", normalize, checkpoint.spec.normalize)
-        elif encoder_options:
-            raise ValueError("encoder_options change a checkpoint's encoders: they need init_from")
+        elif encoder_options or init_revision:
+            raise ValueError("encoder_options and init_revision say something about a checkpoint: they need init_from")
         if not encoders:
             raise ValueError("no encoders are given: set model.encoders, or model.init_from")
         embedding_dim = 1024 if embedding_dim is None else embedding_dim

@@ -73,4 +73,7 @@ def _add_adapters(encoder: nn.Module, rank: int) -> None:
     }
     if names:
         config = LoraConfig(r=rank, lora_alpha=round(LORA_SCALE * rank), lora_dropout=0.0, target_modules=sorted(names))
-        inject_adapter_in_model(config, encoder)
+        frontend = {p: p.requires_grad for key, p in encoder.named_parameters() if key.startswith("frontend.")}
+        inject_adapter_in_model(config, encoder)  # which freezes everything else
+        for parameter, trained in frontend.items():
+            parameter.requires_grad_(trained)

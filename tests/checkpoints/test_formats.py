@@ -207,6 +207,8 @@ def test_a_place_that_is_none(tmp_path: Path) -> None:
         (tmp_path / "file", "is a file"),
         (tmp_path / "nowhere", "there is no folder"),
         ("nowhere", "OWNER/NAME"),
+        ("", "is empty"),
+        (tmp_path / "last.ckpt", "there is no checkpoint"),
     ):
         with pytest.raises(CheckpointError, match=message):
             PEAV.from_pretrained(place)
@@ -239,6 +241,25 @@ def test_any_model_goes_through_peavs_own_format(tmp_path: Path) -> None:
         PEAV.from_pretrained(tmp_path / "model")
     with pytest.raises(CheckpointError, match=r"either the eight embeddings .* this model has audio, .*text_event"):
         model.save_pretrained(tmp_path / "other", "meta")
+
+
+def test_a_folder_is_replaced_and_not_mixed(tmp_path: Path) -> None:
+    golden, other = PEAV.from_pretrained(FOLDER / "pe_av"), released_like()
+    golden.save_pretrained(tmp_path)  # unused tensors, no tokenizer
+    other.save_pretrained(tmp_path, "transformers")  # no unused tensors, a tokenizer and processors
+    assert PEAV.from_pretrained(tmp_path).unused == {}
+    golden.save_pretrained(tmp_path)
+    again = PEAV.from_pretrained(tmp_path)
+    assert same_state(golden, again) and set(again.unused) == set(golden.unused)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "config.json",
+        "model.safetensors",
+        "unused.safetensors",
+    ]
+    again.save_pretrained(tmp_path)  # onto itself
+    assert same_state(golden, PEAV.from_pretrained(tmp_path))
+    modes = {path.stat().st_mode for path in tmp_path.iterdir()}
+    assert len(modes) == 1  # weights can be read by whoever can read their configuration
 
 
 def test_formats_refuse_what_they_cannot_hold(tmp_path: Path) -> None:

@@ -186,6 +186,12 @@ def test_calling_never_routes_to_another_embedding(ours: PEAV) -> None:
         ours(input_values=given["input_values"], pixel_values_videos=given["pixel_values_videos"][:2])
     with pytest.raises(ValueError, match="not both"):
         ours(input_values=given["input_values"], codec_features=torch.zeros(3, 7, 16))
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        ours(input_values=torch.full((1, 1, 1920), torch.nan))
+    with pytest.raises(ValueError, match="none of them 0"):
+        ours(input_values=torch.zeros(1, 1, 0))
+    with pytest.raises(ValueError, match=r"scaled to \[-1, 1\]"):
+        ours(pixel_values_videos=torch.full((1, 2, 3, 56, 56), 200.0))
     with pytest.raises(ValueError, match="2 channels"):
         ours(input_values=torch.zeros(1, 2, 1920))
     with pytest.raises(ValueError, match=r"padding_mask is of shape \(1, 5\)"):
@@ -233,5 +239,9 @@ def test_similarity_is_their_logits_and_says_which_pairs_it_knows(ours: PEAV, th
         ours.similarity({"audio": found["audio"]}, query)
     with pytest.raises(KeyError, match="holds no scale and bias for audio x text_video"):
         ours.similarity(found, text, pair=("audio", "text_video"))
+    with pytest.raises(ValueError, match="takes embeddings by name"):
+        ours.similarity(found["audio"], query)
+    with pytest.raises(ValueError, match=r"'audio' is of shape \(\d+,\)"):
+        ours.similarity({"audio": found["audio"][0]}, query)
     with pytest.raises(ValueError, match="is not between"):
         ours.similarity(found, query, pair=("audio", "text_audio"))

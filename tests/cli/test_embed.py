@@ -375,3 +375,28 @@ def test_without_pyarrow_parquet_is_refused_before_any_work(
     assert run(checkpoint, tmp_path / "table.parquet", folder) == 1
     assert "pip install 'peav[parquet]'" in capsys.readouterr().err
     assert decode_counts() == before and not os.listdir(tmp_path)
+
+
+def test_a_name_that_is_no_text_is_rejected_and_stops_nothing(checkpoint: Path, tmp_path: Path) -> None:
+    media = tmp_path / "media"
+    media.mkdir()
+    write_wav(media / "a.wav", noise(1.0, 3), RATE)
+    strange = os.fsencode(media) + b"/bad\xff.wav"
+    with open(strange, "wb") as file:
+        file.write((media / "a.wav").read_bytes())
+    out = tmp_path / "x.npz"
+    assert run(checkpoint, out, media) == 0
+    assert [Path(name).name for name in read(out)["ids"]] == ["a.wav"]
+    assert [reason for reason in rejects(out).values()] == [
+        "its name is not UTF-8, so that no table could hold it: rename it"
+    ]
+
+
+def test_a_file_that_is_named_in_several_ways_is_embedded_once(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_wav(tmp_path / "a.wav", noise(1.0, 3), RATE)
+    monkeypatch.chdir(tmp_path)
+    out = tmp_path / "x.npz"
+    assert run(checkpoint, out, "a.wav", "./a.wav", tmp_path / "a.wav") == 0
+    assert read(out)["ids"].tolist() == ["a.wav"]

@@ -147,12 +147,33 @@ def test_disagreement_with_the_checkpoint_is_refused(folder: Path) -> None:
         PeavModule(objectives=objectives(), init_from=str(folder), normalize=True)
     with pytest.raises(ValueError, match=r"names the encoder 'vidoe'\. Did you mean 'video'"):
         PeavModule(objectives=objectives(), init_from=str(folder), encoder_options={"vidoe": {}})
+    with pytest.raises(ValueError, match=r"encoder 'audio' has no argument 'num_layer'\. Did you mean 'num_layers'"):
+        PeavModule(objectives=objectives(), init_from=str(folder), encoder_options={"audio": {"num_layer": 1}})
     with pytest.raises(ValueError, match="they need init_from"):
         PeavModule(objectives=objectives(), encoder_options={"video": {}})
+    with pytest.raises(ValueError, match="they need init_from"):
+        PeavModule(objectives=objectives(), init_revision="perception_models")
     with pytest.raises(ValueError, match=r"set model\.encoders, or model\.init_from"):
         PeavModule(objectives=objectives())
     with pytest.raises(CheckpointError, match=r"heads\.|encoders\..* is .*, this model's is"):
         PeavModule(objectives=objectives(), init_from=str(folder), encoder_options={"video": {"mlp_dim": 96}})
+
+
+@pytest.mark.parametrize("options", [{"audio": {"num_layers": 1}}, {"text": {"layer": 1}}])
+def test_layers_of_the_checkpoint_are_never_dropped(folder: Path, options: dict[str, dict[str, Any]]) -> None:
+    with pytest.raises(CheckpointError, match=r"would be dropped: encoders|unexpected: text_model"):
+        PeavModule(objectives=objectives(), init_from=str(folder), encoder_options=options)
+
+
+@pytest.mark.parametrize("tune", ["heads", "last", "lora", "all"])
+def test_frame_layers_that_were_asked_for_are_trained_by_every_budget(folder: Path, tune: Any) -> None:
+    if tune == "lora":
+        pytest.importorskip("peft")
+    options = {"video": {"trainable_frame_layers": 1}}
+    module = PeavModule(objectives=objectives(), init_from=str(folder), tune=tune, encoder_options=options)
+    trained = {name for name, p in module.model.named_parameters() if "frontend" in name and p.requires_grad}
+    assert trained and all("encoders.video.frontend.model." in name for name in trained)
+    assert any(".blocks.1." in name for name in trained) and not any(".blocks.0." in name for name in trained)
 
 
 TUNED = {
