@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from peav.spans import find_spans
 from safetensors.torch import load_file
 from torch import Tensor
 
 from peav.encoders import DacAudioEncoder, PEVideoEncoder, TextEncoder
 from peav.model import PEAV
 from peav.released import TensorInputs, batch_from_tensors
+from peav.spans import find_spans
 
 FOLDER = Path(__file__).parents[1] / "assets/pe_av_tiny"
 INPUTS = (
