@@ -59,5 +59,6 @@ format: setup ## format the code
 docs: setup ## run what the guides show
 	$(BIN)/python -m pytest tests/docs
 
-bench: setup ## where the time of a training step goes
+bench: setup ## where the time of a training step goes, and the transformer beside transformers'
 	$(BIN)/python benchmarks/step.py
+	$(BIN)/python benchmarks/encoder.py
