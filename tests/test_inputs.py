@@ -168,8 +168,8 @@ def test_downmix_is_the_models(tmp_path: Path) -> None:
 
 def test_late_audio_is_aligned(model: PEAV, clips: Path) -> None:
     begin = round(0.68 * RATE)
-    wave = np.zeros(2 * RATE, np.float32)
-    wave[begin : begin + RATE] = 0.5 * np.cos(2 * np.pi * 440 * np.arange(RATE) / RATE)
+    wave = np.zeros(begin + RATE, np.float32)  # the file lasts 2 s, its sound ends at 1.68 s
+    wave[begin:] = 0.5 * np.cos(2 * np.pi * 440 * np.arange(RATE) / RATE)
     found = model.embed(audio=clips / "late.mp4")["audio"]
     expected = model.embed(audio=wave, sample_rate=RATE)["audio"]
     early = model.embed(audio=wave[begin:], sample_rate=RATE)["audio"]
@@ -366,6 +366,30 @@ def test_a_medium_that_ends_early_has_no_part_in_later_windows(model: PEAV, clip
     torch.testing.assert_close(found["video"], video, **CLOSE)
 
 
+@pytest.mark.parametrize("sound", [2.5, 6.0])
+@pytest.mark.parametrize("window", [None, 2.0])
+def test_streams_of_a_file_end_where_they_end(model: PEAV, tmp_path: Path, sound: float, window: float | None) -> None:
+    """Matroska gives both streams the duration of the file: the shorter one is neither filled with silence nor held."""
+    picture = 8.5 - sound
+    wave = wide_wav(tmp_path / "sound.wav", noise(sound)[None], RATE)
+    pattern = ["-f", "lavfi", "-i", f"testsrc2=s=96x64:r=10:d={picture}"]
+    codecs = ["-c:v", "libx264", "-pix_fmt", "yuv420p", "-threads", "1", "-c:a", "pcm_s16le"]
+    ffmpeg(*pattern, "-i", str(tmp_path / "sound.wav"), *codecs, str(tmp_path / "both.mkv"))
+    found = model.embed(audio=tmp_path / "both.mkv", video=tmp_path / "both.mkv", window_seconds=window)
+    frames = all_frames(tmp_path / "both.mkv")
+    assert len(frames) == round(picture * 10)
+    apart = model.embed(audio=wave, video=tmp_path / "both.mkv", sample_rate=RATE, window_seconds=window)
+    alone = model.embed(audio=tmp_path / "both.mkv", window_seconds=window)
+    if window is None:
+        chosen = [int(index * (len(frames) - 1) / 3) for index in range(4)]
+        expected = by_hand(model, frames=frames[chosen])
+        torch.testing.assert_close(found["video"], expected["video"], **CLOSE)
+        torch.testing.assert_close(alone["audio"], model.embed(audio=wave, sample_rate=RATE)["audio"], **CLOSE)
+    for name in ("audio", "video", "audio_video"):
+        torch.testing.assert_close(found[name], apart[name], **CLOSE)
+    torch.testing.assert_close(found["audio"], alone["audio"], **CLOSE)
+
+
 def test_windows_cover_everything() -> None:
     grid = 0.12
     for seconds in np.arange(0.5, 12.0, 0.37):
@@ -427,7 +451,7 @@ def test_frames_come_from_the_window_whose_centre_is_near(framewise: PEAV, secon
                 depths[index] = min(left, right)
         deep = [made[index] for index, depth in depths.items() if depth >= max(depths.values()) - 1]
         errors = [float((frames[t - first] - found["audio_frames"][0, t]).abs().max()) for first, frames in deep]
-        assert min(errors) < 1e-5
+        assert min(errors) < 1e-4
 
 
 def test_find_events_gives_spans_of_every_clip_and_text(framewise: PEAV, tmp_path: Path) -> None:

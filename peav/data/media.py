@@ -30,6 +30,9 @@ Sampling = Literal["time", "index"]
 #: Codecs of still images: a single such picture beside sound is cover art, not a video.
 _STILL_CODECS = ("mjpeg", "png", "bmp", "gif", "webp", "tiff")
 
+#: A stream that falls short of its header by no more than this many seconds is complete.
+_INEXACT_SECONDS = 0.1
+
 #: Frames that are held at full size at once: 1080p takes 6 MB each.
 _FRAMES_AT_ONCE = 32
 
@@ -131,6 +134,7 @@ def load_audio(
     downmix: Downmix = "meta",
     path: str | None = None,
     origin: Seconds | None = None,
+    pad_end: bool = True,
 ) -> Tensor:
     """Decodes audio to mono at `sample_rate`.
 
@@ -142,9 +146,12 @@ def load_audio(
         downmix: `meta` is FFmpeg's rule, 0.7071 (L + R), as Meta's code has it; `mean` is the mean of the channels.
         path: name for errors.
         origin: see `probe`.
+        pad_end: whether zeros follow where the stream ends early. Headers often do not tell when it does (Matroska gives every
+            stream the duration of the file): without them the length says it.
 
     Returns:
-        (S,) float32 with S = round(duration * sample_rate), zero where the stream starts late or ends early.
+        (S,) float32 with S = round(duration * sample_rate), zero where the stream starts late or ends early. With `pad_end=False`
+        S is less by what is missing, 0 for a span after the end; but not by less than codecs and headers are inexact (0.1 s).
 
     Raises:
         MediaError: if there is no audio or it cannot be decoded.
@@ -160,17 +167,22 @@ def load_audio(
     size = round(duration * sample_rate)
     output = torch.zeros(size)
     _decodes["audio"] += 1
-    if begin + duration <= stream_start or begin >= stream_start + (decoder.metadata.duration_seconds or math.inf):
-        return output  # the span lies before or after the sound
+    if begin + duration <= stream_start:
+        return output
+    if begin >= stream_start + (decoder.metadata.duration_seconds or math.inf):
+        return output if pad_end else output[:0]
     try:
         samples = decoder.get_samples_played_in_range(begin, begin + duration)
     except RuntimeError as error:
+        if not pad_end and start > 0 and "No audio frames were decoded" in str(error):
+            return output[:0]
         raise MediaError(path, f"audio cannot be decoded: {first_line(error)}") from error
     data = samples.data.mean(0) if downmix == "mean" else samples.data[0]
     offset = max(0, round((samples.pts_seconds - begin) * sample_rate))
     count = max(0, min(size - offset, data.numel()))
     output[offset : offset + count] = data[:count]
-    return output
+    missing = size - offset - count
+    return output if pad_end or missing <= _INEXACT_SECONDS * sample_rate else output[: offset + count]
 
 
 def frame_times(num_frames: int, duration: Seconds, start: Seconds = 0.0) -> list[Seconds]:

@@ -32,7 +32,7 @@ class FileAudio:
 
     Attributes:
         name: what messages call it.
-        seconds: duration of the file.
+        seconds: duration of the file; the sound may end earlier, which shows when it is decoded.
         path: where it is.
         origin: time zero on the clock of the file, seconds.
         sample_rate: of the file, Hz.
@@ -45,7 +45,7 @@ class FileAudio:
     sample_rate: int
 
     def load(self, media: MediaSettings, window: Window) -> Tensor:
-        """Decodes a window: (S,) float32 mono at the model's sample rate.
+        """Decodes a window: (S,) float32 mono at the model's sample rate, shorter where the sound ends before the file does.
 
         Raises:
             MediaError: if it cannot be decoded.
@@ -58,11 +58,14 @@ class FileAudio:
             # A decoder that begins in the middle resamples on a grid of its own: decode as it is, resample as a part of the whole.
             begin, end = _with_margin(window.start, part)
             samples = self._decode(media, self.sample_rate, begin, min(end, self.seconds) - begin)
+            part = min(part, begin + len(samples) / self.sample_rate - window.start)
+            if part <= 0:
+                return samples[:0]
             samples = _resampled(samples.numpy()[None], self.sample_rate, media, window.start - begin, part, self.name)
         return _finite(samples, self.name)
 
     def _decode(self, media: MediaSettings, sample_rate: int, start: Seconds, part: Seconds) -> Tensor:
-        return load_audio(self.path, sample_rate, start, part, media.downmix, self.name, origin=self.origin)
+        return load_audio(self.path, sample_rate, start, part, media.downmix, self.name, self.origin, pad_end=False)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from torch import Tensor
 from peav.checkpoints import MediaSettings
 from peav.data.media import MediaError, MediaInfo, probe
 from peav.inputs.audio import Audio, AudioLike, FileAudio, read_audio
-from peav.inputs.video import FileVideo, Video, VideoLike, read_video
+from peav.inputs.video import FileVideo, Video, VideoLike, file_video, read_video
 from peav.inputs.windows import Window
 from peav.masking import lengths_to_mask
 from peav.types import CAPTION_TYPES, AudioInput, Batch, EventInput, Seconds, TextInput, VideoInput
@@ -44,7 +44,7 @@ class Loaded:
     """A decoded window, as arrays that travel cheaply between processes.
 
     Attributes:
-        samples: (S,) float32, or None.
+        samples: (S,) float32; None where there is no sound, or it has ended before the window begins.
         frames: (F, 3, H, W) uint8, or None.
         frame_seconds: between two frames; NaN where unknown.
     """
@@ -110,7 +110,8 @@ class Request:
         samples = frames = None
         seconds = float("nan")
         if self.item.audio is not None and self.covered("audio"):
-            samples = self.item.audio.load(self.media, self.window).numpy()
+            heard = self.item.audio.load(self.media, self.window)
+            samples = heard.numpy() if len(heard) > _SHORTEST_PART * self.media.sample_rate else None
         if self.item.video is not None and self.covered("video"):
             pixels, seconds = self.item.video.load(self.media, self.window)
             frames = pixels.numpy()
@@ -197,7 +198,7 @@ def item_of_file(path: str, info: MediaInfo, kinds: Collection[str]) -> MediaIte
         if info.audio is not None and "audio" in kinds:
             audio_item = FileAudio(path, info.duration, path, info.origin, info.audio.sample_rate)
         if video is not None and "video" in kinds:
-            video_item = FileVideo(path, info.duration, path, info.origin, video.num_frames, video.fps)
+            video_item = file_video(path, info, video)
     if audio_item is None and video_item is None:
         reason = f"holds only {' and '.join(held)}, and the model reads {' and '.join(sorted(kinds)) or 'text alone'}"
         raise MediaError(

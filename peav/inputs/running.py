@@ -41,11 +41,13 @@ class Output:
         pooled: embeddings (D,) by name.
         frames: embeddings (T, D), without padding, by name.
         frame_seconds: the time between two frames, by name.
+        audio_seconds: how much sound there was.
     """
 
     pooled: dict[str, Tensor] = field(default_factory=dict)
     frames: dict[str, Tensor] = field(default_factory=dict)
     frame_seconds: dict[str, Seconds] = field(default_factory=dict)
+    audio_seconds: Seconds = 0.0
 
 
 def computes_in_half(device: torch.device, precision: Precision) -> bool:
@@ -134,7 +136,8 @@ class MediaEmbedder:
         held = {name for fields in FIELDS.values() for name in fields if batch.holds(name)}
         names = [name for name, fields in self.reads.items() if fields <= held]
         frames = [name for name in self.frame_names if name in names]
-        outputs = [Output() for _ in loaded]
+        rate = self.media.sample_rate
+        outputs = [Output(audio_seconds=0.0 if one.samples is None else len(one.samples) / rate) for one in loaded]
         with evaluating(self.model, self.precision) as device:
             found = self.model.embed_batch(batch.to(device), names, frames)
         for name, embedding in found.items():
@@ -157,7 +160,7 @@ class MediaEmbedder:
             having = [row for row, output in enumerate(outputs) if name in output.pooled]
             if having:
                 vectors = torch.stack([outputs[row].pooled[name] for row in having])
-                weights = [self._weight(requests[row], name) for row in having]
+                weights = [self._weight(requests[row], outputs[row], name) for row in having]
                 joined.pooled[name] = average_windows(vectors, weights, self.model.normalize)
         for name in self.frame_names:
             having = [row for row, output in enumerate(outputs) if name in output.frames]
@@ -168,8 +171,9 @@ class MediaEmbedder:
                 joined.frame_seconds[name] = steps[0]
         return joined
 
-    def _weight(self, request: Request, name: str) -> Seconds:
-        return min(request.covered(medium) for medium in ("audio", "video") if medium in self.reads[name])
+    def _weight(self, request: Request, output: Output, name: str) -> Seconds:
+        covered = {"audio": output.audio_seconds, "video": request.covered("video")}
+        return min(seconds for medium, seconds in covered.items() if medium in self.reads[name])
 
     def _frame_grid(self) -> Seconds | None:
         """The time between two frames of the model's sequences, on which windows must start: asked of the model itself."""

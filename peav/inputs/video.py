@@ -13,7 +13,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
 from peav.checkpoints import MediaSettings
-from peav.data.media import MediaError, MediaInfo, count_frames, frame_times, load_frames
+from peav.data.media import MediaError, MediaInfo, VideoStream, count_frames, frame_times, load_frames
 from peav.inputs.windows import Window
 from peav.types import Seconds
 
@@ -32,7 +32,7 @@ class FileVideo:
 
     Attributes:
         name: what messages call it.
-        seconds: duration of the file.
+        seconds: from time zero to the end of the video, which may come before that of the file.
         path: where it is.
         origin: time zero on the clock of the file, seconds.
         num_frames: frames of the file.
@@ -124,6 +124,12 @@ class ArrayVideo:
 Video = FileVideo | ArrayVideo
 
 
+def file_video(path: str, info: MediaInfo, stream: VideoStream) -> FileVideo:
+    """Returns the video of a file, as long as its frames last: their end is known exactly, for the packets were counted."""
+    seconds = min(info.duration, stream.start + stream.duration - info.origin)
+    return FileVideo(path, seconds, path, info.origin, stream.num_frames, stream.fps)
+
+
 def read_video(video: VideoLike | Sequence[VideoLike], probe_file: Callable[[str, str], MediaInfo]) -> list[Video]:
     """Looks at the videos that a user gives; files are opened, but not decoded.
 
@@ -154,7 +160,7 @@ def _read(item: VideoLike, name: str, probe_file: Callable[[str, str], MediaInfo
             raise MediaError(str(item), "holds no video")
         if not info.video.num_frames or not info.duration > 0:
             raise MediaError(str(item), "the video holds no frame")
-        return FileVideo(str(item), info.duration, str(item), info.origin, info.video.num_frames, info.video.fps)
+        return file_video(str(item), info, info.video)
     if isinstance(item, list | tuple) and _are_images(item):
         return ArrayVideo(name, None, list(item))
     if not isinstance(item, np.ndarray | Tensor):
