@@ -279,7 +279,7 @@ class PEAV(nn.Module):
 
         Raises:
             ValueError: if nothing is given, something is given twice, is NaN or out of scale, or the numbers of audios and videos
-                differ.
+                differ, or a token is not of the vocabulary.
         """
         audio = next((e for _, e in self._encoders() if isinstance(e, DacAudioEncoder)), None)
         inputs = TensorInputs(
@@ -292,7 +292,9 @@ class PEAV(nn.Module):
             codec_features,
             frame_features,
         )
-        batch, rows = batch_from_tensors(inputs, audio, self.media)
+        text = next((e for _, e in self._encoders() if isinstance(e, TextEncoder)), None)
+        vocabulary = None if text is None else text.model.config.vocab_size
+        batch, rows = batch_from_tensors(inputs, audio, self.media, vocabulary)
         return self.allowed(batch, rows)
 
     #: From paths, arrays, pictures and strings to embeddings; and, by frame-level models, to events. See `peav.inputs`.

@@ -33,7 +33,7 @@ class TensorInputs(NamedTuple):
 
 
 def batch_from_tensors(
-    inputs: TensorInputs, encoder: DacAudioEncoder | None, media: MediaSettings
+    inputs: TensorInputs, encoder: DacAudioEncoder | None, media: MediaSettings, vocabulary: int | None = None
 ) -> tuple[Batch, Collection[int]]:
     """Makes a batch of tensors under transformers' names.
 
@@ -41,19 +41,21 @@ def batch_from_tensors(
         inputs: the tensors.
         encoder: whose DAC-VAE runs, by the released code's rule for padded waveforms; None where another encoder reads audio.
         media: of the model.
+        vocabulary: how many tokens the model knows; None where nobody can say.
 
     Returns:
         the batch, and the different numbers of rows in it.
 
     Raises:
-        ValueError: if nothing is given, something is given twice, or the numbers of audios and videos differ.
+        ValueError: if nothing is given, something is given twice, the numbers of audios and videos differ, or a token is not of the
+            vocabulary.
     """
     for one, other in (("input_values", "codec_features"), ("pixel_values_videos", "frame_features")):
         if getattr(inputs, one) is not None and getattr(inputs, other) is not None:
             raise ValueError(f"give {one} or {other}, not both: the second is what the frontend makes of the first")
     audio = _audio(inputs, encoder, media)
     video = _video(inputs)
-    text = None if inputs.input_ids is None else _text(inputs.input_ids, inputs.attention_mask)
+    text = None if inputs.input_ids is None else _text(inputs.input_ids, inputs.attention_mask, vocabulary)
     rows = {len(value.present) for value in (audio, video, text) if value is not None}
     if not rows:
         raise ValueError(
@@ -79,7 +81,7 @@ def batch_from_tensors(
 
 
 def _audio(
-    inputs: TensorInputs, encoder: DacAudioEncoder | None, media: MediaSettings
+    inputs: TensorInputs, encoder: DacAudioEncoder | None, media: MediaSettings, vocabulary: int | None = None
 ) -> AudioInput | CachedFeatures | None:
     values, features, mask = inputs.input_values, inputs.codec_features, inputs.padding_mask
     if features is not None:
@@ -125,10 +127,20 @@ def _video(inputs: TensorInputs) -> VideoInput | CachedFeatures | None:
     return kind(values, valid, valid.any(1), group, seconds)
 
 
-def _text(input_ids: Tensor, mask: Tensor | None) -> TextInput:
+def _text(input_ids: Tensor, mask: Tensor | None, vocabulary: int | None) -> TextInput:
     if input_ids.ndim != 2:
         raise ValueError(f"input_ids must be (N, L), not of shape {tuple(input_ids.shape)}")
+    if input_ids.is_floating_point() or input_ids.dtype == torch.bool:
+        raise ValueError(f"input_ids are whole numbers, not {input_ids.dtype}")
     valid = _mask(mask, input_ids.shape, input_ids.device, "attention_mask", "input_ids")
+    # A look at the values of a GPU would wait for it; there torch's own assertion catches them.
+    if vocabulary is not None and input_ids.device.type == "cpu" and not torch.compiler.is_compiling():
+        low, high = (int(value) for value in input_ids.aminmax()) if input_ids.numel() else (0, 0)
+        if low < 0 or high >= vocabulary:
+            raise ValueError(
+                f"input_ids hold {low if low < 0 else high}, but the model's vocabulary has {vocabulary} tokens, 0 to {vocabulary - 1}: "
+                "they come from another tokenizer"
+            )
     return TextInput(input_ids, valid, valid.any(1), torch.arange(len(input_ids), device=input_ids.device))
 
 

@@ -634,6 +634,17 @@ def test_a_model_without_tokenizer_says_so() -> None:
         mute.embed(text="a bell")
 
 
+@pytest.mark.parametrize("token", [-1, 40])
+def test_token_ids_of_another_tokenizer_are_named(token: int) -> None:
+    options = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    model = PEAV({"text": TextEncoder(options=options | {"vocab_size": 40, "pad_token_id": 0})}, ["text_audio"], 8)
+    ids = torch.tensor([[1, 39, 0]])
+    assert model(input_ids=ids)["text_audio"].isfinite().all()
+    ids[0, 1] = token
+    with pytest.raises(ValueError, match=f"input_ids hold {token}, but the model's vocabulary has 40 tokens"):
+        model(input_ids=ids)
+
+
 def test_embeddings_of_the_released_code() -> None:
     """The longest clip, which no zeros follow in the reference's batch either."""
     io = load_file(ASSETS / "io.safetensors")

@@ -40,7 +40,12 @@ def resilient_map(
         workers: processes; 0 maps in this process.
         on_crash: the result of an item whose process died.
         preload: modules that the server imports once, before it forks workers.
+
+    Raises:
+        ValueError: if `workers` is negative.
     """
+    if workers < 0:
+        raise ValueError(f"workers must be 0, to work in this process, or more, not {workers}")
     if not workers:
         yield from (function(group) for group in groups)
         return

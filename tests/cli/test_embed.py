@@ -292,6 +292,7 @@ def test_frames_of_a_frame_level_model(framewise: Path, folder: Path, tmp_path: 
         (["deep"], {"text": "nowhere.txt"}, "--text: there is no file"),
         (["deep"], {"text": "both.MP4"}, "is not UTF-8 text"),
         (["deep"], {"batch_seconds": 0}, "batch_seconds must be positive"),
+        (["deep"], {"workers": -1}, "workers must be 0, to work in this process, or more"),
         (["deep"], {"num_frames": 2, "fps": 2}, "both say which frames"),
         (["deep"], {"overlap_seconds": 9}, "0 <= overlap_seconds < window_seconds=2"),
         (["deep"], {"model": "nowhere/at/all"}, "there is no folder nowhere/at/all"),
