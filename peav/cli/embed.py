@@ -123,6 +123,8 @@ def run_embed(options: EmbedOptions) -> EmbedReport:
         raise ValueError(f"{out} is there already: delete it, or choose another --out")
     if not options.batch_seconds > 0:
         raise ValueError(f"batch_seconds must be positive, not {options.batch_seconds}")
+    if options.workers is not None and options.workers < 0:
+        raise ValueError(f"workers must be 0, to work in this process, or more, not {options.workers}")
     files, texts = find_media(options.media), read_texts(options.text)
     if not files and not texts:
         raise ValueError("nothing to embed: name files or folders, or a file of texts with --text")
