@@ -7,14 +7,12 @@ peak of what a step has allocated beyond parameters and inputs. Run it with noth
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable
 
 import torch
 from jsonargparse import auto_cli
+from measure import peak_megabytes, timed
 from torch import Tensor, nn
-from torch.profiler import ProfilerActivity, profile
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.models.pe_audio_video import modeling_pe_audio_video as hf
 from transformers.models.pe_audio_video.configuration_pe_audio_video import PeAudioVideoEncoderConfig
@@ -102,37 +100,6 @@ def products(
     return run
 
 
-def timed(functions: dict[str, Callable[[], object]], repeats: int, device: str) -> dict[str, float]:
-    """Returns the median milliseconds of each function; they run in turn, after a round that warms up."""
-    found: dict[str, list[float]] = {name: [] for name in functions}
-    for _ in range(repeats + 1):
-        for name, function in functions.items():
-            begun = time.perf_counter()
-            function()
-            if device == "cuda":
-                torch.cuda.synchronize()
-            found[name].append(1000 * (time.perf_counter() - begun))
-    return {name: statistics.median(times[1:]) for name, times in found.items()}
-
-
-def peak_megabytes(function: Callable[[], object], device: str) -> float:
-    """Returns the most that a call has allocated at a time."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        function()
-        return (torch.cuda.max_memory_allocated() - before) / 1e6
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        function()
-    held = peak = 0
-    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        held += event.nbytes()
-        peak = max(peak, held)
-    return peak / 1e6
-
-
 def compare(
     sizes: tuple[int, int, int, int], batch: int, length: int, masked_length: int, repeats: int, device: str, bf16: bool
 ) -> None:
@@ -176,7 +143,7 @@ def compare(
             raise SystemExit(
                 f"{case}: outputs differ by {error:.2g}, gradients by {gradient_error:.2g} relatively; allowed: {tolerance}"
             )
-        times = timed({**runs, "products": alone}, repeats, device)
+        times = {name: 1000 * wall for name, (wall, _) in timed({**runs, "products": alone}, repeats, device).items()}
         peaks = {name: peak_megabytes(run, device) for name, run in runs.items()}
         for name in runs:
             print(

@@ -1,4 +1,4 @@
-"""Ranks and gathers that gradients pass through. Everything asks the process group at call time.
+"""Ranks, and what they exchange. Everything asks the process group at call time.
 
 The rule of exactness (N ranks of B clips equal one process of N*B): each rank back-propagates `world_size * local sum / global
 count`, the gradients of gathered rows are summed over ranks, and the strategy (DDP, FSDP) averages over ranks.
@@ -6,11 +6,15 @@ count`, the gradients of gathered rows are summed over ranks, and the strategy (
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
+
+from peav.types import Embedding, World
 
 
 def _active() -> bool:
@@ -84,3 +88,150 @@ def sum_over_ranks(value: Tensor) -> Tensor:
     if world_size() > 1:
         dist.all_reduce(value)
     return value
+
+
+def smallest_cover(pairs: Iterable[tuple[str, str]], forced: Collection[str] = ()) -> tuple[str, ...]:
+    """Returns the fewest names that hold at least one of each pair, in alphabetical order; the first such set among equals.
+
+    The ten pairs of PE-AV need three gathers, not ten: each has `audio`, `video` or `audio_video` on one side.
+
+    Args:
+        pairs: of names.
+        forced: names that are in the set in any case.
+
+    >>> smallest_cover([("audio", "text_audio"), ("audio", "video"), ("text_video", "video")])
+    ('audio', 'video')
+    """
+    best: list[frozenset[str]] = []
+
+    def search(chosen: frozenset[str], rest: Sequence[tuple[str, str]]) -> None:
+        if best and len(chosen) >= len(best[0]):
+            return
+        rest = [pair for pair in rest if not chosen & set(pair)]
+        if not rest:
+            best[:] = [chosen]
+            return
+        for name in rest[0]:  # one of the two must be in the set
+            search(chosen | {name}, rest)
+
+    search(frozenset(forced), sorted({(min(pair), max(pair)) for pair in pairs}))
+    return tuple(sorted(best[0]))
+
+
+def with_world(
+    embeddings: Mapping[str, Embedding],
+    pairs: Iterable[tuple[str, str]] = (),
+    gathers: Collection[str] = (),
+    wire: torch.dtype | None = None,
+) -> dict[str, Embedding]:
+    """Gives embeddings their `world`: identity and presence of all ranks' rows, and of the fewest embeddings the rows themselves.
+
+    Three collectives, however many pairs there are: the numbers of rows, identities and presence, the rows; and one on the way
+    back, which sums what all ranks found for a row. Every rank must call it with the same names, and back-propagate through it.
+
+    Args:
+        embeddings: by name, rows of this rank. Those that have their world are left as they are.
+        pairs: names that are compared with each other: at least one side's rows are gathered.
+        gathers: names whose rows are gathered in any case.
+        wire: in which rows travel, such as bfloat16; gradients travel as they are. As they are by default.
+    """
+    lacking = {name: e for name, e in sorted(embeddings.items()) if e.world is None}
+    if not lacking:
+        return dict(embeddings)
+    if world_size() == 1:
+        return {
+            **embeddings,
+            **{n: replace(e, world=World((len(e.pooled),), 0, e.present, e.group, e.pooled)) for n, e in lacking.items()},
+        }
+    cover = smallest_cover(((a, b) for a, b in pairs if a in lacking and b in lacking), [n for n in gathers if n in lacking])
+    counts = _gather_counts([len(e.pooled) for e in lacking.values()], next(iter(lacking.values())).pooled.device)
+    identities = _gather_identities(list(lacking.values()), counts)
+    own = [lacking[name].pooled for name in cover]
+    rows: Sequence[Tensor] = ()
+    if cover:
+        spans = [counts[list(lacking).index(name)] for name in cover]
+        rows = _GatherMany.apply(wire, spans, *own)
+    found = dict(embeddings)
+    for index, (name, embedding) in enumerate(lacking.items()):
+        present, group = identities[index]
+        pooled = rows[cover.index(name)] if name in cover else None
+        world = World(counts[index], sum(counts[index][: rank()]), present, group, pooled)
+        found[name] = replace(embedding, world=world)
+    return found
+
+
+def world_of(embedding: Embedding) -> World:
+    """Returns the rows of all ranks of an embedding.
+
+    Raises:
+        ValueError: if it was not given them: see :func:`with_world`.
+    """
+    if embedding.world is None:
+        raise ValueError("the embedding lacks its `world`: call the objective, not its forward, or use distributed.with_world")
+    return embedding.world
+
+
+def _gather_counts(own: Sequence[int], device: torch.device) -> list[tuple[int, ...]]:
+    """Returns, for each of several tensors, how many rows each rank holds."""
+    mine = torch.tensor(own, dtype=torch.int64, device=device)
+    everyone = mine.new_empty(world_size() * len(own))
+    dist.all_gather_into_tensor(everyone, mine)
+    return [tuple(column) for column in everyone.view(world_size(), -1).T.tolist()]
+
+
+def _gather_identities(
+    embeddings: Sequence[Embedding], counts: Sequence[tuple[int, ...]]
+) -> list[tuple[Tensor, Tensor]]:
+    """Returns presence and identity of all ranks' rows, for each embedding."""
+    own = [torch.stack((e.present.to(torch.int64), e.group), 1) for e in embeddings]
+    return [(part[:, 0].bool(), part[:, 1]) for part in _gather_packed(own, counts)]
+
+
+def _gather_packed(own: Sequence[Tensor], counts: Sequence[tuple[int, ...]]) -> list[Tensor]:
+    """Gathers several tensors (n, d) of one dtype in one message; each is padded to the longest rank's rows."""
+    longest = [max(count) for count in counts]
+    buffer = _pack(own, longest)
+    everyone = buffer.new_empty(world_size() * len(buffer))
+    dist.all_gather_into_tensor(everyone, buffer)
+    parts = everyone.view(world_size(), -1).split([n * t.shape[1] for n, t in zip(longest, own, strict=True)], 1)
+    return [
+        torch.cat([row.view(-1, t.shape[1])[:n] for row, n in zip(part, count, strict=True)])
+        for part, t, count in zip(parts, own, counts, strict=True)
+    ]
+
+
+def _pack(tensors: Sequence[Tensor], lengths: Sequence[int]) -> Tensor:
+    buffer = tensors[0].new_zeros(sum(n * t.shape[1] for n, t in zip(lengths, tensors, strict=True)))
+    begin = 0
+    for tensor, length in zip(tensors, lengths, strict=True):
+        buffer[begin : begin + tensor.numel()] = tensor.flatten()
+        begin += length * tensor.shape[1]
+    return buffer
+
+
+class _GatherMany(torch.autograd.Function):
+    """All ranks' rows of several tensors (n, D); backwards, each row gets the sum of what the ranks found for it."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, wire: torch.dtype | None, counts: Sequence[tuple[int, ...]], *own: Tensor
+    ) -> tuple[Tensor, ...]:
+        ctx.counts = counts
+        ctx.save_for_backward(*own)
+        if wire is None:
+            return tuple(_gather_packed(own, counts))
+        return tuple(rows.to(own[0].dtype) for rows in _gather_packed([rows.to(wire) for rows in own], counts))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        longest = [max(count) for count in ctx.counts]
+        split = [gradient.split(count) for gradient, count in zip(gradients, ctx.counts, strict=True)]
+        buffer = torch.cat([_pack([part[r] for part in split], longest) for r in range(world_size())])
+        mine = buffer.new_empty(len(buffer) // world_size())
+        dist.reduce_scatter_tensor(mine, buffer)
+        parts = mine.split([n * rows.shape[1] for n, rows in zip(longest, ctx.saved_tensors, strict=True)])
+        own = (
+            part[: rows.numel()].view_as(rows).to(rows.dtype)
+            for part, rows in zip(parts, ctx.saved_tensors, strict=True)
+        )
+        return (None, None, *own)

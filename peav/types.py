@@ -241,8 +241,33 @@ class Features:
 
 
 @dataclass(frozen=True)
+class World:
+    """The rows of an embedding on all ranks, M of them, in the order of the ranks.
+
+    Attributes:
+        counts: how many rows each rank holds.
+        offset: where this rank's rows begin.
+        present: (M,) bool.
+        group: (M,) int64, identity of the inputs.
+        pooled: (M, D), through which gradients flow to the rank that owns the row; None where no objective asked for them.
+    """
+
+    counts: tuple[int, ...]
+    offset: int
+    present: Tensor
+    group: Tensor
+    pooled: Tensor | None = None
+
+
+@dataclass(frozen=True)
 class Embedding(Features):
-    """Features after their head: in the shared space, `pooled` (N, D) and, where asked for, `frames` (N, T, D)."""
+    """Features after their head: in the shared space, `pooled` (N, D) and, where asked for, `frames` (N, T, D).
+
+    Attributes:
+        world: the rows of all ranks, when objectives get the embedding.
+    """
+
+    world: World | None = None
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from peav.distributed import with_world
 from peav.registry import Plugin
 from peav.types import Embedding, ObjectiveOutput
 
@@ -25,12 +26,17 @@ class Objective(Plugin):
         requires: names of the embeddings that :meth:`forward` receives.
         frames: those of them whose frames (N, T, D) are needed besides the pooled vectors.
         targets: batch fields (`peav.types.BATCH_FIELDS`) that are passed through as they are, such as `events`.
+        pairs: names whose rows are compared across clips: of one of the two at least, `world.pooled` holds the rows of all ranks. Which
+            one is chosen so that all objectives together gather as little as can be.
+        gathers: names of which `world.pooled` is there in any case.
         weight: factor of the loss in the total.
     """
 
     requires: tuple[str, ...] = ()
     frames: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()
+    pairs: tuple[tuple[str, str], ...] = ()
+    gathers: tuple[str, ...] = ()
     weight: float = 1.0
 
     def __init__(self, weight: float = 1.0) -> None:
@@ -40,10 +46,15 @@ class Objective(Plugin):
         self.weight = weight
 
     def __call__(self, embeddings: Mapping[str, Embedding], targets: Mapping[str, Any]) -> ObjectiveOutput:
-        """Runs :meth:`forward` outside autocast on embeddings of at least fp32: half precision loses positives (docs/decisions/0006)."""
+        """Runs :meth:`forward` outside autocast on embeddings of at least fp32: half precision loses positives (docs/decisions/0006).
+
+        Embeddings that lack their `world` get it here, with collectives of their own; in training the module has gathered once for
+        all objectives.
+        """
         device = next((embedding.pooled.device.type for embedding in embeddings.values()), "cpu")
         with torch.autocast(device, enabled=False):
-            output = super().__call__({name: _full_precision(e) for name, e in embeddings.items()}, targets)
+            whole = {name: full_precision(e) for name, e in embeddings.items()}
+            output = super().__call__(with_world(whole, self.pairs, self.gathers), targets)
         if not isinstance(output, ObjectiveOutput):
             raise TypeError(
                 f"{type(self).__name__}.forward must return an ObjectiveOutput, not {type(output).__name__}"
@@ -55,7 +66,7 @@ class Objective(Plugin):
         """Computes the loss.
 
         Args:
-            embeddings: by name, everything in `requires`; rows of this rank.
+            embeddings: by name, everything in `requires`: rows of this rank, and in `world` presence and identity of all ranks' rows.
             targets: by name, everything in `targets`.
 
         Returns:
@@ -63,9 +74,10 @@ class Objective(Plugin):
         """
 
 
-def _full_precision(embedding: Embedding) -> Embedding:
+def full_precision(embedding: Embedding) -> Embedding:
+    """Returns the embedding in fp32, or as it is where it is fp32 or float64 already."""
     pooled, frames = embedding.pooled, embedding.frames
-    if pooled.dtype in (torch.float32, torch.float64):
+    if all(t is None or t.dtype in (torch.float32, torch.float64) for t in (pooled, frames)):
         return embedding
     return replace(embedding, pooled=pooled.float(), frames=None if frames is None else frames.float())
 
@@ -79,9 +91,3 @@ def scale_and_bias(scale: float, bias: float) -> tuple[nn.Parameter, nn.Paramete
     if not (scale > 0 and math.isfinite(scale) and math.isfinite(bias)):
         raise ValueError(f"scale must be positive and bias finite, not {scale} and {bias}")
     return nn.Parameter(torch.tensor([math.log(scale)])), nn.Parameter(torch.tensor([float(bias)]))
-
-
-def mean_where(values: Tensor, where: Tensor) -> Tensor:
-    """Averages the detached values where the mask is True; NaN where it is nowhere True, so that logs show the gap."""
-    where = where.to(values.dtype)
-    return (values.detach() * where).sum() / where.sum()

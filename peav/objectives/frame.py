@@ -10,15 +10,31 @@ import torch
 from torch import Tensor
 
 from peav import distributed
-from peav.objectives.base import Objective, mean_where, scale_and_bias
-from peav.objectives.functional import pair_logits, sigmoid_loss
+from peav.objectives.base import Objective, scale_and_bias
 from peav.objectives.pairs import Medium
+from peav.objectives.tiles import Tile, TileMask, sigmoid_sum
 from peav.registry import register_objective
 from peav.types import Embedding, EventInput, ObjectiveOutput, Seconds
 
 
+def event_frames(events: EventInput, frame_seconds: Tensor | Seconds) -> tuple[Tensor, Tensor]:
+    """Returns the first frame that each event touches and the one after the last: [t*hop, (t+1)*hop) overlaps the event at all.
+
+    Args:
+        events: E annotated events.
+        frame_seconds: the hop, one number or (B,).
+
+    Returns:
+        (E,) and (E,) float64, whole numbers, which may lie outside the clip.
+    """
+    hop = torch.as_tensor(frame_seconds, dtype=torch.float64, device=events.onset.device)
+    hop = hop[events.clip] if hop.ndim else hop
+    # The tolerance of a microsecond keeps 0.12 / 0.04 = 2.9999998 from touching one frame more.
+    return torch.floor((events.onset.double() + 1e-6) / hop), torch.ceil((events.offset.double() - 1e-6) / hop)
+
+
 def event_labels(events: EventInput, num_frames: int, frame_seconds: Tensor | Seconds) -> Tensor:
-    """Marks the frames that events touch: frame t is active when [t*hop, (t+1)*hop) overlaps the event at all.
+    """Marks the frames that events touch: see `event_frames`.
 
     Args:
         events: E annotated events of B clips and K phrases.
@@ -28,11 +44,7 @@ def event_labels(events: EventInput, num_frames: int, frame_seconds: Tensor | Se
     Returns:
         (B, K, T) bool.
     """
-    hop = torch.as_tensor(frame_seconds, dtype=torch.float64, device=events.onset.device)
-    hop = hop[events.clip] if hop.ndim else hop
-    # The tolerance of a microsecond keeps 0.12 / 0.04 = 2.9999998 from touching one frame more.
-    first = torch.floor((events.onset.double() + 1e-6) / hop)
-    last = torch.ceil((events.offset.double() - 1e-6) / hop)
+    first, last = event_frames(events, frame_seconds)
     frames = torch.arange(num_frames, device=events.onset.device)
     active = (frames >= first[:, None]) & (frames < last[:, None])
     labels = torch.zeros(
@@ -73,44 +85,96 @@ class FrameAlignment(Objective):
         self.requires = (medium, "text_event")
         self.frames = (medium,)
         self.targets = ("events",)
+        self.gathers = ("text_event",)
         self.positive_weight = positive_weight
         self.logit_scale, self.logit_bias = scale_and_bias(scale, bias)
 
     def forward(self, embeddings: Mapping[str, Embedding], targets: Mapping[str, Any]) -> ObjectiveOutput:
         """Computes the loss of this rank's clips against every rank's phrases."""
+        embeddings = distributed.with_world(embeddings, gathers=self.gathers)
         media, phrases, events = embeddings[self.medium], embeddings["text_event"], targets["events"]
         if media.frames is None or media.mask is None or media.frame_seconds is None:
             raise ValueError(f"FrameAlignment needs the frames of {self.medium!r}, which has only pooled vectors")
-        texts, own, counted = _world_phrases(phrases)
-        logits = pair_logits(texts, media.frames, self.logit_scale, self.logit_bias)  # (B, K, T)
-        labels = event_labels(events, media.frames.shape[1], media.frame_seconds)
-        # Columns of other ranks' phrases: a phrase that this rank has too carries this rank's labels.
-        positive = (own.to(logits.dtype) @ labels.to(logits.dtype)) > 0
-        valid = (events.annotated & media.present)[:, None, None] & media.mask[:, None, :] & counted[None, :, None]
-        count = distributed.sum_over_ranks(valid.sum())
-        weight = torch.where(positive, self.positive_weight, 1.0).to(logits.dtype) * valid
-        loss = distributed.world_size() * sigmoid_loss(logits, positive, weight) / count.clamp(min=1)
+        everyone = distributed.world_of(phrases)
+        if everyone.pooled is None:
+            raise ValueError("FrameAlignment needs all ranks' phrases: `gathers` names them")
+        mask = FrameMask(
+            media.mask & (events.annotated & media.present).unsqueeze(1),
+            events,
+            media.frame_seconds,
+            phrases.group,
+            everyone.group,
+            everyone.present,
+            self.positive_weight,
+        )
+        rows = media.frames.flatten(0, 1)
+        total, sums = sigmoid_sum(rows, everyone.pooled, self.logit_scale, self.logit_bias, mask)
+        counts = distributed.sum_over_ranks(torch.stack((sums.positives, sums.positives + sums.negatives)))
+        positive, negative = sums.means
         log = {
             "scale": self.logit_scale.detach().exp().squeeze(),
             "bias": self.logit_bias.detach().squeeze(),
-            "positive_logit": mean_where(logits, positive & valid),
-            "negative_logit": mean_where(logits, ~positive & valid),
+            "positive_logit": positive,
+            "negative_logit": negative,
         }
-        return ObjectiveOutput(loss=loss, count=distributed.sum_over_ranks((positive & valid).sum()), log=log)
+        loss = distributed.world_size() * total / counts[1].clamp(min=1)
+        return ObjectiveOutput(loss.to(rows.dtype), counts[0].long(), log)
 
 
-def _world_phrases(phrases: Embedding) -> tuple[Tensor, Tensor, Tensor]:
-    """Gathers the phrases of all ranks.
+class FrameMask(TileMask):
+    """Frames of clips against phrases: a frame is positive for the phrases whose events touch it.
 
-    Returns:
-        their embeddings (K', D); which of them (K', K) is the same phrase as one of this rank's K; and which count, (K',) bool: a
-        phrase that several ranks have counts once, where it comes first, so that N ranks equal one process.
+    Rows are the frames (B * T) of this rank's clips, columns the phrases of all ranks. A phrase that several rows of the phrases
+    hold counts once, where it comes first, so that N ranks equal one process.
+
+    Args:
+        valid: (B, T) bool, the frames that count.
+        events: E events of the B clips.
+        frame_seconds: the hop, one number or (B,).
+        group: (K,) int64, identity of this rank's phrases, to which the events point.
+        column_group: (M,) int64, identity of all ranks' phrases.
+        column_present: (M,) bool.
+        positive_weight: of active frames' terms.
     """
-    counts = distributed.row_counts(len(phrases.pooled), phrases.pooled.device)
-    texts = distributed.gather_rows(phrases.pooled, counts)
-    groups = distributed.gather_rows(phrases.group, counts)
-    present = distributed.gather_rows(phrases.present, counts)
-    same = groups[:, None] == groups
-    first = ~torch.tril(same, diagonal=-1).any(1)
-    own = groups[:, None] == phrases.group
-    return texts, own, first & present
+
+    def __init__(
+        self,
+        valid: Tensor,
+        events: EventInput,
+        frame_seconds: Tensor | Seconds,
+        group: Tensor,
+        column_group: Tensor,
+        column_present: Tensor,
+        positive_weight: float = 1.0,
+    ) -> None:
+        num_frames, device = valid.shape[1], valid.device
+        flat = valid.flatten()
+        self.rows = flat.nonzero().squeeze(1)
+        known, place = column_group.unique(return_inverse=True)
+        first = torch.full((len(known),), len(column_group), dtype=torch.int64, device=device)
+        first = first.scatter_reduce(0, place, torch.arange(len(place), device=device), "amin")
+        counts = torch.zeros(len(column_group), dtype=torch.bool, device=device)
+        counts[first] = True
+        counts &= column_present
+        self.columns = None if bool(counts.all()) else counts.nonzero().squeeze(1)
+        begin, end = event_frames(events, frame_seconds)
+        # Where each event's phrase stands among the columns that count; the phrases of this rank are among all ranks'.
+        column = first[torch.searchsorted(known, group[events.phrase]).clamp(max=max(len(known) - 1, 0))]
+        heard = counts[column]
+        self._column = (counts.cumsum(0) - 1)[column][heard]
+        self._begin = (events.clip * num_frames + begin.clamp(0, num_frames).long())[heard]
+        self._end = (events.clip * num_frames + end.clamp(0, num_frames).long())[heard]
+        self.positive_weight = positive_weight
+
+    def tile(self, rows: slice, columns: slice) -> Tile:
+        """Makes the tile, of the events that touch it."""
+        frames = self.rows[rows] if self.rows is not None else torch.arange(rows.start, rows.stop)
+        touching = (self._begin <= frames[-1]) & (self._end > frames[0])
+        touching &= (self._column >= columns.start) & (self._column < columns.stop)
+        begin, end, column = (value[touching] for value in (self._begin, self._end, self._column))
+        active = (frames[:, None] >= begin) & (frames[:, None] < end)
+        hits = torch.zeros(len(frames), columns.stop - columns.start, dtype=torch.int32, device=frames.device)
+        positive = hits.index_add_(1, column - columns.start, active.int()) > 0
+        if self.positive_weight == 1:
+            return Tile(positive=positive)
+        return Tile(positive=positive, weight=torch.where(positive, self.positive_weight, 1.0))

@@ -6,15 +6,22 @@ Everything here computes in fp32 at least, whatever autocast says: bf16 logits l
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-#: What to do with a pair of different clips whose inputs are the same on one side: `drop` gives it no weight, `positive` counts it as
-#: belonging together, `keep` treats it as any negative.
-DuplicatePolicy = Literal["drop", "positive", "keep"]
+from peav.objectives.tiles import DenseMask, DuplicatePolicy, PairMask, TileMask, sigmoid_sum
+
+__all__ = [
+    "DuplicatePolicy",
+    "PairMask",
+    "fit_scale_and_bias",
+    "pair_logits",
+    "pair_masks",
+    "sigmoid_loss",
+    "sigmoid_pair_loss",
+]
 
 
 def pair_logits(left: Tensor, right: Tensor, logit_scale: Tensor, logit_bias: Tensor) -> Tensor:
@@ -58,9 +65,12 @@ def sigmoid_pair_loss(
     *,
     positive: Tensor | None = None,
     weight: Tensor | None = None,
+    mask: TileMask | None = None,
     normalizer: Tensor | float | None = None,
 ) -> Tensor:
     """SigLIP's pair loss, `(1/B) sum_ij -log sigmoid(z_ij (t <x_i, y_j> + b))` (arXiv 2303.15343, eq. 1; PE-AV, arXiv 2512.19687).
+
+    The gradient is found in the forward pass, tile by tile; no tensor of N x M is made. Logits are fp32 at least, whatever autocast says.
 
     Args:
         left: (N, D) embeddings.
@@ -69,6 +79,7 @@ def sigmoid_pair_loss(
         logit_bias: (1,), b.
         positive: (N, M) bool, which pairs belong together; the diagonal by default.
         weight: (N, M), 0 for pairs that do not count; 1 everywhere by default.
+        mask: both of these in a form that is small, such as `PairMask`.
         normalizer: what the sum is divided by; N by default. With masks, the number of valid positives.
 
     Returns:
@@ -78,10 +89,12 @@ def sigmoid_pair_loss(
     >>> round(sigmoid_pair_loss(x, x, torch.tensor([10.0]).log(), torch.tensor([-10.0])).item(), 4)
     0.6932
     """
-    logits = pair_logits(left, right, logit_scale, logit_bias)
-    if positive is None:
-        positive = torch.eye(*logits.shape, dtype=torch.bool, device=logits.device)
-    total = sigmoid_loss(logits, positive, weight)
+    if mask is None:
+        mask = DenseMask(positive, weight, (len(left), len(right)))
+    elif positive is not None or weight is not None:
+        raise ValueError("give either a mask, or positive and weight")
+    dtype = torch.promote_types(torch.promote_types(left.dtype, right.dtype), torch.float32)
+    total, _ = sigmoid_sum(left.to(dtype), right.to(dtype), logit_scale, logit_bias, mask)
     return total / (len(left) if normalizer is None else normalizer)
 
 

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from peav import distributed
-from peav.objectives.base import Objective, mean_where, scale_and_bias
-from peav.objectives.functional import DuplicatePolicy, fit_scale_and_bias, pair_logits, pair_masks, sigmoid_loss
+from peav.objectives.base import Objective, scale_and_bias
+from peav.objectives.functional import fit_scale_and_bias
+from peav.objectives.ring import sigmoid_ring_sum
+from peav.objectives.tiles import DuplicatePolicy, PairMask, dot_moments, sigmoid_sum
 from peav.registry import register_objective
 from peav.types import Embedding, ObjectiveOutput
 
@@ -51,51 +53,57 @@ class PairObjective(Objective):
             raise ValueError(f"a pair needs two different embeddings, not {left!r} twice")
         self.left, self.right = left, right
         self.requires = (left, right)
+        self.pairs = ((left, right),)
         self.duplicates = duplicates
         self.logit_scale, self.logit_bias = scale_and_bias(scale, bias)
         self.calibrate = False
 
     def forward(self, embeddings: Mapping[str, Embedding], targets: Mapping[str, Any]) -> ObjectiveOutput:
-        """Computes the loss of this rank's rows of `left` against every rank's rows of `right`."""
+        """Computes the loss of this rank's rows of one side against every rank's rows of the other."""
+        embeddings = distributed.with_world(embeddings, self.pairs)
         left, right = embeddings[self.left], embeddings[self.right]
-        counts = distributed.row_counts(len(left.pooled), left.pooled.device)
-        columns = distributed.gather_rows(right.pooled, counts)
-        positive, valid = pair_masks(
-            left.present,
-            distributed.gather_rows(right.present, counts),
-            distributed.gather_rows(left.group, counts),
-            distributed.gather_rows(right.group, counts),
-            offset=sum(counts[: distributed.rank()]),
-            duplicates=self.duplicates,
-        )
+        # The columns are the side of which all ranks' rows are here; where neither is, they travel from rank to rank.
+        rows, columns = (right, left) if distributed.world_of(right).pooled is None else (left, right)
+        everyone = distributed.world_of(columns)
         if self.calibrate and self.training:
-            self._calibrate(
-                pair_logits(
-                    left.pooled, columns, torch.zeros_like(self.logit_scale), torch.zeros_like(self.logit_bias)
-                ),
-                positive,
-                valid,
-            )
-        logits = pair_logits(left.pooled, columns, self.logit_scale, self.logit_bias)
-        # Rows, not positives: under the policy `positive` a row may have several.
-        count = distributed.sum_over_ranks((left.present & right.present).sum())
-        total = sigmoid_loss(logits, positive, valid.to(logits.dtype))
-        loss = distributed.world_size() * total / count.clamp(min=1)
+            self._calibrate(rows.pooled, columns, self._mask(left, right, columns))
+        score = (self.logit_scale, self.logit_bias)
+        if everyone.pooled is None:
+            parts = [self._mask(left, right, columns, rank) for rank in range(len(everyone.counts))]
+            total, sums = sigmoid_ring_sum(rows.pooled, columns.pooled, *score, parts, everyone.counts)
+        else:
+            total, sums = sigmoid_sum(rows.pooled, everyone.pooled, *score, self._mask(left, right, columns))
+        # Clips, not positives: under the policy `positive` a clip may have several.
+        count = (distributed.world_of(left).present & distributed.world_of(right).present).sum()
+        positive, negative = sums.means
         log = {
             "scale": self.logit_scale.detach().exp().squeeze(),
             "bias": self.logit_bias.detach().squeeze(),
-            "positive_logit": mean_where(logits, positive & valid),
-            "negative_logit": mean_where(logits, ~positive & valid),
+            "positive_logit": positive,
+            "negative_logit": negative,
         }
-        return ObjectiveOutput(loss=loss, count=count, log=log)
+        return ObjectiveOutput(distributed.world_size() * total / count.clamp(min=1), count, log)
+
+    def _mask(self, left: Embedding, right: Embedding, columns: Embedding, rank: int | None = None) -> PairMask:
+        """Returns the mask of this rank's rows against all columns, or those of one rank."""
+        everyone, rows = distributed.world_of(columns), right if columns is left else left
+        begin = sum(everyone.counts[:rank]) if rank is not None else 0
+        span = slice(begin, begin + everyone.counts[rank]) if rank is not None else slice(None)
+        groups = [distributed.world_of(side).group[span] for side in (left, right)]
+        return PairMask(
+            rows.present,
+            everyone.present[span],
+            (left.group, right.group),
+            (groups[0], groups[1]),
+            everyone.offset - begin,
+            self.duplicates,
+        )
 
     @torch.no_grad()
-    def _calibrate(self, dots: Tensor, positive: Tensor, valid: Tensor) -> None:
-        def sums(where: Tensor) -> Tensor:
-            some = torch.where(where, dots.double(), 0)
-            return torch.stack((where.sum().double(), some.sum(), some.square().sum()))
-
-        totals = distributed.sum_over_ranks(torch.stack((sums(positive & valid), sums(~positive & valid))))
+    def _calibrate(self, rows: Tensor, columns: Embedding, mask: PairMask) -> None:
+        everyone = distributed.world_of(columns)
+        whole = everyone.pooled if everyone.pooled is not None else distributed.gather_rows(columns.pooled)
+        totals = distributed.sum_over_ranks(dot_moments(rows, whole, mask))
         if (totals[:, 0] == 0).any():
             return  # nothing to compare in this batch; the next will do
         log_scale, bias = fit_scale_and_bias(*totals)

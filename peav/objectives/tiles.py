@@ -1,0 +1,351 @@
+"""Losses over all pairs of rows and columns, tile by tile, with the gradient in the forward pass: never an N x M tensor.
+
+A sigmoid loss is a sum over pairs, so that a tile of logits gives its share of the loss and of every gradient at once and is
+forgotten: one pass, no recomputation, and memory for the gradients and a few tiles. Which pairs belong together and which do not
+count is said by a mask, which is small too and makes its part of a tile when it is asked.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+#: What to do with a pair of different clips whose inputs are the same on one side: `drop` gives it no weight, `positive` counts it as
+#: belonging together, `keep` treats it as any negative.
+DuplicatePolicy = Literal["drop", "positive", "keep"]
+
+#: Rows and columns of a tile: 4 MB in fp32, which stays in the cache, and long enough for the matrix products to run at full speed.
+TILE = 1024
+
+#: Logits beyond this are their own softplus, to the last bit of float64; exp() of them still fits fp32.
+_LINEAR_FROM = 80.0
+
+
+@dataclass(frozen=True)
+class Tile:
+    """What the terms of a tile are: pairs that are not positive are negative, and count 1.
+
+    Attributes:
+        own: row and column indices of single positives.
+        positive: (r, c) bool, further positives.
+        weight: (r, c), 0 for terms that do not count.
+    """
+
+    own: tuple[Tensor, Tensor] | None = None
+    positive: Tensor | None = None
+    weight: Tensor | None = None
+
+
+class TileMask(ABC):
+    """Which pairs of N rows and M columns belong together, and which count.
+
+    Attributes:
+        rows: (n,) int64, ascending, the rows that count at all; None for all N.
+        columns: (m,) int64, ascending, the columns that count at all; None for all M.
+    """
+
+    rows: Tensor | None = None
+    columns: Tensor | None = None
+
+    @abstractmethod
+    def tile(self, rows: slice, columns: slice) -> Tile:
+        """Returns a tile, by positions among the rows and the columns that count."""
+
+
+class DenseMask(TileMask):
+    """Any mask, given whole.
+
+    Args:
+        positive: (N, M) bool, or None for the diagonal.
+        weight: (N, M), or None for 1 everywhere.
+        shape: (N, M).
+    """
+
+    def __init__(self, positive: Tensor | None, weight: Tensor | None, shape: tuple[int, int]) -> None:
+        for name, value in (("positive", positive), ("weight", weight)):
+            if value is not None and value.shape != shape:
+                raise ValueError(f"{name} must be {shape}, not {tuple(value.shape)}")
+        self.positive, self.weight, self.shape = positive, weight, shape
+
+    def tile(self, rows: slice, columns: slice) -> Tile:
+        """Cuts the tile out."""
+        weight = None if self.weight is None else self.weight[rows, columns]
+        if self.positive is not None:
+            return Tile(positive=self.positive[rows, columns], weight=weight)
+        common = range(max(rows.start, columns.start), min(rows.stop, columns.stop))
+        device = None if weight is None else weight.device
+        diagonal = torch.arange(common.start, max(common.start, common.stop), device=device)
+        return Tile(own=(diagonal - rows.start, diagonal - columns.start), weight=weight)
+
+
+class PairMask(TileMask):
+    """Clips against clips: row i's partner is column `offset + i`; absent clips are left out, duplicates follow a policy.
+
+    Two clips are duplicates when their inputs are the same on either side of the pair.
+
+    Args:
+        row_present: (N,) bool.
+        column_present: (M,) bool.
+        row_groups: identities (N,) int64 of the rows' clips, on each of the two sides.
+        column_groups: identities (M,) int64 of the columns' clips, likewise.
+        offset: where the rows begin among the columns; may be negative, or beyond them, where partners are elsewhere.
+        duplicates: the policy.
+    """
+
+    def __init__(
+        self,
+        row_present: Tensor,
+        column_present: Tensor,
+        row_groups: tuple[Tensor, Tensor],
+        column_groups: tuple[Tensor, Tensor],
+        offset: int = 0,
+        duplicates: DuplicatePolicy = "drop",
+    ) -> None:
+        if duplicates not in ("drop", "positive", "keep"):
+            raise ValueError(f"duplicates must be 'drop', 'positive' or 'keep', not {duplicates!r}")
+        self.duplicates = duplicates
+        num_columns, device = len(column_present), row_present.device
+        self.rows = None if bool(row_present.all()) else row_present.nonzero().squeeze(1)
+        self.columns = None if bool(column_present.all()) else column_present.nonzero().squeeze(1)
+        partner = torch.arange(len(row_present), device=device) + offset
+        inside = (partner >= 0) & (partner < num_columns)
+        partner = partner.clamp(0, max(num_columns - 1, 0))
+        if num_columns:
+            inside &= column_present[partner]
+            partner = (column_present.cumsum(0) - 1)[partner]
+        if self.rows is not None:
+            partner, inside = partner[self.rows], inside[self.rows]
+            row_groups = (row_groups[0][self.rows], row_groups[1][self.rows])
+        if self.columns is not None:
+            column_groups = (column_groups[0][self.columns], column_groups[1][self.columns])
+        self._own_rows = inside.nonzero().squeeze(1)
+        self._own_columns = partner[self._own_rows]
+        # Both ascend, so that those of a tile are a span, which the host finds.
+        self._row_order, self._column_order = self._own_rows.cpu().numpy(), self._own_columns.cpu().numpy()
+        self._row_groups, self._column_groups = row_groups, column_groups
+        self._doubled: np.ndarray | None = None
+        if duplicates != "keep" and len(inside) and len(column_groups[0]):
+            doubled = torch.zeros_like(inside)
+            for rows, columns in zip(row_groups, column_groups, strict=True):
+                doubled |= _occurrences(rows, columns) > inside.long()
+            self._doubled = doubled.cpu().numpy()
+
+    def tile(self, rows: slice, columns: slice) -> Tile:
+        """Makes the tile; its dense part only where a row has a duplicate."""
+        first, last = np.searchsorted(self._row_order, (rows.start, rows.stop))
+        left, right = first + np.searchsorted(self._column_order[first:last], (columns.start, columns.stop))
+        own = (self._own_rows[left:right] - rows.start, self._own_columns[left:right] - columns.start)
+        if self._doubled is None or not self._doubled[rows].any():
+            return Tile(own)
+        (left_rows, right_rows), (left_columns, right_columns) = self._row_groups, self._column_groups
+        same = (left_rows[rows, None] == left_columns[columns]) | (right_rows[rows, None] == right_columns[columns])
+        same[own] = False
+        return Tile(own, weight=~same) if self.duplicates == "drop" else Tile(own, positive=same)
+
+
+def _occurrences(values: Tensor, among: Tensor) -> Tensor:
+    """Counts how often each value occurs among others."""
+    known, counts = among.unique(return_counts=True)
+    place = torch.searchsorted(known, values).clamp(max=len(known) - 1)
+    return torch.where(known[place] == values, counts[place], 0)
+
+
+@dataclass(frozen=True)
+class PairSums:
+    """Sums over the terms of a loss, without gradient; each a scalar.
+
+    Attributes:
+        positives: number of positives that count.
+        negatives: number of negatives that count.
+        positive: sum of the positives' logits.
+        negative: sum of the negatives' logits.
+    """
+
+    positives: Tensor
+    negatives: Tensor
+    positive: Tensor
+    negative: Tensor
+
+    @property
+    def means(self) -> tuple[Tensor, Tensor]:
+        """The mean logit of the positives and of the negatives; NaN where there are none."""
+        return self.positive / self.positives, self.negative / self.negatives
+
+
+def sigmoid_sum(
+    rows: Tensor, columns: Tensor, logit_scale: Tensor, logit_bias: Tensor, mask: TileMask, tile: int = TILE
+) -> tuple[Tensor, PairSums]:
+    """Sums `-log sigmoid(z (t <x_i, y_j> + b))` over all pairs that count, z = +1 for positives and -1 for negatives.
+
+    Differentiable in `rows`, `columns`, `logit_scale` and `logit_bias`, once: the gradient, found in the forward pass, is given away
+    by the first backward pass; a second one through a retained graph computes it anew.
+
+    Args:
+        rows: (N, D) x, in fp32 or float64.
+        columns: (M, D) y, likewise.
+        logit_scale: (1,) log of t.
+        logit_bias: (1,) b.
+        mask: which pairs are positive and which count.
+        tile: rows and columns of a tile.
+
+    Returns:
+        the sum, and sums to log.
+    """
+    with torch.autocast(rows.device.type, enabled=False):
+        wanted = torch.is_grad_enabled() and any(t.requires_grad for t in (rows, columns, logit_scale, logit_bias))
+        total, sums = _SigmoidSum.apply(rows, columns, logit_scale, logit_bias, mask, tile, wanted)
+    return total, PairSums(*sums.unbind())
+
+
+class _SigmoidSum(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        rows: Tensor,
+        columns: Tensor,
+        logit_scale: Tensor,
+        logit_bias: Tensor,
+        mask: TileMask,
+        tile: int,
+        wanted: bool,
+    ) -> tuple[Tensor, Tensor]:
+        total, sums, gradients = sigmoid_pass(rows, columns, logit_scale, logit_bias, mask, tile, wanted)
+        ctx.mask, ctx.tile, ctx.gradients = mask, tile, gradients
+        ctx.save_for_backward(rows, columns, logit_scale, logit_bias)
+        ctx.mark_non_differentiable(sums)
+        return total, sums
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        gradients, ctx.gradients = ctx.gradients, None
+        if gradients is None:
+            gradients = sigmoid_pass(*ctx.saved_tensors, ctx.mask, ctx.tile, True)[2]
+        # In place: these are the only gradients of this size, and nobody else holds them.
+        return (*(gradient.mul_(grad_outputs[0]) for gradient in gradients), None, None, None)
+
+
+def sigmoid_pass(
+    rows: Tensor,
+    columns: Tensor,
+    logit_scale: Tensor,
+    logit_bias: Tensor,
+    mask: TileMask,
+    tile: int,
+    wanted: bool,
+    d_columns: Tensor | None = None,
+) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor, Tensor] | None]:
+    """Runs over the tiles.
+
+    Args:
+        rows: (N, D).
+        columns: (M, D).
+        logit_scale: (1,) log of t.
+        logit_bias: (1,) b.
+        mask: which pairs are positive and which count.
+        tile: rows and columns of a tile.
+        wanted: whether the gradients are.
+        d_columns: (M, D) gradient of the columns so far, to which this one is added in place.
+
+    Returns:
+        the sum; positives, negatives, and sums of their logits (4,); and, if wanted, the gradients of the first four arguments.
+    """
+    dtype = rows.dtype
+    scale, bias = logit_scale.detach().to(dtype).exp(), logit_bias.detach().to(dtype)
+    total, sums = rows.new_zeros((), dtype=torch.float64), rows.new_zeros(4, dtype=torch.float64)
+    d_bias, d_scale = torch.zeros_like(total), torch.zeros_like(total)
+    d_rows = torch.zeros_like(rows) if wanted else None
+    chosen = columns if mask.columns is None else columns[mask.columns]
+    if d_columns is None:
+        d_chosen = torch.zeros_like(chosen) if wanted else None
+    else:
+        d_chosen = d_columns if mask.columns is None else torch.zeros_like(chosen)
+    num_rows = len(rows) if mask.rows is None else len(mask.rows)
+    for block in _slices(num_rows, tile):
+        where = block if mask.rows is None else mask.rows[block]
+        scaled = rows[where] * scale
+        d_block = torch.zeros_like(scaled) if wanted else None
+        for span in _slices(len(chosen), tile):
+            part = chosen[span]
+            logits = torch.addmm(bias, scaled, part.T)
+            signs = mask.tile(block, span)
+            _flip(logits, signs, sums)
+            losses = F.softplus(logits, threshold=_LINEAR_FROM)
+            if signs.weight is not None:
+                losses = torch.where(signs.weight > 0, losses, 0).mul_(signs.weight)
+            total += losses.sum()
+            if d_block is None or d_chosen is None:
+                continue
+            slope = torch.sigmoid(logits, out=losses) if losses.dtype == logits.dtype else torch.sigmoid(logits)
+            if signs.weight is not None:
+                slope = torch.where(signs.weight > 0, slope, 0).mul_(signs.weight)
+            if signs.positive is not None:
+                slope = torch.where(signs.positive, -slope, slope)
+            if signs.own is not None:
+                slope[signs.own] = -slope[signs.own]
+            d_bias += slope.sum()
+            d_block.addmm_(slope, part)
+            d_chosen[span].addmm_(slope.T, scaled)
+        if d_block is not None and d_rows is not None:
+            d_scale += (d_block * scaled).sum()  # d/d log t of t <x, y> is t <x, y>
+            d_rows[where] = d_block.mul_(scale)
+    if d_rows is None or d_chosen is None:
+        return total.to(dtype), sums, None
+    if mask.columns is not None:
+        d_columns = torch.zeros_like(columns) if d_columns is None else d_columns
+        d_columns[mask.columns] += d_chosen
+        d_chosen = d_columns
+    return total.to(dtype), sums, (d_rows, d_chosen, d_scale.to(logit_scale)[None], d_bias.to(logit_bias)[None])
+
+
+def _flip(logits: Tensor, signs: Tile, sums: Tensor) -> None:
+    """Turns the sign of the positives' logits in place, so that every loss is a softplus, and adds the sums to log."""
+    weight = signs.weight
+    counted = logits if weight is None else torch.where(weight > 0, logits, 0)
+    number = torch.tensor(logits.numel(), device=logits.device) if weight is None else (weight > 0).sum()
+    everything, own = counted.sum(), counted.new_zeros(())
+    positives = torch.zeros((), dtype=torch.int64, device=logits.device)
+    if signs.positive is not None:
+        there = signs.positive if weight is None else signs.positive & (weight > 0)
+        own, positives = torch.where(there, logits, 0).sum(), there.sum()
+        logits.copy_(torch.where(signs.positive, -logits, logits))
+    if signs.own is not None and len(signs.own[0]):
+        picked = logits[signs.own]
+        there = torch.ones_like(picked, dtype=torch.bool) if weight is None else weight[signs.own] > 0
+        own, positives = own + torch.where(there, picked, 0).sum(), positives + there.sum()
+        logits[signs.own] = -picked
+    sums += torch.stack((positives.double(), (number - positives).double(), own.double(), (everything - own).double()))
+
+
+@torch.no_grad()
+def dot_moments(rows: Tensor, columns: Tensor, mask: TileMask, tile: int = TILE) -> Tensor:
+    """Computes number, sum and sum of squares of the dot products of positives, and of negatives.
+
+    Returns:
+        (2, 3) float64.
+    """
+    moments = rows.new_zeros(2, 3, dtype=torch.float64)
+    chosen = columns if mask.columns is None else columns[mask.columns]
+    for block in _slices(len(rows) if mask.rows is None else len(mask.rows), tile):
+        some = rows[block if mask.rows is None else mask.rows[block]]
+        for span in _slices(len(chosen), tile):
+            signs = mask.tile(block, span)
+            dots = (some @ chosen[span].T).double()
+            positive = torch.zeros_like(dots, dtype=torch.bool) if signs.positive is None else signs.positive.clone()
+            if signs.own is not None:
+                positive[signs.own] = True
+            counts = torch.ones_like(positive) if signs.weight is None else signs.weight > 0
+            for index, where in enumerate((positive & counts, ~positive & counts)):
+                picked = torch.where(where, dots, 0)
+                moments[index] += torch.stack((where.sum().double(), picked.sum(), picked.square().sum()))
+    return moments
+
+
+def _slices(length: int, size: int) -> Iterator[slice]:
+    return (slice(begin, min(begin + size, length)) for begin in range(0, length, size))
