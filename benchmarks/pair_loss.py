@@ -82,7 +82,9 @@ def main(
     threads: int = 2,
 ) -> None:
     torch.set_num_threads(threads)
-    print("| pairs | batch | | wall, s | CPU, s | peak, MB | largest relative difference |\n|---:|---:|---|---:|---:|---:|---:|")
+    print(
+        "| pairs | batch | | wall, s | CPU, s | peak, MB | largest relative difference |\n|---:|---:|---|---:|---:|---:|---:|"
+    )
     for num_pairs in pairs:
         for batch in batches:
             compare(batch, dim, num_pairs, repeats)

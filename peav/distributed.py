@@ -141,9 +141,14 @@ def with_world(
     if world_size() == 1:
         return {
             **embeddings,
-            **{n: replace(e, world=World((len(e.pooled),), 0, e.present, e.group, e.pooled)) for n, e in lacking.items()},
+            **{
+                n: replace(e, world=World((len(e.pooled),), 0, e.present, e.group, e.pooled))
+                for n, e in lacking.items()
+            },
         }
-    cover = smallest_cover(((a, b) for a, b in pairs if a in lacking and b in lacking), [n for n in gathers if n in lacking])
+    cover = smallest_cover(
+        ((a, b) for a, b in pairs if a in lacking and b in lacking), [n for n in gathers if n in lacking]
+    )
     counts = _gather_counts([len(e.pooled) for e in lacking.values()], next(iter(lacking.values())).pooled.device)
     identities = _gather_identities(list(lacking.values()), counts)
     own = [lacking[name].pooled for name in cover]
@@ -167,7 +172,9 @@ def world_of(embedding: Embedding) -> World:
         ValueError: if it was not given them: see :func:`with_world`.
     """
     if embedding.world is None:
-        raise ValueError("the embedding lacks its `world`: call the objective, not its forward, or use distributed.with_world")
+        raise ValueError(
+            "the embedding lacks its `world`: call the objective, not its forward, or use distributed.with_world"
+        )
     return embedding.world
 
 

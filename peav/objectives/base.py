@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -12,8 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from peav.distributed import with_world
+from peav.objectives.tiles import PairSums
 from peav.registry import Plugin
 from peav.types import Embedding, ObjectiveOutput
+
+#: Factor of a loss, or points (optimizer step, factor) of a piecewise linear schedule.
+Weight = float | list[tuple[int, float]]
 
 
 class Objective(Plugin):
@@ -29,7 +34,7 @@ class Objective(Plugin):
         pairs: names whose rows are compared across clips: of one of the two at least, `world.pooled` holds the rows of all ranks. Which
             one is chosen so that all objectives together gather as little as can be.
         gathers: names of which `world.pooled` is there in any case.
-        weight: factor of the loss in the total.
+        weight: factor of the loss in the total, or a schedule: a list of [step, weight].
     """
 
     requires: tuple[str, ...] = ()
@@ -37,13 +42,28 @@ class Objective(Plugin):
     targets: tuple[str, ...] = ()
     pairs: tuple[tuple[str, str], ...] = ()
     gathers: tuple[str, ...] = ()
-    weight: float = 1.0
+    weight: Weight = 1.0
 
-    def __init__(self, weight: float = 1.0) -> None:
+    def __init__(self, weight: Weight = 1.0) -> None:
         super().__init__()
-        if not (math.isfinite(weight) and weight >= 0):
-            raise ValueError(f"weight must be a finite number of at least 0, not {weight}")
-        self.weight = weight
+        points = [(0, weight)] if isinstance(weight, int | float) else [(int(step), value) for step, value in weight]
+        if not points or not all(math.isfinite(value) and value >= 0 for _, value in points):
+            raise ValueError(f"weight must be a finite number of at least 0, or a list of [step, weight], not {weight}")
+        if any(later <= earlier for (earlier, _), (later, _) in itertools.pairwise(points)):
+            raise ValueError(f"the steps of a weight must ascend, not {weight}")
+        self.weight, self._points = weight, points
+
+    def weight_at(self, step: int) -> float:
+        """Returns the weight at an optimizer step: linear between the points of a schedule, constant before and after them."""
+        (begin, low), *rest = self._points
+        for end, high in rest:
+            if step < end:
+                return low + (high - low) * max(0, step - begin) / (end - begin)
+            begin, low = end, high
+        return low
+
+    def after_step(self) -> None:
+        """Is called after every optimizer step: where learned scalars can be held in bounds."""
 
     def __call__(self, embeddings: Mapping[str, Embedding], targets: Mapping[str, Any]) -> ObjectiveOutput:
         """Runs :meth:`forward` outside autocast on embeddings of at least fp32: half precision loses positives (docs/decisions/0006).
@@ -91,3 +111,38 @@ def scale_and_bias(scale: float, bias: float) -> tuple[nn.Parameter, nn.Paramete
     if not (scale > 0 and math.isfinite(scale) and math.isfinite(bias)):
         raise ValueError(f"scale must be positive and bias finite, not {scale} and {bias}")
     return nn.Parameter(torch.tensor([math.log(scale)])), nn.Parameter(torch.tensor([float(bias)]))
+
+
+class ScoredObjective(Objective):
+    """An objective that compares by `t <x, y> + b`, with its own t and b.
+
+    Args:
+        scale: initial t; its log is learned.
+        bias: initial b.
+        weight: factor of the loss in the total, or a schedule.
+        max_scale: t is held at this or below after every step; unbounded by default. 100 is open_clip's, which silently moves released
+            models that are beyond it.
+    """
+
+    def __init__(self, scale: float, bias: float, weight: Weight = 1.0, max_scale: float | None = None) -> None:
+        super().__init__(weight)
+        if max_scale is not None and not max_scale >= scale:
+            raise ValueError(f"max_scale={max_scale} is below the initial scale, {scale}")
+        self.logit_scale, self.logit_bias = scale_and_bias(scale, bias)
+        self.max_scale = max_scale
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Holds t at `max_scale` or below."""
+        if self.max_scale is not None:
+            self.logit_scale.clamp_(max=math.log(self.max_scale))
+
+    def score_log(self, sums: PairSums) -> dict[str, Tensor]:
+        """Returns what to log of t, b, and the logits of positives and negatives; NaN where there are none."""
+        positive, negative = sums.means
+        return {
+            "scale": self.logit_scale.detach().exp().squeeze(),
+            "bias": self.logit_bias.detach().squeeze(),
+            "positive_logit": positive,
+            "negative_logit": negative,
+        }

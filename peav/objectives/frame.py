@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from peav import distributed
-from peav.objectives.base import Objective, scale_and_bias
+from peav.objectives.base import ScoredObjective, Weight
 from peav.objectives.pairs import Medium
 from peav.objectives.tiles import Tile, TileMask, sigmoid_sum
 from peav.registry import register_objective
@@ -55,7 +55,7 @@ def event_labels(events: EventInput, num_frames: int, frame_seconds: Tensor | Se
 
 
 @register_objective
-class FrameAlignment(Objective):
+class FrameAlignment(ScoredObjective):
     """Sigmoid loss of every frame of every annotated clip against every event phrase of the global batch, with strong labels.
 
     `-(1/M) sum over valid (clip, phrase, frame) of log sigmoid(z (t <frame, phrase> + b))`, z = +1 in frames that the phrase's events
@@ -67,7 +67,8 @@ class FrameAlignment(Objective):
         scale: initial t; its log is learned.
         bias: initial b.
         positive_weight: weight of the active frames' terms, against 1 for inactive ones.
-        weight: factor of the loss in the total.
+        weight: factor of the loss in the total, or a schedule: a list of [step, weight].
+        max_scale: t is held at this or below; unbounded by default.
     """
 
     def __init__(
@@ -76,9 +77,10 @@ class FrameAlignment(Objective):
         scale: float = 10.0,
         bias: float = -5.0,
         positive_weight: float = 1.0,
-        weight: float = 1.0,
+        weight: Weight = 1.0,
+        max_scale: float | None = None,
     ) -> None:
-        super().__init__(weight)
+        super().__init__(scale, bias, weight, max_scale)
         if not 0 < positive_weight < math.inf:
             raise ValueError(f"positive_weight must be positive and finite, not {positive_weight}")
         self.medium = medium
@@ -87,7 +89,6 @@ class FrameAlignment(Objective):
         self.targets = ("events",)
         self.gathers = ("text_event",)
         self.positive_weight = positive_weight
-        self.logit_scale, self.logit_bias = scale_and_bias(scale, bias)
 
     def forward(self, embeddings: Mapping[str, Embedding], targets: Mapping[str, Any]) -> ObjectiveOutput:
         """Computes the loss of this rank's clips against every rank's phrases."""
@@ -110,15 +111,8 @@ class FrameAlignment(Objective):
         rows = media.frames.flatten(0, 1)
         total, sums = sigmoid_sum(rows, everyone.pooled, self.logit_scale, self.logit_bias, mask)
         counts = distributed.sum_over_ranks(torch.stack((sums.positives, sums.positives + sums.negatives)))
-        positive, negative = sums.means
-        log = {
-            "scale": self.logit_scale.detach().exp().squeeze(),
-            "bias": self.logit_bias.detach().squeeze(),
-            "positive_logit": positive,
-            "negative_logit": negative,
-        }
         loss = distributed.world_size() * total / counts[1].clamp(min=1)
-        return ObjectiveOutput(loss.to(rows.dtype), counts[0].long(), log)
+        return ObjectiveOutput(loss.to(rows.dtype), counts[0].long(), self.score_log(sums))
 
 
 class FrameMask(TileMask):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from peav import distributed
-from peav.objectives.base import Objective, scale_and_bias
+from peav.objectives.base import ScoredObjective, Weight
 from peav.objectives.functional import fit_scale_and_bias
 from peav.objectives.ring import sigmoid_ring_sum
 from peav.objectives.tiles import DuplicatePolicy, PairMask, dot_moments, sigmoid_sum
@@ -21,7 +21,7 @@ Segment = Literal["audio", "video", "audio_video", "audio_plus_text", "video_plu
 Medium = Literal["audio", "video", "audio_video"]
 
 
-class PairObjective(Objective):
+class PairObjective(ScoredObjective):
     """Sigmoid loss over all pairs of a left and a right embedding, with its own logit_scale and logit_bias.
 
     The base of :class:`SegmentPair` and :class:`CaptionPair`, for any two names.
@@ -32,7 +32,8 @@ class PairObjective(Objective):
         scale: initial t; its log is learned.
         bias: initial b. -10 is SigLIP's; `-log(B - 1)` starts a batch of B balanced.
         duplicates: what to do with other clips whose caption or media is the same: `drop`, `positive` or `keep`.
-        weight: factor of the loss in the total.
+        weight: factor of the loss in the total, or a schedule: a list of [step, weight].
+        max_scale: t is held at this or below; unbounded by default.
 
     Attributes:
         calibrate: whether the next training batch sets scale and bias: see `functional.fit_scale_and_bias`. For pairs of a released model
@@ -46,16 +47,16 @@ class PairObjective(Objective):
         scale: float = 10.0,
         bias: float = -10.0,
         duplicates: DuplicatePolicy = "drop",
-        weight: float = 1.0,
+        weight: Weight = 1.0,
+        max_scale: float | None = None,
     ) -> None:
-        super().__init__(weight)
+        super().__init__(scale, bias, weight, max_scale)
         if left == right:
             raise ValueError(f"a pair needs two different embeddings, not {left!r} twice")
         self.left, self.right = left, right
         self.requires = (left, right)
         self.pairs = ((left, right),)
         self.duplicates = duplicates
-        self.logit_scale, self.logit_bias = scale_and_bias(scale, bias)
         self.calibrate = False
 
     def forward(self, embeddings: Mapping[str, Embedding], targets: Mapping[str, Any]) -> ObjectiveOutput:
@@ -75,14 +76,7 @@ class PairObjective(Objective):
             total, sums = sigmoid_sum(rows.pooled, everyone.pooled, *score, self._mask(left, right, columns))
         # Clips, not positives: under the policy `positive` a clip may have several.
         count = (distributed.world_of(left).present & distributed.world_of(right).present).sum()
-        positive, negative = sums.means
-        log = {
-            "scale": self.logit_scale.detach().exp().squeeze(),
-            "bias": self.logit_bias.detach().squeeze(),
-            "positive_logit": positive,
-            "negative_logit": negative,
-        }
-        return ObjectiveOutput(distributed.world_size() * total / count.clamp(min=1), count, log)
+        return ObjectiveOutput(distributed.world_size() * total / count.clamp(min=1), count, self.score_log(sums))
 
     def _mask(self, left: Embedding, right: Embedding, columns: Embedding, rank: int | None = None) -> PairMask:
         """Returns the mask of this rank's rows against all columns, or those of one rank."""
@@ -122,7 +116,8 @@ class SegmentPair(PairObjective):
         scale: initial t; its log is learned.
         bias: initial b. -10 is SigLIP's; `-log(B - 1)` starts a batch of B balanced.
         duplicates: what to do with other clips whose media are the same: `drop`, `positive` or `keep`.
-        weight: factor of the loss in the total.
+        weight: factor of the loss in the total, or a schedule: a list of [step, weight].
+        max_scale: t is held at this or below; unbounded by default.
     """
 
     def __init__(
@@ -132,9 +127,10 @@ class SegmentPair(PairObjective):
         scale: float = 10.0,
         bias: float = -10.0,
         duplicates: DuplicatePolicy = "drop",
-        weight: float = 1.0,
+        weight: Weight = 1.0,
+        max_scale: float | None = None,
     ) -> None:
-        super().__init__(left, right, scale, bias, duplicates, weight)
+        super().__init__(left, right, scale, bias, duplicates, weight, max_scale)
 
 
 @register_objective
@@ -147,7 +143,8 @@ class CaptionPair(PairObjective):
         scale: initial t; its log is learned.
         bias: initial b. -10 is SigLIP's; `-log(B - 1)` starts a batch of B balanced.
         duplicates: what to do with other clips whose caption or media is the same: `drop`, `positive` or `keep`.
-        weight: factor of the loss in the total.
+        weight: factor of the loss in the total, or a schedule: a list of [step, weight].
+        max_scale: t is held at this or below; unbounded by default.
     """
 
     def __init__(
@@ -157,6 +154,7 @@ class CaptionPair(PairObjective):
         scale: float = 10.0,
         bias: float = -10.0,
         duplicates: DuplicatePolicy = "drop",
-        weight: float = 1.0,
+        weight: Weight = 1.0,
+        max_scale: float | None = None,
     ) -> None:
-        super().__init__(medium, f"text_{caption}", scale, bias, duplicates, weight)
+        super().__init__(medium, f"text_{caption}", scale, bias, duplicates, weight, max_scale)

@@ -76,7 +76,11 @@ class _RingSum(torch.autograd.Function):
             total, sums = total + share, sums + some
             if found is not None:
                 d_rows, _, d_scale, d_bias = found
-                own = [d_rows, d_scale, d_bias] if own is None else [a.add_(b) for a, b in zip(own, (d_rows, d_scale, d_bias), strict=True)]
+                own = (
+                    [d_rows, d_scale, d_bias]
+                    if own is None
+                    else [a.add_(b) for a, b in zip(own, (d_rows, d_scale, d_bias), strict=True)]
+                )
                 gradient, gradient_transfers = _pass_on(gradient)
                 transfers = [*transfers, *gradient_transfers]
             for transfer in transfers:

@@ -226,7 +226,10 @@ class _SigmoidSum(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         gradients, ctx.gradients = ctx.gradients, None
         if gradients is None:
-            gradients = sigmoid_pass(*ctx.saved_tensors, ctx.mask, ctx.tile, True)[2]
+            rows, columns, logit_scale, logit_bias = ctx.saved_tensors
+            gradients = sigmoid_pass(rows, columns, logit_scale, logit_bias, ctx.mask, ctx.tile, True)[2]
+        if gradients is None:
+            raise RuntimeError("sigmoid_pass gives the gradients it is asked for")
         # In place: these are the only gradients of this size, and nobody else holds them.
         return (*(gradient.mul_(grad_outputs[0]) for gradient in gradients), None, None, None)
 

@@ -96,7 +96,9 @@ def _check_gradient(objective: Objective, embeddings: Mapping[str, Embedding], t
 
     def loss(*values: Tensor) -> Tensor:
         changed = {
-            name: replace(copies[name], **{"frames" if copies[name].frames is not None else "pooled": value})
+            name: replace(copies[name], pooled=value)
+            if copies[name].frames is None
+            else replace(copies[name], frames=value)
             for name, value in zip(names, values, strict=True)
         }
         return _run(objective, changed, targets).loss

@@ -5,23 +5,37 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from peav import registry
+from peav import distributed, registry
 from peav.encoders import Encoder, TextEncoder
 from peav.encoders.graph import resolve
 from peav.model import PEAV
 from peav.objectives import Objective, PairObjective
 from peav.training.features import CachePrecision, FeatureCache
+from peav.training.guard import FiniteGuard, name_suspects
 from peav.training.initial import load_initial, read_initial
+from peav.training.losses import Exchange, Losses, evaluate_objectives, with_gradients
 from peav.training.optim import parameter_groups, warmup_cosine
+from peav.training.sharding import without_gradient_sync
 from peav.training.tuning import Tune, apply_tuning
-from peav.types import BATCH_FIELDS, Batch
+from peav.training.virtual import (
+    Chunk,
+    ChunkStore,
+    RandomState,
+    Storage,
+    join_embeddings,
+    join_rows,
+    split_gradients,
+)
+from peav.types import BATCH_FIELDS, Batch, Embedding
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +68,13 @@ class PeavModule(LightningModule):
         tune_layers: of `last`.
         lora_rank: of `lora`.
         cache_features: keep what frozen frontends make of a clip in memory, in `fp16` or `fp32`, from the first epoch on.
+        virtual_batch_size: clips, over all devices, whose negatives are seen together; `data.batch_size` at a time go through the
+            encoders, twice. A multiple of `data.batch_size` times the devices.
+        virtual_batch_storage: where the inputs of a virtual batch wait for their second pass: `memory` of the host, or `disk`.
+        exchange: what devices do for each other's negatives: `gather` the fewest embeddings that all objectives need, or pass them
+            on in a `ring`, which takes longer and needs memory for one device's rows only.
+        max_nonfinite_steps: steps in a row whose loss or gradient is not finite, after which training stops. Each of them is left out.
+        log_gradient_norms: log the norm of each objective's gradient at the embeddings, every so many steps.
 
     Raises:
         ValueError: if no objective is left, one reads an embedding that no encoder provides, or the checkpoint cannot be read.
@@ -79,6 +100,11 @@ class PeavModule(LightningModule):
         tune_layers: int = 2,
         lora_rank: int = 16,
         cache_features: CachePrecision | None = None,
+        virtual_batch_size: int | None = None,
+        virtual_batch_storage: Storage = "memory",
+        exchange: Exchange = "gather",
+        max_nonfinite_steps: int = 10,
+        log_gradient_norms: int | None = None,
     ) -> None:
         super().__init__()
         chosen = {name: objective for name, objective in (objectives or {}).items() if objective is not None}
@@ -119,6 +145,11 @@ class PeavModule(LightningModule):
                 "tune_layers": tune_layers,
                 "lora_rank": lora_rank,
                 "cache_features": cache_features,
+                "virtual_batch_size": virtual_batch_size,
+                "virtual_batch_storage": virtual_batch_storage,
+                "exchange": exchange,
+                "max_nonfinite_steps": max_nonfinite_steps,
+                "log_gradient_norms": log_gradient_norms,
             }
         )
         self._hparams_name = "kwargs"
@@ -136,6 +167,15 @@ class PeavModule(LightningModule):
         self.objective_learning_rate = learning_rate if objective_learning_rate is None else objective_learning_rate
         self.warmup_steps, self.final_fraction = warmup_steps, final_fraction
         self.empty_batches = dict.fromkeys(self.objectives, 0)
+        if exchange not in ("gather", "ring"):
+            raise ValueError(f"exchange must be 'gather' or 'ring', not {exchange!r}")
+        if log_gradient_norms is not None and log_gradient_norms < 1:
+            raise ValueError(f"log_gradient_norms must be a number of steps, not {log_gradient_norms}")
+        self.exchange, self.log_gradient_norms = exchange, log_gradient_norms
+        self.virtual_batch_size = virtual_batch_size
+        self._store = ChunkStore(virtual_batch_storage)
+        self._chunks: list[Chunk] = []
+        self.guard = FiniteGuard(max_nonfinite_steps)
 
     @property
     def batch_fields(self) -> frozenset[str]:
@@ -164,9 +204,114 @@ class PeavModule(LightningModule):
     def _objectives(self) -> Iterable[tuple[str, Objective]]:
         return ((name, o) for name, o in self.objectives.items() if isinstance(o, Objective))
 
+    def setup(self, stage: str) -> None:
+        """Says how many batches make a virtual one."""
+        if stage != "fit" or self.virtual_batch_size is None:
+            return
+        chunk = getattr(getattr(self.trainer, "datamodule", None), "batch_size", None)
+        if chunk is None:
+            raise ValueError("virtual_batch_size needs a data module that says its batch_size")
+        whole = chunk * self.trainer.world_size
+        if self.virtual_batch_size % whole or self.virtual_batch_size < whole:
+            raise ValueError(
+                f"virtual_batch_size={self.virtual_batch_size} is no multiple of {whole}: {chunk} clips on each of "
+                f"{self.trainer.world_size} devices"
+            )
+        if self.trainer.accumulate_grad_batches not in (1, self.virtual_batch_size // whole):
+            raise ValueError(
+                "trainer.accumulate_grad_batches adds no negatives; virtual_batch_size does both: leave it out"
+            )
+        # Lightning then steps, clips, schedules and counts by virtual batches.
+        self.trainer.accumulate_grad_batches = self.virtual_batch_size // whole
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Computes the weighted sum of the objectives' losses."""
-        return self._step(batch, "train")
+        if self.features is not None:
+            batch = self.features.replace_media(batch, self.model.encoders)
+        if self.virtual_batch_size is not None:
+            return self._virtual_step(batch, batch_idx)
+        embeddings = self.model.embed_batch(batch, self.trained, self.frames)
+        losses = self._evaluate(embeddings, {name: batch.read(name) for name in self.targets}, "train")
+        self._log_losses(losses, "train", len(batch))
+        self.guard.watch(losses.total, batch.ids, embeddings)
+        return with_gradients(losses.total, [*_embedding_gradients(losses, embeddings), *losses.parameters])
+
+    def _virtual_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Takes a chunk in; with the last one of a virtual batch, computes the loss and runs all chunks again."""
+        if self.features is None:
+            batch = FeatureCache("fp32").replace_media(batch, self.model.encoders)  # frozen frontends run once
+        random = RandomState.now(self.device)
+        with torch.no_grad():
+            made = self.model.embed_batch(batch, self.trained, self.frames)
+        targets = {name: batch.read(name) for name in self.targets}
+        self._chunks.append(Chunk(batch.ids, self._store.keep(batch), random, made, targets))
+        number = self.trainer.accumulate_grad_batches
+        if (batch_idx + 1) % number and not self.trainer.is_last_batch:
+            # Nothing to go back through: Lightning adds up nothing, and does not step.
+            return torch.zeros((), device=self.device, requires_grad=True)
+        chunks, self._chunks = self._chunks, []
+        after = RandomState.now(self.device)
+        embeddings = join_embeddings([chunk.embeddings for chunk in chunks])
+        joined = {name: join_rows([chunk.targets[name] for chunk in chunks]) for name in self.targets}
+        losses = self._evaluate(embeddings, joined, "train")
+        ids = tuple(name for chunk in chunks for name in chunk.ids)
+        self._log_losses(losses, "train", len(ids))
+        self.guard.watch(losses.total, ids, embeddings)
+        parts = split_gradients(losses.pooled, losses.frames, [chunk.embeddings for chunk in chunks])
+        result = losses.total
+        for index, (chunk, (pooled, frames)) in enumerate(zip(chunks, parts, strict=True)):
+            chunk.random.restore()
+            again = self.model.embed_batch(chunk.load(self.device), self.trained, self.frames)
+            gradients = [(again[name].pooled, gradient) for name, gradient in pooled.items()]
+            gradients += [
+                (value, frames[name]) for name, e in again.items() if name in frames and (value := e.frames) is not None
+            ]
+            if index < len(chunks) - 1:
+                self._backward_alone(with_gradients(losses.total, gradients))
+            else:
+                # Lightning divides what it goes back through by the number of chunks.
+                gradients += losses.parameters
+                result = with_gradients(losses.total * number, [(t, g * number) for t, g in gradients])
+        after.restore()
+        return result
+
+    def _backward_alone(self, loss: Tensor) -> None:
+        """Goes back through a chunk without bringing gradients to other devices: the last chunk's pass does that for all."""
+        with torch.autocast(self.device.type, enabled=False), without_gradient_sync(self.model):
+            if loss.requires_grad:
+                self.trainer.strategy.backward(loss, None)
+
+    def _evaluate(self, embeddings: Mapping[str, Embedding], targets: Mapping[str, Any], stage: str) -> Losses:
+        every = self.log_gradient_norms
+        objectives = dict(self._objectives())
+        half = (
+            torch.is_autocast_enabled(self.device.type) and torch.get_autocast_dtype(self.device.type) == torch.bfloat16
+        )
+        losses = evaluate_objectives(
+            objectives,
+            embeddings,
+            targets,
+            {name: objective.weight_at(self.global_step) for name, objective in objectives.items()},
+            self.exchange,
+            torch.bfloat16 if half else None,
+            norms=stage == "train" and every is not None and self.global_step % every == 0,
+        )
+        if self._averages_by_hand and losses.parameters:
+            flat = distributed.sum_over_ranks(torch.cat([g.flatten() for _, g in losses.parameters]))
+            parts = (flat / distributed.world_size()).split([g.numel() for _, g in losses.parameters])
+            averaged = [(p, part.view_as(p)) for (p, _), part in zip(losses.parameters, parts, strict=True)]
+            losses = replace(losses, parameters=averaged)
+        return losses
+
+    @property
+    def _averages_by_hand(self) -> bool:
+        """Whether the objectives' own parameters lie outside of what the strategy averages."""
+        return isinstance(self.trainer.strategy, ModelParallelStrategy) and distributed.world_size() > 1
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The batch fields that objectives read as they are."""
+        return tuple(sorted({target for _, objective in self._objectives() for target in objective.targets}))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """As in training, logged under `validation/`."""
@@ -186,54 +331,63 @@ class PeavModule(LightningModule):
         }
 
     def _step(self, batch: Batch, stage: str) -> Tensor:
-        training = stage == "train"
-        if self.features is not None and training:
-            batch = self.features.replace_media(batch, self.model.encoders)
         embeddings = self.model.embed_batch(batch, self.trained, self.frames)
-        total = torch.zeros((), device=self.device)
+        losses = self._evaluate(embeddings, {name: batch.read(name) for name in self.targets}, stage)
+        self._log_losses(losses, stage, len(batch))
+        if not torch.isfinite(losses.total):
+            log.error("the %s loss is %s (clips %s)", stage, losses.total.item(), name_suspects(batch.ids, embeddings))
+        return losses.total
+
+    def _log_losses(self, losses: Losses, stage: str, clips: int) -> None:
+        training = stage == "train"
         values: dict[str, Tensor] = {}
-        for name, objective in self._objectives():
-            output = objective(
-                {key: embeddings[key] for key in objective.requires},
-                {target: batch.read(target) for target in objective.targets},
-            )
-            total = total + objective.weight * output.loss
-            values |= {f"{stage}/{name}/{key}": value for key, value in output.log.items()}
-            values[f"{stage}/{name}/loss"] = output.loss
+        for name, loss in losses.losses.items():
+            values |= {f"{stage}/{name}/{key}": value for key, value in losses.log[name].items()}
+            values[f"{stage}/{name}/loss"] = loss
+            if name in losses.norms:
+                values[f"{stage}/{name}/gradient_norm"] = losses.norms[name]
             if training:
-                self.empty_batches[name] += int(output.count == 0)
+                self.empty_batches[name] += int(losses.counts[name] == 0)
                 values[f"{stage}/{name}/empty_batches"] = torch.tensor(float(self.empty_batches[name]))
-        if not torch.isfinite(total):
-            raise FloatingPointError(
-                f"the {stage} loss is {total.item()} at step {self.global_step} (clips {', '.join(batch.ids[:8])} ...): "
-                + ", ".join(f"{key}={float(value):.4g}" for key, value in values.items() if key.endswith("/loss"))
-            )
         # A mean over an empty set is NaN: the objective had no such pair in this batch, and the mean over steps must not see it. Ranks
-        # must agree on what they reduce, so that only the losses, which are always finite, are logged over an epoch.
-        finite = {
+        # must agree on what they reduce, so that only the losses are logged over an epoch.
+        kept = {
             key: value.detach()
             for key, value in values.items()
             if (training and torch.isfinite(value)) or key.endswith("/loss")
         }
-        self.log_dict(finite, on_step=training, on_epoch=not training, batch_size=len(batch), sync_dist=not training)
+        self.log_dict(kept, on_step=training, on_epoch=not training, batch_size=clips, sync_dist=not training)
+        if training:
+            self.log("train/nonfinite_steps", float(self.guard.skipped), on_step=True, on_epoch=False, batch_size=clips)
         self.log(
             f"{stage}/loss",
-            total.detach(),
+            losses.total,
             prog_bar=True,
             on_step=training,
             on_epoch=not training,
-            batch_size=len(batch),
+            batch_size=clips,
             sync_dist=not training,
         )
-        return total
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Leaves the step out where the loss or a gradient is not finite; on all devices, or on none."""
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        self.guard.check(list(self.parameters()), self.global_step, gradients=not scaled)
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Holds the objectives' scalars where their settings want them."""
+        for _, objective in self._objectives():
+            objective.after_step()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps the counters of batches in which an objective found nothing."""
         checkpoint["empty_batches"] = dict(self.empty_batches)
+        checkpoint["nonfinite_steps"] = self.guard.skipped
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restores the counters."""
         self.empty_batches.update(checkpoint.get("empty_batches", {}))
+        self.guard.skipped = checkpoint.get("nonfinite_steps", 0)
         for _, objective in self._objectives():
             if isinstance(objective, PairObjective):
                 objective.calibrate = False  # what is resumed has been fitted
@@ -253,6 +407,16 @@ class PeavModule(LightningModule):
         schedule = warmup_cosine(self.warmup_steps, int(total), self.final_fraction)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def _embedding_gradients(losses: Losses, embeddings: Mapping[str, Embedding]) -> list[tuple[Tensor, Tensor]]:
+    """Pairs what the encoders made with its gradient."""
+    found = [(embeddings[name].pooled, gradient) for name, gradient in losses.pooled.items()]
+    for name, gradient in losses.frames.items():
+        frames = embeddings[name].frames
+        if frames is not None:
+            found.append((frames, gradient))
+    return found
 
 
 def _agree(name: str, given: _T | None, found: _T) -> _T:

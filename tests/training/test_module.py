@@ -13,7 +13,7 @@ from peav.encoders import Head
 from peav.objectives import CaptionPair, FrameAlignment, Objective, SegmentPair
 from peav.testing import tiny_batch
 from peav.training import PeavModule
-from peav.types import Batch
+from peav.types import AudioInput, Batch
 from tests.helpers import small_encoders
 
 ALL = {
@@ -150,12 +150,32 @@ def test_weight_decay_spares_norms_biases_embeddings_and_objectives(tmp_path: Pa
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_clips(tmp_path: Path) -> None:
-    module = make("audio")
+    module = make("audio", max_nonfinite_steps=2)
     head = module.model.heads["audio"]
     assert isinstance(head, Head)
     torch.nn.init.constant_(head.proj.weight, torch.nan)
-    with pytest.raises(FloatingPointError, match="clip-0"):
-        fit(module, [tiny_batch(4)], tmp_path, 1, enable_checkpointing=False)
+    before = {name: p.detach().clone() for name, p in module.named_parameters()}
+    with pytest.raises(FloatingPointError, match=r"the loss is not finite.*clip-0.*2 steps in a row"):
+        fit(module, [tiny_batch(4)] * 3, tmp_path, 3, enable_checkpointing=False)
+    assert module.guard.skipped == 2
+    for name, parameter in module.named_parameters():
+        assert torch.equal(parameter.nan_to_num(7), before[name].nan_to_num(7)), f"{name} was moved"
+
+
+def test_a_step_that_is_not_finite_is_left_out_and_names_its_clip(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    good, bad = tiny_batch(4), tiny_batch(4)
+    assert isinstance(bad.audio, AudioInput)
+    bad.audio.samples[2] = torch.nan
+    module = make("audio")
+    fit(module, [good, bad, good], tmp_path, 3, enable_checkpointing=False)
+    assert (module.guard.skipped, module.guard.in_row) == (1, 0)
+    (message,) = [record.message for record in caplog.records if "left out" in record.message]
+    # A neighbour may be named too: packed rows meet in a convolution, where NaN times zero is NaN.
+    assert message.startswith("step 1 is left out: the loss is not finite. Clips: ")
+    assert "clip-2" in message and "clip-0" not in message
+    assert all(parameter.isfinite().all() for parameter in module.parameters())
 
 
 def test_batches_without_a_valid_pair_are_counted(tmp_path: Path) -> None:
