@@ -13,6 +13,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 
 from peav import distributed, registry
 from peav.encoders import Encoder, TextEncoder
@@ -24,7 +25,8 @@ from peav.training.guard import FiniteGuard, name_suspects
 from peav.training.initial import load_initial, read_initial
 from peav.training.losses import Exchange, Losses, evaluate_objectives, with_gradients
 from peav.training.optim import parameter_groups, warmup_cosine
-from peav.training.sharding import without_gradient_sync
+from peav.training.precision import teach_precision
+from peav.training.sharding import shard_model, without_gradient_sync
 from peav.training.tuning import Tune, apply_tuning
 from peav.training.virtual import (
     Chunk,
@@ -205,7 +207,8 @@ class PeavModule(LightningModule):
         return ((name, o) for name, o in self.objectives.items() if isinstance(o, Objective))
 
     def setup(self, stage: str) -> None:
-        """Says how many batches make a virtual one."""
+        """Says how many batches make a virtual one, and lets a lower precision be that of batches too."""
+        teach_precision(self.trainer.precision_plugin)
         if stage != "fit" or self.virtual_batch_size is None:
             return
         chunk = getattr(getattr(self.trainer, "datamodule", None), "batch_size", None)
@@ -223,6 +226,16 @@ class PeavModule(LightningModule):
             )
         # Lightning then steps, clips, schedules and counts by virtual batches.
         self.trainer.accumulate_grad_batches = self.virtual_batch_size // whole
+
+    def configure_model(self) -> None:
+        """Shards the model where the strategy does (FSDP2: `lightning.pytorch.strategies.ModelParallelStrategy`)."""
+        mesh = self.device_mesh
+        if mesh is not None and not isinstance(self.model, FSDPModule):
+            if mesh["tensor_parallel"].size() > 1:
+                raise ValueError(
+                    "peav shards over data-parallel devices only: set the strategy's data_parallel_size to the number of devices and tensor_parallel_size to 1"
+                )
+            shard_model(self.model, mesh["data_parallel"])
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Computes the weighted sum of the objectives' losses."""
@@ -340,6 +353,11 @@ class PeavModule(LightningModule):
 
     def _log_losses(self, losses: Losses, stage: str, clips: int) -> None:
         training = stage == "train"
+        if training and distributed.world_size() > 1:
+            # A rank's losses are its share, world_size times; the mean over ranks is the loss of the global batch.
+            shares = distributed.sum_over_ranks(torch.stack([losses.total, *losses.losses.values()]))
+            total, *means = (shares / distributed.world_size()).unbind()
+            losses = replace(losses, total=total, losses=dict(zip(losses.losses, means, strict=True)))
         values: dict[str, Tensor] = {}
         for name, loss in losses.losses.items():
             values |= {f"{stage}/{name}/{key}": value for key, value in losses.log[name].items()}

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
 from peav.encoders.transformer import Block
 from peav.model import PEAV
@@ -24,6 +24,7 @@ def shard_model(model: PEAV, mesh: DeviceMesh) -> None:
             if isinstance(block, Block) and any(p.requires_grad for p in block.parameters()):
                 fully_shard(block, mesh=mesh)
     fully_shard(model, mesh=mesh)
+    register_fsdp_forward_method(model, "embed_batch")
 
 
 @contextmanager
