@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -40,3 +43,34 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     # `where`, not a product: what stands in a padded slot may be NaN, and NaN times zero is NaN.
     total = torch.where(weight, values, 0).sum(-2)
     return total / mask.sum(-1, keepdim=True).clamp(min=1)
+
+
+@dataclass(frozen=True)
+class SpanMasking:
+    """Spans of a sequence that are hidden from an encoder in training, which then has to guess them from the rest.
+
+    Attributes:
+        rate: share of the valid positions at which a span begins.
+        span: positions of a span; spans may overlap.
+        noise: standard deviation of what stands in the hidden positions instead.
+    """
+
+    rate: float = 0.02
+    span: int = 10
+    noise: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0 < self.rate < 1 or self.span < 1 or not self.noise >= 0:
+            raise ValueError(f"masking needs 0 < rate < 1, span >= 1 and noise >= 0, not {self}")
+
+    def hide(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Hides spans of values (B, T, C) with their mask (B, T).
+
+        Returns:
+            the values with noise in the hidden positions, and which are hidden (B, T) bool.
+        """
+        begins = (torch.rand(mask.shape, device=mask.device) < self.rate) & mask
+        reach = begins.cumsum(1)
+        hidden = (reach - F.pad(reach, (self.span, 0))[:, : mask.shape[1]] > 0) & mask
+        noise = torch.randn_like(values) * self.noise
+        return torch.where(hidden.unsqueeze(-1), noise, values), hidden

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from peav.checkpoints import (
 )
 from peav.encoders import DacAudioEncoder, TextEncoder
 from peav.encoders.base import Encoder
-from peav.encoders.graph import resolve
+from peav.encoders.graph import is_ready, resolve, sources_of
 from peav.encoders.heads import Head
 from peav.released import TensorInputs, batch_from_tensors, score_pair
 from peav.types import BATCH_FIELDS, Batch, Embedding, Features
@@ -230,13 +231,19 @@ class PEAV(nn.Module):
 
     def fields_for(self, names: Iterable[str]) -> frozenset[str]:
         """Returns the fields of a batch that these embeddings need."""
-        order = resolve({name: encoder.provides for name, encoder in self._encoders()}, names)
+        order = resolve({name: encoder.provides for name, encoder in self._encoders()}, sources_of(names))
         sources = {source for name, owner in order.items() for source in self._encoder(owner).provides[name]}
         return frozenset(source for source in sources if not source.startswith("features."))
 
     def encoders_for(self, names: Iterable[str]) -> frozenset[str]:
         """Returns the names of the encoders that these embeddings need."""
-        return frozenset(resolve({name: encoder.provides for name, encoder in self._encoders()}, names).values())
+        return frozenset(
+            resolve({name: encoder.provides for name, encoder in self._encoders()}, sources_of(names)).values()
+        )
+
+    def encoder_of(self, name: str) -> Encoder:
+        """Returns the encoder that makes the features of an embedding."""
+        return self._encoder(self._order[name])
 
     def _encoder(self, name: str) -> Encoder:
         encoder = self.encoders[name]
@@ -329,7 +336,7 @@ class PEAV(nn.Module):
 
         Args:
             batch: clips; only the fields in :meth:`fields_for` are read.
-            names: embeddings wanted, all by default.
+            names: embeddings wanted, all by default; `features.NAME` is what the encoder made, before its head.
             frames: those of them whose frames go through the head too.
 
         Returns:
@@ -341,11 +348,15 @@ class PEAV(nn.Module):
         """
         wanted = list(names) if names is not None else list(self.heads)
         for name in wanted:
-            if name not in self.heads:
+            if not name.startswith("features.") and name not in self.heads:
                 raise KeyError(f"this model has no embedding {name!r}; it has {', '.join(self.heads)}")
-        features = self.encode(batch, wanted)
+        features = self.encode(batch, sources_of(wanted))
         outputs = {}
         for name in wanted:
+            if name.startswith("features."):
+                feature = features[name.removeprefix("features.")]
+                outputs[name] = Embedding(**{field.name: getattr(feature, field.name) for field in fields(feature)})
+                continue
             feature, head = features[name], self.heads[name]
             sequence = None
             if name in frames:
@@ -374,7 +385,7 @@ class PEAV(nn.Module):
             ready = [
                 name
                 for name, other in pending.items()
-                if other == owner and all(_is_ready(source, features) for source in encoder.provides[name])
+                if other == owner and all(is_ready(source, features) for source in encoder.provides[name])
             ]
             inputs: dict[str, Any] = {
                 source: features[source.removeprefix("features.")]
@@ -387,7 +398,3 @@ class PEAV(nn.Module):
             for name in ready:
                 del pending[name]
         return features
-
-
-def _is_ready(source: str, features: Mapping[str, Features]) -> bool:
-    return not source.startswith("features.") or source.removeprefix("features.") in features

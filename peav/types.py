@@ -230,6 +230,8 @@ class Features:
         frames: (N, T, D) or None.
         mask: (N, T) bool, None when there are no frames.
         frame_seconds: the time between two frames, (N,) float32 or one number; None when there are no frames.
+        inputs: (N, T, C) what the frontend gave the encoder, before anything was hidden; None unless spans are hidden.
+        hidden: (N, T) bool, which frames the encoder did not see; None unless spans are hidden.
     """
 
     pooled: Tensor
@@ -238,6 +240,8 @@ class Features:
     frames: Tensor | None = None
     mask: Tensor | None = None
     frame_seconds: Tensor | Seconds | None = None
+    inputs: Tensor | None = None
+    hidden: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from peav.encoders import (
     PlusTextEncoder,
     TextEncoder,
 )
-from peav.objectives import CaptionPair, FrameAlignment, Objective, SegmentPair
+from peav.objectives import BestRQ, CaptionPair, FrameAlignment, FusionTeacher, InfoNCE, Objective, SegmentPair
 
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
@@ -74,6 +74,9 @@ SMALL_OBJECTIVES: dict[str, Callable[[], Objective]] = {
     "SegmentPair": partial(SegmentPair, "audio", "video"),
     "CaptionPair": partial(CaptionPair, "audio", "audio"),
     "FrameAlignment": FrameAlignment,
+    "InfoNCE": partial(InfoNCE, "audio", "text_audio"),
+    "FusionTeacher": partial(FusionTeacher, "audio"),
+    "BestRQ": partial(BestRQ, input_dim=12, dim=8, num_codes=20, code_dim=4),
 }
 
 

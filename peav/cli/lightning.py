@@ -18,8 +18,9 @@ import peav.encoders
 import peav.objectives  # noqa: F401  registers the plugins
 from peav import registry
 from peav.data.datamodule import ClipDataModule
+from peav.training.assembly import needed_encoders
 from peav.training.callbacks import EmbeddingWriter
-from peav.training.module import PeavModule, needed_encoders
+from peav.training.module import PeavModule
 
 log = logging.getLogger(__name__)
 

@@ -12,6 +12,7 @@ from torchaudio.transforms import MelScale, Spectrogram
 
 from peav.encoders.base import Encoder
 from peav.encoders.transformer import Transformer
+from peav.masking import SpanMasking
 from peav.registry import register_encoder
 from peav.types import AudioInput, Features
 
@@ -75,6 +76,9 @@ class MelFrontend(nn.Module):
 class MelAudioEncoder(Encoder):
     """Audio encoder on a log-mel frontend: 25 frames a second, trained from scratch.
 
+    Attributes:
+        masking: spans of the tokens to hide in training, set by the module where an objective wants it.
+
     Args:
         dim: width.
         num_layers: transformer blocks.
@@ -102,6 +106,7 @@ class MelAudioEncoder(Encoder):
         self.frontend = MelFrontend(sample_rate, num_mels)
         self.proj = nn.Linear(self.frontend.dim, dim)
         self.transformer = Transformer(dim, num_layers, num_heads, mlp_dim, dropout)
+        self.masking: SpanMasking | None = None
 
     def forward(self, inputs: Mapping[str, Any], names: Collection[str]) -> dict[str, Features]:
         """Encodes `inputs["audio"]`.
@@ -116,5 +121,9 @@ class MelAudioEncoder(Encoder):
                 "set data.sample_rate and the encoder's sample_rate to the same number"
             )
         tokens, mask = self.frontend(audio.samples, audio.mask)
+        inputs_, hidden = None, None
+        if self.masking is not None and self.training:
+            inputs_ = tokens
+            tokens, hidden = self.masking.hide(tokens, mask)
         pooled, frames = self.transformer(self.proj(tokens), mask)
-        return {"audio": Features(pooled, audio.present, audio.group, frames, mask, 1 / FRAME_RATE)}
+        return {"audio": Features(pooled, audio.present, audio.group, frames, mask, 1 / FRAME_RATE, inputs_, hidden)}

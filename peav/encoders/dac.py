@@ -13,7 +13,7 @@ from transformers.models.dac.modeling_dac import DacEncoder
 
 from peav.encoders.base import Encoder
 from peav.encoders.transformer import Transformer
-from peav.masking import lengths_to_mask, mask_to_lengths
+from peav.masking import SpanMasking, lengths_to_mask, mask_to_lengths
 from peav.registry import register_encoder
 from peav.types import AudioInput, CachedFeatures, Features
 
@@ -155,6 +155,8 @@ class DacAudioEncoder(Encoder):
         self.data_proj = nn.Linear(codec_dim, dim)
         self.transformer = Transformer(dim, num_layers, num_heads, mlp_dim, dropout)
         self.transformer.activation_checkpointing = activation_checkpointing
+        #: Spans of the latents to hide in training, set by the module where an objective wants it.
+        self.masking: SpanMasking | None = None
 
     def frontend_features(self, media: AudioInput, boundary: Boundary = "alone") -> CachedFeatures:
         """Runs the frozen frontend alone: what may be kept and read in place of the waveforms.
@@ -188,5 +190,13 @@ class DacAudioEncoder(Encoder):
                 f"cached audio features have {latents.shape[-1]} channels, the DAC makes {self.frontend.dim}"
             )
         latents = torch.where(cached.mask.unsqueeze(-1), latents, 0).to(self.data_proj.weight.dtype)
+        whole, hidden = None, None
+        if self.masking is not None and self.training:
+            whole = latents
+            latents, hidden = self.masking.hide(latents, cached.mask)
         pooled, frames = self.transformer(self.data_proj(latents), cached.mask)
-        return {"audio": Features(pooled, cached.present, cached.group, frames, cached.mask, cached.frame_seconds)}
+        return {
+            "audio": Features(
+                pooled, cached.present, cached.group, frames, cached.mask, cached.frame_seconds, whole, hidden
+            )
+        }

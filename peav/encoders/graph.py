@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from peav.types import BATCH_FIELDS
+from peav.types import BATCH_FIELDS, Features
 
 
 def resolve(
@@ -55,3 +55,17 @@ def resolve(
     for name in names:
         visit(name, asked_by, ())
     return order
+
+
+def sources_of(names: Iterable[str]) -> list[str]:
+    """Returns the features that embeddings, or `features.NAME`, are made of.
+
+    >>> sources_of(["audio", "features.audio", "video"])
+    ['audio', 'video']
+    """
+    return list(dict.fromkeys(name.removeprefix("features.") for name in names))
+
+
+def is_ready(source: str, features: Mapping[str, Features]) -> bool:
+    """Returns whether what an encoder reads is there: a field of the batch always is, features once they are made."""
+    return not source.startswith("features.") or source.removeprefix("features.") in features

@@ -7,12 +7,14 @@ import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from peav.distributed import with_world
+from peav.masking import SpanMasking
 from peav.objectives.tiles import PairSums
 from peav.registry import Plugin
 from peav.types import Embedding, ObjectiveOutput
@@ -28,12 +30,15 @@ class Objective(Plugin):
     never an encoder, a batch or the trainer, and owns its learned scalars.
 
     Attributes:
-        requires: names of the embeddings that :meth:`forward` receives.
+        requires: names of the embeddings that :meth:`forward` receives. `features.NAME` is what the encoder of NAME made, before its
+            head, in the form of an embedding.
         frames: those of them whose frames (N, T, D) are needed besides the pooled vectors.
         targets: batch fields (`peav.types.BATCH_FIELDS`) that are passed through as they are, such as `events`.
         pairs: names whose rows are compared across clips: of one of the two at least, `world.pooled` holds the rows of all ranks. Which
             one is chosen so that all objectives together gather as little as can be.
         gathers: names of which `world.pooled` is there in any case.
+        detached: those of `requires` that teach: they get no gradient.
+        masking: spans to hide from the encoder of an embedding in training, by its name; `features.NAME` then has `inputs` and `hidden`.
         weight: factor of the loss in the total, or a schedule: a list of [step, weight].
     """
 
@@ -42,6 +47,8 @@ class Objective(Plugin):
     targets: tuple[str, ...] = ()
     pairs: tuple[tuple[str, str], ...] = ()
     gathers: tuple[str, ...] = ()
+    detached: tuple[str, ...] = ()
+    masking: Mapping[str, SpanMasking] = MappingProxyType({})
     weight: Weight = 1.0
 
     def __init__(self, weight: Weight = 1.0) -> None:

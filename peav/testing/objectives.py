@@ -90,12 +90,15 @@ def gradients_of(
 def _check_gradient(objective: Objective, embeddings: Mapping[str, Embedding], targets: Mapping[str, Any]) -> None:
     _, gradients = gradients_of(objective, embeddings, targets)
     for name, gradient in gradients.items():
-        require(gradient.abs().sum() > 0, f"the loss does not depend on {name!r}")
+        depends = bool(gradient.abs().sum() > 0)
+        require(depends or name in objective.detached, f"the loss does not depend on {name!r}")
+        require(not depends or name not in objective.detached, f"{name!r} is `detached`, but gets a gradient")
     copies, leaves = _leaves(objective, embeddings)
-    names = list(leaves)
+    names = [name for name in leaves if name not in objective.detached]
 
     def loss(*values: Tensor) -> Tensor:
-        changed = {
+        changed = dict(copies)
+        changed |= {
             name: replace(copies[name], pooled=value)
             if copies[name].frames is None
             else replace(copies[name], frames=value)
@@ -103,7 +106,7 @@ def _check_gradient(objective: Objective, embeddings: Mapping[str, Embedding], t
         }
         return _run(objective, changed, targets).loss
 
-    torch.autograd.gradcheck(loss, tuple(leaves.values()))
+    torch.autograd.gradcheck(loss, tuple(leaves[name] for name in names))
     parameters = [p for p in objective.parameters() if p.requires_grad]
     for parameter in parameters:
         gradient = torch.autograd.grad(_run(objective, embeddings, targets).loss, parameter, allow_unused=True)[0]
@@ -116,9 +119,9 @@ def _check_gradient(objective: Objective, embeddings: Mapping[str, Embedding], t
         # A clip of which only this embedding is there has no positive: what gradient it gets, it gets as a negative.
         others = {
             other: embeddings[other] if other in (name, "text_event") else absent(embeddings[other], [0], garbage=False)
-            for other in names
+            for other in leaves
         }
-        if len([other for other in names if other != "text_event"]) > 1:
+        if len([other for other in leaves if other != "text_event"]) > 1:
             _, gradients = gradients_of(objective, others, targets)
             require(gradients[name][0].abs().sum() > 0, f"negatives of {name!r} get no gradient")
 

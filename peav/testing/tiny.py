@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -66,7 +67,10 @@ def tiny_batch(num_clips: int = 4, vocab_size: int = 32, image_size: int = 32, s
 
 
 def tiny_embeddings(objective: Objective, num_clips: int = 6, dim: int = 8, seed: int = 0) -> dict[str, Embedding]:
-    """Makes random unit embeddings in float64 for what an objective requires; frames of different lengths where it wants them."""
+    """Makes random unit embeddings in float64 for what an objective requires; frames of different lengths where it wants them.
+
+    `features.NAME` has inputs of 12 channels, of which about half are hidden.
+    """
     generator = torch.Generator().manual_seed(seed)
     embeddings = {}
     for index, name in enumerate(objective.requires):
@@ -85,6 +89,10 @@ def tiny_embeddings(objective: Objective, num_clips: int = 6, dim: int = 8, seed
             mask=mask,
             frame_seconds=0.04 if frames is not None else None,
         )
+        if name.startswith("features.") and mask is not None:
+            inputs = torch.randn(*mask.shape, 12, generator=generator, dtype=torch.float64)
+            hidden = (torch.rand(mask.shape, generator=generator) < 0.5) & mask
+            embeddings[name] = replace(embeddings[name], inputs=inputs, hidden=hidden)
     return embeddings
 
 

@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
@@ -17,31 +17,21 @@ from torch.distributed.fsdp import FSDPModule
 
 from peav import distributed, registry
 from peav.encoders import Encoder, TextEncoder
-from peav.encoders.graph import resolve
 from peav.model import PEAV
 from peav.objectives import Objective, PairObjective
+from peav.training.assembly import agree, build, check_targets, hide_spans, needed_encoders, provided_by
 from peav.training.features import CachePrecision, FeatureCache
 from peav.training.guard import FiniteGuard, name_suspects
 from peav.training.initial import load_initial, read_initial
 from peav.training.losses import Exchange, Losses, evaluate_objectives, with_gradients
 from peav.training.optim import parameter_groups, warmup_cosine
 from peav.training.precision import teach_precision
-from peav.training.sharding import shard_model, without_gradient_sync
+from peav.training.sharding import shard_model
 from peav.training.tuning import Tune, apply_tuning
-from peav.training.virtual import (
-    Chunk,
-    ChunkStore,
-    RandomState,
-    Storage,
-    join_embeddings,
-    join_rows,
-    split_gradients,
-)
-from peav.types import BATCH_FIELDS, Batch, Embedding
+from peav.training.virtual import Storage, VirtualBatches
+from peav.types import Batch, Embedding
 
 log = logging.getLogger(__name__)
-
-_T = TypeVar("_T")
 
 
 class PeavModule(LightningModule):
@@ -115,20 +105,20 @@ class PeavModule(LightningModule):
         checkpoint = read_initial(init_from, init_revision, encoder_options or {}) if init_from is not None else None
         if checkpoint is not None:
             encoders = {**checkpoint.spec.encoders, **(encoders or {})}  # type: ignore[dict-item]
-            embedding_dim = _agree("embedding_dim", embedding_dim, checkpoint.spec.embedding_dim)
-            normalize = _agree("normalize", normalize, checkpoint.spec.normalize)
+            embedding_dim = agree("embedding_dim", embedding_dim, checkpoint.spec.embedding_dim)
+            normalize = agree("normalize", normalize, checkpoint.spec.normalize)
         elif encoder_options or init_revision:
             raise ValueError("encoder_options and init_revision say something about a checkpoint: they need init_from")
         if not encoders:
             raise ValueError("no encoders are given: set model.encoders, or model.init_from")
         embedding_dim = 1024 if embedding_dim is None else embedding_dim
         normalize = True if normalize is None else normalize
-        built_objectives = {name: _build(registry.objectives, value) for name, value in chosen.items()}
+        built_objectives = {name: build(registry.objectives, value) for name, value in chosen.items()}
         requires = {f"objective {name!r}": objective.requires for name, objective in built_objectives.items()}
-        needed = needed_encoders(_provides(encoders), {**requires, "extra_embeddings": extra_embeddings or ()})
-        built_encoders = {name: _build(registry.encoders, encoders[name]) for name in needed}
+        needed = needed_encoders(provided_by(encoders), {**requires, "extra_embeddings": extra_embeddings or ()})
+        built_encoders = {name: build(registry.encoders, encoders[name]) for name in needed}
         for name, objective in built_objectives.items():
-            _check_targets(name, objective)
+            check_targets(name, objective)
         # Plain data only: a checkpoint rebuilds the model without the YAML and loads with weights_only.
         self.hparams.update(
             {
@@ -156,13 +146,15 @@ class PeavModule(LightningModule):
         )
         self._hparams_name = "kwargs"
         embeddings = {embedding for objective in built_objectives.values() for embedding in objective.requires}
-        self.model = PEAV(built_encoders, embeddings | set(extra_embeddings or ()), embedding_dim, normalize)
+        plain = {name.removeprefix("features.") for name in embeddings} | set(extra_embeddings or ())
+        self.model = PEAV(built_encoders, plain, embedding_dim, normalize)
         self.trained = tuple(sorted(embeddings))
         self.objectives = nn.ModuleDict(built_objectives)
         if checkpoint is not None:
             load_initial(self.model, built_objectives, checkpoint)
         apply_tuning(self.model, tune, tune_layers, lora_rank)
         self._freeze_what_nothing_trains()
+        hide_spans(self.model, built_objectives)
         self.features = FeatureCache(cache_features) if cache_features is not None else None
         self.frames = frozenset(name for objective in built_objectives.values() for name in objective.frames)
         self.learning_rate, self.weight_decay, self.betas = learning_rate, weight_decay, tuple(betas)
@@ -174,9 +166,9 @@ class PeavModule(LightningModule):
         if log_gradient_norms is not None and log_gradient_norms < 1:
             raise ValueError(f"log_gradient_norms must be a number of steps, not {log_gradient_norms}")
         self.exchange, self.log_gradient_norms = exchange, log_gradient_norms
-        self.virtual_batch_size = virtual_batch_size
-        self._store = ChunkStore(virtual_batch_storage)
-        self._chunks: list[Chunk] = []
+        self.virtual = (
+            VirtualBatches(virtual_batch_size, virtual_batch_storage) if virtual_batch_size is not None else None
+        )
         self.guard = FiniteGuard(max_nonfinite_steps)
 
     @property
@@ -209,23 +201,8 @@ class PeavModule(LightningModule):
     def setup(self, stage: str) -> None:
         """Says how many batches make a virtual one, and lets a lower precision be that of batches too."""
         teach_precision(self.trainer.precision_plugin)
-        if stage != "fit" or self.virtual_batch_size is None:
-            return
-        chunk = getattr(getattr(self.trainer, "datamodule", None), "batch_size", None)
-        if chunk is None:
-            raise ValueError("virtual_batch_size needs a data module that says its batch_size")
-        whole = chunk * self.trainer.world_size
-        if self.virtual_batch_size % whole or self.virtual_batch_size < whole:
-            raise ValueError(
-                f"virtual_batch_size={self.virtual_batch_size} is no multiple of {whole}: {chunk} clips on each of "
-                f"{self.trainer.world_size} devices"
-            )
-        if self.trainer.accumulate_grad_batches not in (1, self.virtual_batch_size // whole):
-            raise ValueError(
-                "trainer.accumulate_grad_batches adds no negatives; virtual_batch_size does both: leave it out"
-            )
-        # Lightning then steps, clips, schedules and counts by virtual batches.
-        self.trainer.accumulate_grad_batches = self.virtual_batch_size // whole
+        if stage == "fit" and self.virtual is not None:
+            self.virtual.prepare(self.trainer)
 
     def configure_model(self) -> None:
         """Shards the model where the strategy does (FSDP2: `lightning.pytorch.strategies.ModelParallelStrategy`)."""
@@ -233,7 +210,8 @@ class PeavModule(LightningModule):
         if mesh is not None and not isinstance(self.model, FSDPModule):
             if mesh["tensor_parallel"].size() > 1:
                 raise ValueError(
-                    "peav shards over data-parallel devices only: set the strategy's data_parallel_size to the number of devices and tensor_parallel_size to 1"
+                    "peav shards over data-parallel devices only: set the strategy's data_parallel_size to the number of devices "
+                    "and its tensor_parallel_size to 1"
                 )
             shard_model(self.model, mesh["data_parallel"])
 
@@ -241,60 +219,18 @@ class PeavModule(LightningModule):
         """Computes the weighted sum of the objectives' losses."""
         if self.features is not None:
             batch = self.features.replace_media(batch, self.model.encoders)
-        if self.virtual_batch_size is not None:
-            return self._virtual_step(batch, batch_idx)
+        if self.virtual is not None:
+            return self.virtual.step(self, batch, batch_idx)
         embeddings = self.model.embed_batch(batch, self.trained, self.frames)
-        losses = self._evaluate(embeddings, {name: batch.read(name) for name in self.targets}, "train")
-        self._log_losses(losses, "train", len(batch))
+        losses = self.evaluate_objectives(embeddings, {name: batch.read(name) for name in self.targets}, "train")
+        self.log_losses(losses, "train", len(batch))
         self.guard.watch(losses.total, batch.ids, embeddings)
         return with_gradients(losses.total, [*_embedding_gradients(losses, embeddings), *losses.parameters])
 
-    def _virtual_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Takes a chunk in; with the last one of a virtual batch, computes the loss and runs all chunks again."""
-        if self.features is None:
-            batch = FeatureCache("fp32").replace_media(batch, self.model.encoders)  # frozen frontends run once
-        random = RandomState.now(self.device)
-        with torch.no_grad():
-            made = self.model.embed_batch(batch, self.trained, self.frames)
-        targets = {name: batch.read(name) for name in self.targets}
-        self._chunks.append(Chunk(batch.ids, self._store.keep(batch), random, made, targets))
-        number = self.trainer.accumulate_grad_batches
-        if (batch_idx + 1) % number and not self.trainer.is_last_batch:
-            # Nothing to go back through: Lightning adds up nothing, and does not step.
-            return torch.zeros((), device=self.device, requires_grad=True)
-        chunks, self._chunks = self._chunks, []
-        after = RandomState.now(self.device)
-        embeddings = join_embeddings([chunk.embeddings for chunk in chunks])
-        joined = {name: join_rows([chunk.targets[name] for chunk in chunks]) for name in self.targets}
-        losses = self._evaluate(embeddings, joined, "train")
-        ids = tuple(name for chunk in chunks for name in chunk.ids)
-        self._log_losses(losses, "train", len(ids))
-        self.guard.watch(losses.total, ids, embeddings)
-        parts = split_gradients(losses.pooled, losses.frames, [chunk.embeddings for chunk in chunks])
-        result = losses.total
-        for index, (chunk, (pooled, frames)) in enumerate(zip(chunks, parts, strict=True)):
-            chunk.random.restore()
-            again = self.model.embed_batch(chunk.load(self.device), self.trained, self.frames)
-            gradients = [(again[name].pooled, gradient) for name, gradient in pooled.items()]
-            gradients += [
-                (value, frames[name]) for name, e in again.items() if name in frames and (value := e.frames) is not None
-            ]
-            if index < len(chunks) - 1:
-                self._backward_alone(with_gradients(losses.total, gradients))
-            else:
-                # Lightning divides what it goes back through by the number of chunks.
-                gradients += losses.parameters
-                result = with_gradients(losses.total * number, [(t, g * number) for t, g in gradients])
-        after.restore()
-        return result
-
-    def _backward_alone(self, loss: Tensor) -> None:
-        """Goes back through a chunk without bringing gradients to other devices: the last chunk's pass does that for all."""
-        with torch.autocast(self.device.type, enabled=False), without_gradient_sync(self.model):
-            if loss.requires_grad:
-                self.trainer.strategy.backward(loss, None)
-
-    def _evaluate(self, embeddings: Mapping[str, Embedding], targets: Mapping[str, Any], stage: str) -> Losses:
+    def evaluate_objectives(
+        self, embeddings: Mapping[str, Embedding], targets: Mapping[str, Any], stage: str
+    ) -> Losses:
+        """Computes the losses and, in training, their gradients at the embeddings: see `peav.training.losses`."""
         every = self.log_gradient_norms
         objectives = dict(self._objectives())
         half = (
@@ -345,13 +281,14 @@ class PeavModule(LightningModule):
 
     def _step(self, batch: Batch, stage: str) -> Tensor:
         embeddings = self.model.embed_batch(batch, self.trained, self.frames)
-        losses = self._evaluate(embeddings, {name: batch.read(name) for name in self.targets}, stage)
-        self._log_losses(losses, stage, len(batch))
+        losses = self.evaluate_objectives(embeddings, {name: batch.read(name) for name in self.targets}, stage)
+        self.log_losses(losses, stage, len(batch))
         if not torch.isfinite(losses.total):
             log.error("the %s loss is %s (clips %s)", stage, losses.total.item(), name_suspects(batch.ids, embeddings))
         return losses.total
 
-    def _log_losses(self, losses: Losses, stage: str, clips: int) -> None:
+    def log_losses(self, losses: Losses, stage: str, clips: int) -> None:
+        """Logs the losses, of the global batch, and what objectives want logged, of this rank."""
         training = stage == "train"
         if training and distributed.world_size() > 1:
             # A rank's losses are its share, world_size times; the mean over ranks is the loss of the global batch.
@@ -435,50 +372,3 @@ def _embedding_gradients(losses: Losses, embeddings: Mapping[str, Embedding]) ->
         if frames is not None:
             found.append((frames, gradient))
     return found
-
-
-def _agree(name: str, given: _T | None, found: _T) -> _T:
-    """Returns a setting of the checkpoint, unless the user asks for another."""
-    if given is not None and given != found:
-        raise ValueError(f"{name}={given}, but the checkpoint of init_from has {name}={found}: leave it out")
-    return found
-
-
-def _build(plugins: registry.Registry[Any], value: Any) -> Any:
-    return plugins.build(value) if isinstance(value, Mapping) else value
-
-
-def _provides(encoders: Mapping[str, Any]) -> dict[str, Mapping[str, tuple[str, ...]]]:
-    """What each encoder provides, whether built or still configuration."""
-    return {
-        name: registry.encoders.resolve(value["class_path"]).provides if isinstance(value, Mapping) else value.provides
-        for name, value in encoders.items()
-    }
-
-
-def needed_encoders(
-    provides: Mapping[str, Mapping[str, tuple[str, ...]]], requires: Mapping[str, Sequence[str]]
-) -> list[str]:
-    """Returns the names of the encoders that are needed.
-
-    Args:
-        provides: for each encoder, what it provides.
-        requires: for each reader (as messages call it), the embeddings it reads.
-
-    Raises:
-        ValueError: if an objective reads what no encoder provides; the message names both.
-    """
-    needed: dict[str, None] = {}
-    for reader, embeddings in requires.items():
-        order = resolve(provides, embeddings, asked_by=reader)
-        needed |= dict.fromkeys(order.values())
-    return [name for name in provides if name in needed]
-
-
-def _check_targets(name: str, objective: Objective) -> None:
-    for target in objective.targets:
-        if target not in BATCH_FIELDS:
-            raise ValueError(f"objective {name!r} has target {target!r}. {registry.suggest(target, BATCH_FIELDS)}")
-    for frames in objective.frames:
-        if frames not in objective.requires:
-            raise ValueError(f"objective {name!r} wants frames of {frames!r}, which is not among its `requires`")

@@ -12,13 +12,20 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import torch.nn.functional as F
+from lightning.pytorch import Trainer
 from torch import Tensor
 
+from peav.training.features import FeatureCache
+from peav.training.losses import with_gradients
+from peav.training.sharding import without_gradient_sync
 from peav.types import Batch, Embedding, EventInput
+
+if TYPE_CHECKING:
+    from peav.training.module import PeavModule
 
 Storage = Literal["memory", "disk"]
 
@@ -162,3 +169,88 @@ def split_gradients(
                 some[index][name] = own
                 begin += len(embedding.pooled)
     return found
+
+
+class VirtualBatches:
+    """Gathers chunks until they make a virtual batch, and trains on it.
+
+    Lightning is told to accumulate so many batches: it then steps, clips, schedules and counts by virtual batches.
+
+    Args:
+        size: clips over all devices.
+        storage: where the inputs wait.
+    """
+
+    def __init__(self, size: int, storage: Storage = "memory") -> None:
+        self.size, self._store = size, ChunkStore(storage)
+        self._chunks: list[Chunk] = []
+
+    def prepare(self, trainer: Trainer) -> None:
+        """Sets the number of batches that are a step.
+
+        Raises:
+            ValueError: if the virtual batch is no whole number of batches.
+        """
+        chunk = getattr(getattr(trainer, "datamodule", None), "batch_size", None)
+        if chunk is None:
+            raise ValueError("virtual_batch_size needs a data module that says its batch_size")
+        whole = chunk * trainer.world_size
+        if self.size % whole or self.size < whole:
+            raise ValueError(
+                f"virtual_batch_size={self.size} is no multiple of {whole}: {chunk} clips on each of {trainer.world_size} devices"
+            )
+        if trainer.accumulate_grad_batches not in (1, self.size // whole):
+            raise ValueError(
+                "trainer.accumulate_grad_batches adds no negatives; virtual_batch_size does both: leave it out"
+            )
+        trainer.accumulate_grad_batches = self.size // whole
+
+    def step(self, module: PeavModule, batch: Batch, batch_idx: int) -> Tensor:
+        """Takes a chunk in; with the last one of a virtual batch, computes the loss and runs all chunks again.
+
+        Returns:
+            what Lightning goes back through: the last chunk; of the others nothing.
+        """
+        device, number = module.device, module.trainer.accumulate_grad_batches
+        if module.features is None:
+            batch = FeatureCache("fp32").replace_media(batch, module.model.encoders)  # frozen frontends run once
+        random = RandomState.now(device)
+        with torch.no_grad():
+            made = module.model.embed_batch(batch, module.trained, module.frames)
+        targets = {name: batch.read(name) for name in module.targets}
+        self._chunks.append(Chunk(batch.ids, self._store.keep(batch), random, made, targets))
+        if (batch_idx + 1) % number and not module.trainer.is_last_batch:
+            return torch.zeros((), device=device, requires_grad=True)
+        chunks, self._chunks = self._chunks, []
+        after = RandomState.now(device)
+        embeddings = join_embeddings([chunk.embeddings for chunk in chunks])
+        joined = {name: join_rows([chunk.targets[name] for chunk in chunks]) for name in module.targets}
+        losses = module.evaluate_objectives(embeddings, joined, "train")
+        ids = tuple(name for chunk in chunks for name in chunk.ids)
+        module.log_losses(losses, "train", len(ids))
+        module.guard.watch(losses.total, ids, embeddings)
+        del embeddings, joined
+        parts = split_gradients(losses.pooled, losses.frames, [chunk.embeddings for chunk in chunks])
+        result = losses.total
+        for index, (chunk, (pooled, frames)) in enumerate(zip(chunks, parts, strict=True)):
+            chunk.random.restore()
+            again = module.model.embed_batch(chunk.load(device), module.trained, module.frames)
+            gradients = [(again[name].pooled, gradient) for name, gradient in pooled.items()]
+            gradients += [
+                (v, frames[name]) for name, e in again.items() if name in frames and (v := e.frames) is not None
+            ]
+            if index < len(chunks) - 1:
+                _backward_alone(module, with_gradients(losses.total, gradients))
+            else:
+                # The objectives' own scalars go with it; Lightning divides by the number of chunks.
+                gradients += losses.parameters
+                result = with_gradients(losses.total * number, [(t, g * number) for t, g in gradients])
+        after.restore()
+        return result
+
+
+def _backward_alone(module: PeavModule, loss: Tensor) -> None:
+    """Goes back through a chunk without bringing gradients to other devices: the last chunk's pass does that for all."""
+    with torch.autocast(module.device.type, enabled=False), without_gradient_sync(module.model):
+        if loss.requires_grad:
+            module.trainer.strategy.backward(loss, None)

@@ -1,0 +1,86 @@
+"""Which encoders and heads a set of objectives needs, and what objectives may ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from peav import registry
+from peav.encoders import DacAudioEncoder, MelAudioEncoder
+from peav.encoders.graph import resolve, sources_of
+from peav.model import PEAV
+from peav.objectives import Objective
+from peav.types import BATCH_FIELDS
+
+_T = TypeVar("_T")
+
+
+def agree(name: str, given: _T | None, found: _T) -> _T:
+    """Returns a setting of the checkpoint, unless the user asks for another."""
+    if given is not None and given != found:
+        raise ValueError(f"{name}={given}, but the checkpoint of init_from has {name}={found}: leave it out")
+    return found
+
+
+def build(plugins: registry.Registry[Any], value: Any) -> Any:
+    """Builds a plugin from its configuration; what is built already comes back."""
+    return plugins.build(value) if isinstance(value, Mapping) else value
+
+
+def provided_by(encoders: Mapping[str, Any]) -> dict[str, Mapping[str, tuple[str, ...]]]:
+    """What each encoder provides, whether built or still configuration."""
+    return {
+        name: registry.encoders.resolve(value["class_path"]).provides if isinstance(value, Mapping) else value.provides
+        for name, value in encoders.items()
+    }
+
+
+def needed_encoders(
+    provides: Mapping[str, Mapping[str, tuple[str, ...]]], requires: Mapping[str, Sequence[str]]
+) -> list[str]:
+    """Returns the names of the encoders that are needed.
+
+    Args:
+        provides: for each encoder, what it provides.
+        requires: for each reader (as messages call it), the embeddings it reads.
+
+    Raises:
+        ValueError: if an objective reads what no encoder provides; the message names both.
+    """
+    needed: dict[str, None] = {}
+    for reader, embeddings in requires.items():
+        order = resolve(provides, sources_of(embeddings), asked_by=reader)
+        needed |= dict.fromkeys(order.values())
+    return [name for name in provides if name in needed]
+
+
+def check_targets(name: str, objective: Objective) -> None:
+    """Checks that what an objective wants besides embeddings can be had.
+
+    Raises:
+        ValueError: if a batch field or frames that it names do not exist.
+    """
+    for target in objective.targets:
+        if target not in BATCH_FIELDS:
+            raise ValueError(f"objective {name!r} has target {target!r}. {registry.suggest(target, BATCH_FIELDS)}")
+    for frames in objective.frames:
+        if frames not in objective.requires:
+            raise ValueError(f"objective {name!r} wants frames of {frames!r}, which is not among its `requires`")
+
+
+def hide_spans(model: PEAV, objectives: Mapping[str, Objective]) -> None:
+    """Tells encoders which spans of their inputs to hide in training.
+
+    Raises:
+        ValueError: if an encoder cannot, or two objectives want different spans.
+    """
+    for name, objective in objectives.items():
+        for embedding, masking in objective.masking.items():
+            encoder = model.encoder_of(embedding)
+            if not isinstance(encoder, MelAudioEncoder | DacAudioEncoder):
+                raise ValueError(
+                    f"objective {name!r} hides spans of {embedding!r}, which {type(encoder).__name__} cannot"
+                )
+            if encoder.masking not in (None, masking):
+                raise ValueError(f"objective {name!r} hides spans of {embedding!r} otherwise than another objective")
+            encoder.masking = masking
