@@ -12,6 +12,7 @@ from peav.cli.evaluate import read_history
 from peav.cli.lightning import PeavCLI
 from peav.cli.main import main
 from peav.data.datamodule import ClipDataModule
+from peav.encoders import DacAudioEncoder
 from peav.model import PEAV
 from peav.training import PeavModule
 from tests.checkpoints.test_formats import released_like
@@ -34,7 +35,11 @@ OBJECTIVES = {
     "fine_tune/last_layers.yaml": 10,
     "fine_tune/lora.yaml": 10,
     "fine_tune/frame_layers.yaml": 10,
+    "fine_tune/pretrain.yaml": 9,
     "fine_tune/pe_a_frame.yaml": 1,
+    "cluster/ddp.yaml": 11,
+    "cluster/fsdp2.yaml": 11,
+    "cluster/multi_node.yaml": 11,
 }
 #: Files that stand alone; the others are overlays of the first or, in fine_tune, of the second.
 ALONE = {"tiny_cpu.yaml", "tiny_released.yaml", "fine_tune/pe_av.yaml", "fine_tune/pe_a_frame.yaml"}
@@ -57,6 +62,11 @@ def options(path: Path, folder: Path, released: dict[str, Path]) -> list[str]:
     args = [*(f"--config={EXPERIMENTS / file}" for file in files), f"--trainer.default_root_dir={folder}"]
     if path.parts[0] == "fine_tune":
         model = released["pe_a_frame" if path.name == "pe_a_frame.yaml" else "pe_av"]
+        if path.name == "pretrain.yaml":
+            audio = PEAV.from_pretrained(model).encoder_of("audio")
+            assert isinstance(audio, DacAudioEncoder)
+            best_rq = "--model.objectives.best_rq.init_args"
+            args += [f"{best_rq}.input_dim={audio.frontend.dim}", f"{best_rq}.dim={audio.dims['audio']}"]
         return [*args, f"--model.init_from={model}", "--trainer.precision=32-true"]
     tokenizer = folder / "tokenizer.json"
     tokenizer.write_text(small_tokenizer())

@@ -74,8 +74,11 @@ def read_training_checkpoint(path: Path) -> tuple[ModelSpec, dict[str, Tensor]]:
     frames: set[str] = set()
     for name, config in objectives.items():
         objective = registry.objectives.build(config)
-        embeddings |= set(objective.requires) - set(objective.frames)
-        frames |= set(objective.frames)
+        # `features.NAME` is made on the way, and no embedding of the model.
+        embeddings |= {
+            name for name in objective.requires if name not in objective.frames and not name.startswith("features.")
+        }
+        frames |= {name for name in objective.frames if not name.startswith("features.")}
         scale = saved["state_dict"].get(f"objectives.{name}.logit_scale")
         bias = saved["state_dict"].get(f"objectives.{name}.logit_bias")
         if len(objective.requires) == 2 and scale is not None and bias is not None:

@@ -36,6 +36,7 @@ class Objective(Plugin):
         targets: batch fields (`peav.types.BATCH_FIELDS`) that are passed through as they are, such as `events`.
         pairs: names whose rows are compared across clips: of one of the two at least, `world.pooled` holds the rows of all ranks. Which
             one is chosen so that all objectives together gather as little as can be.
+        ring: whether `pairs` can also be computed where no rows are gathered, as the setting `exchange: ring` has it.
         gathers: names of which `world.pooled` is there in any case.
         detached: those of `requires` that teach: they get no gradient.
         masking: spans to hide from the encoder of an embedding in training, by its name; `features.NAME` then has `inputs` and `hidden`.
@@ -46,6 +47,7 @@ class Objective(Plugin):
     frames: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()
     pairs: tuple[tuple[str, str], ...] = ()
+    ring: bool = False
     gathers: tuple[str, ...] = ()
     detached: tuple[str, ...] = ()
     masking: Mapping[str, SpanMasking] = MappingProxyType({})

@@ -56,6 +56,7 @@ class PairObjective(ScoredObjective):
         self.left, self.right = left, right
         self.requires = (left, right)
         self.pairs = ((left, right),)
+        self.ring = True
         self.duplicates = duplicates
         self.calibrate = False
 

@@ -71,7 +71,7 @@ def evaluate_objectives(
     """
     training = torch.is_grad_enabled()
     leaves = {name: _leaf(full_precision(e), training) for name, e in embeddings.items()}
-    pairs = [pair for o in objectives.values() for pair in o.pairs] if exchange == "gather" else []
+    pairs = [pair for o in objectives.values() for pair in o.pairs if exchange == "gather" or not o.ring]
     gathers = {name for objective in objectives.values() for name in objective.gathers}
     gathered = distributed.with_world(leaves, pairs, gathers, wire)
     several = distributed.world_size() > 1

@@ -272,7 +272,7 @@ class PeavModule(LightningModule):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Returns the clips' ids and, by embedding name, their embeddings (N, D) and which of them are present."""
-        embeddings = self.model.embed_batch(batch, self.trained)
+        embeddings = self.model.embed_batch(batch, [name for name in self.trained if name in self.model.heads])
         return {
             "ids": batch.ids,
             "embeddings": {name: e.pooled for name, e in embeddings.items()},

@@ -6,9 +6,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import yaml
 
+from peav import registry
+from peav.objectives import Objective
+from peav.testing import GlooPool, check_objective, check_objective_on_ranks
 from tests.cli.test_commands import ROOT, TINY, overrides
 
 PYPROJECT = """
@@ -34,7 +38,17 @@ def guide_code() -> str:
     return text.split("```python\n", 1)[1].split("```", 1)[0]
 
 
-def test_an_installed_package_trains_by_short_name(world: Path, tmp_path: Path) -> None:
+def guide_objective() -> Objective:
+    """An objective of the guide's class."""
+    namespace: dict[str, Any] = {"__name__": "guide"}
+    if "CosineAgreement" in registry.objectives:
+        return registry.objectives.build({"class_path": "CosineAgreement", "init_args": {}})
+    exec(compile(guide_code(), "objective_plugin.md", "exec"), namespace)
+    made: Objective = namespace["CosineAgreement"]()
+    return made
+
+
+def test_an_installed_package_trains_on_two_ranks_by_short_name(world: Path, tmp_path: Path) -> None:
     package = tmp_path / "package"
     package.mkdir()
     (package / "pyproject.toml").write_text(PYPROJECT)
@@ -54,17 +68,18 @@ def test_an_installed_package_trains_by_short_name(world: Path, tmp_path: Path) 
 
     listed = peav("plugins")
     assert "CosineAgreement" in listed.stdout and "peav-cosine" in listed.stdout, listed.stdout + listed.stderr
-    trained = peav("fit", "--config", str(path), *overrides(world, tmp_path / "run"))
+    ranks = ["--trainer.devices=2", "--trainer.strategy=ddp", "--data.batch_size=4"]
+    trained = peav("fit", "--config", str(path), *overrides(world, tmp_path / "run"), *ranks)
     assert trained.returncode == 0, trained.stderr
     assert list((tmp_path / "run").glob("**/*.ckpt"))
 
 
 def test_the_guides_plugin_passes_the_public_contract() -> None:
-    from peav.testing import check_objective
+    check_objective(guide_objective)
 
-    namespace: dict[str, object] = {"__name__": "guide"}
-    exec(compile(guide_code(), "objective_plugin.md", "exec"), namespace)
-    check_objective(namespace["CosineAgreement"])  # type: ignore[arg-type]
+
+def test_the_guides_plugin_passes_the_contract_on_two_ranks(gloo: GlooPool) -> None:
+    check_objective_on_ranks(guide_objective, gloo)
 
 
 def test_a_broken_plugin_is_named(tmp_path: Path) -> None:

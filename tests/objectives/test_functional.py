@@ -139,3 +139,26 @@ def test_a_phrase_of_another_clip_is_a_negative_unless_the_clip_has_it() -> None
     embeddings["text_event"] = Embedding(embeddings["text_event"].pooled, embeddings["text_event"].present, groups)
     merged = objective(embeddings, targets).loss
     assert not torch.isclose(plain, merged)
+
+
+def test_weights_follow_a_schedule() -> None:
+    objective = CaptionPair("audio", "audio", weight=[(10, 0.0), (20, 1.0), (40, 0.5)])
+    assert [objective.weight_at(step) for step in (0, 10, 15, 20, 30, 40, 99)] == [0, 0, 0.5, 1, 0.75, 0.5, 0.5]
+    assert CaptionPair("audio", "audio", weight=0.3).weight_at(7) == 0.3
+    again = objective.config["init_args"]["weight"]
+    assert again == [[10, 0.0], [20, 1.0], [40, 0.5]]
+    for bad, message in ((-1.0, "at least 0"), ([], "at least 0"), ([(5, 1.0), (5, 2.0)], "must ascend")):
+        with pytest.raises(ValueError, match=message):
+            CaptionPair("audio", "audio", weight=bad)
+
+
+def test_the_scale_is_held_where_it_is_asked_for() -> None:
+    held, free = SegmentPair("audio", "video", max_scale=20.0), SegmentPair("audio", "video")
+    for objective in (held, free):
+        with torch.no_grad():
+            objective.logit_scale.fill_(5.0)
+        objective.after_step()
+    assert held.logit_scale.exp().item() == pytest.approx(20)
+    assert free.logit_scale.item() == 5.0
+    with pytest.raises(ValueError, match="max_scale=5 is below the initial scale"):
+        SegmentPair("audio", "video", max_scale=5)
