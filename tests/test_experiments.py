@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,19 @@ def test_an_experiment_can_be_instantiated(path: Path, tmp_path: Path, released:
     cli = build(path, tmp_path, released)
     assert len(cli.model.objectives) == OBJECTIVES[str(path)]
     assert peav.registry.objectives
+
+
+def test_an_objective_more_is_an_option(tmp_path: Path, released: dict[str, Path]) -> None:
+    """The guide's own lines: the eleventh pair, and a teacher."""
+    guide = (EXPERIMENTS.parent / "docs/fine_tuning.md").read_text()
+    lines = [shlex.split(line) for line in guide.splitlines() if line.startswith("--model.objectives.")]
+    assert len(lines) == 2
+    args = [*options(Path("fine_tune/pe_av.yaml"), tmp_path, released), *(word for line in lines for word in line)]
+    cli = PeavCLI(
+        PeavModule, ClipDataModule, args=args, run=False, save_config_callback=None, auto_configure_optimizers=False
+    )
+    assert len(cli.model.objectives) == 12
+    assert cli.model.objectives["both_by_video_caption"].requires == ("audio_video", "text_video")
 
 
 def shorten(data: Path) -> list[str]:

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 
 from peav.objectives import FrameAlignment, PairObjective
 from peav.objectives.functional import pair_masks, sigmoid_pair_loss
@@ -37,6 +38,18 @@ def leaves(
     values = (x, y, torch.tensor([0.7], dtype=torch.float64), torch.tensor([-1.0], dtype=torch.float64))
     x, y, t, b = (value.to(dtype).requires_grad_() for value in values)
     return x, y, t, b
+
+
+def peak_bytes(function: Callable[[], None]) -> int:
+    """The most that a call has allocated at a time."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        function()
+    held = most = 0
+    for event in sorted(profiler.profiler.kineto_results.events(), key=lambda event: event.start_ns()):
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            most = max(most, held)
+    return most
 
 
 @pytest.mark.parametrize("duplicates", ["drop", "positive", "keep"])
@@ -142,22 +155,18 @@ def test_half_precision_keeps_gradients_and_positives(
 
 def test_memory_is_that_of_the_gradients() -> None:
     """Bar 1 without open_clip: no tensor of N x M, so that the peak doubles with the batch."""
-    from torch.profiler import ProfilerActivity, profile
 
     def peak(batch: int) -> int:
         x, y = torch.randn(2, batch, 32).requires_grad_()
         ids = torch.arange(batch)
         present = torch.ones(batch, dtype=torch.bool)
         t, b = torch.tensor([2.3], requires_grad=True), torch.tensor([-10.0], requires_grad=True)
-        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+
+        def run() -> None:
             mask = PairMask(present, present, (ids, ids), (ids, ids))
             gradients(sigmoid_sum(x, y, t, b, mask, tile=128)[0], (x, y, t, b))
-        held = most = 0
-        for event in sorted(profiler.profiler.kineto_results.events(), key=lambda event: event.start_ns()):
-            if event.name() == "[memory]":
-                held += event.nbytes()
-                most = max(most, held)
-        return most
+
+        return peak_bytes(run)
 
     small, large = peak(2048), peak(4096)
     assert large < 4096 * 4096 * 4 / 10
@@ -249,3 +258,30 @@ def test_learning_sanity(record_property: Callable[[str, float], None]) -> None:
     record_property("held-out R@1", recall)
     record_property("mean cosine of negatives", negative)
     assert recall >= 0.95 and negative <= 0.1
+
+
+@pytest.mark.slow
+def test_frame_alignment_of_many_phrases_fits(record_property: Callable[[str, float], None]) -> None:
+    """256 clips x 1,280 phrases x 250 frames: beyond inputs and their gradient less than 150 MB; the logits alone would take 328 MB."""
+    clips, phrases, frames, dim = 256, 1280, 250, 1024
+    group = torch.arange(phrases)
+    text = TextInput(torch.zeros(phrases, 1).long(), torch.ones(phrases, 1).bool(), torch.ones(phrases).bool(), group)
+    clip = torch.arange(1280) % clips
+    onset = torch.rand(1280) * 8
+    events = EventInput(text, torch.ones(clips).bool(), clip, torch.arange(1280), onset, onset + 1)
+    values = torch.randn(clips, frames, dim).requires_grad_()
+    texts = torch.randn(phrases, dim).requires_grad_()
+    objective = FrameAlignment()
+    whole = torch.ones(clips, dtype=torch.bool)
+    media = Embedding(values[:, 0], whole, torch.arange(clips), values, torch.ones(clips, frames).bool(), 0.04)
+    words = Embedding(texts, text.present, group)
+
+    def run() -> None:
+        loss = objective({"audio": media, "text_event": words}, {"events": events}).loss
+        torch.autograd.grad(loss, (values, texts, *objective.parameters()))
+
+    peak = peak_bytes(run) / 1e6
+    own = 4 * (values.numel() + texts.numel()) / 1e6
+    record_property("MB beyond inputs", peak)
+    record_property("MB beyond inputs and gradients", peak - own)
+    assert peak - own < 150
