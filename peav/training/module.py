@@ -338,6 +338,12 @@ class PeavModule(LightningModule):
         """Keeps the counters of batches in which an objective found nothing."""
         checkpoint["empty_batches"] = dict(self.empty_batches)
         checkpoint["nonfinite_steps"] = self.guard.skipped
+        if self.virtual is not None and self.virtual.pending:
+            log.warning(
+                "this checkpoint lies in the middle of a virtual batch: a run that resumes from it sees that batch without its first %d "
+                "chunks. Checkpoints by steps or epochs do not",
+                self.virtual.pending,
+            )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restores the counters."""

@@ -185,6 +185,11 @@ class VirtualBatches:
         self.size, self._store = size, ChunkStore(storage)
         self._chunks: list[Chunk] = []
 
+    @property
+    def pending(self) -> int:
+        """Chunks that wait for the rest of their virtual batch."""
+        return len(self._chunks)
+
     def prepare(self, trainer: Trainer) -> None:
         """Sets the number of batches that are a step.
 

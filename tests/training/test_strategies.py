@@ -104,13 +104,15 @@ def test_tiny_cpu_on_two_ranks(data: Path, tmp_path: Path, overlay: str) -> None
 
 
 @pytest.mark.slow
-def test_a_rank_that_dies_ends_the_run_which_resumes(data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("batches", [[], ["--model.virtual_batch_size=32"]], ids=["real", "virtual"])
+def test_a_rank_that_dies_ends_the_run_which_resumes(data: Path, tmp_path: Path, batches: list[str]) -> None:
     """Neither rank hangs; the run goes on from its last checkpoint to the losses of one that was not disturbed."""
     two = [
         f"--config={ROOT}/experiments/cluster/ddp.yaml",
         "--trainer.devices=2",
         "--data.batch_size=8",
         "--trainer.max_epochs=6",
+        *batches,
     ]
     subprocess.run(command(data, tmp_path / "calm", *two), check=True, timeout=300)
     disturbed = subprocess.Popen(command(data, tmp_path / "killed", *two), stderr=subprocess.PIPE, text=True)
@@ -125,5 +127,5 @@ def test_a_rank_that_dies_ends_the_run_which_resumes(data: Path, tmp_path: Path)
     resumed = command(data, tmp_path / "killed", *two, f"--ckpt_path={checkpoint}")
     subprocess.run(resumed, check=True, timeout=300)
     calm, found = logged(tmp_path / "calm"), logged(tmp_path / "killed")
-    assert len(calm) == len(found) > 10
+    assert len(calm) == len(found) > 5
     assert found == pytest.approx(calm, rel=1e-6)
