@@ -59,14 +59,14 @@ class Chunk:
         ids: of its clips.
         batch: its inputs, in the memory of the host, or the file that holds them.
         random: the random numbers before its pass.
-        embeddings: what came out, without gradient.
+        sizes: rows and frames of what came out, by embedding name.
         targets: the batch fields that objectives read.
     """
 
     ids: tuple[str, ...]
     batch: Batch | Path
     random: RandomState
-    embeddings: dict[str, Embedding]
+    sizes: dict[str, tuple[int, int]]
     targets: dict[str, Any]
 
     def load(self, device: torch.device) -> Batch:
@@ -106,9 +106,12 @@ class ChunkStore:
         return path
 
 
-def join_embeddings(parts: Sequence[Mapping[str, Embedding]]) -> dict[str, Embedding]:
-    """Joins the embeddings of chunks; the pooled vectors and frames require grad, so that objectives find their gradients."""
-    joined: dict[str, Embedding] = {name: join_rows([part[name] for part in parts]) for name in parts[0]}
+def join_embeddings(parts: Sequence[dict[str, Embedding]]) -> dict[str, Embedding]:
+    """Joins the embeddings of chunks; the pooled vectors and frames require grad, so that objectives find their gradients.
+
+    The parts are emptied on the way: both at once would take twice the memory.
+    """
+    joined: dict[str, Embedding] = {name: join_rows([part.pop(name) for part in parts]) for name in list(parts[0])}
     return {
         name: replace(
             e,
@@ -154,20 +157,24 @@ def _padded(tensor: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def split_gradients(
-    pooled: Mapping[str, Tensor], frames: Mapping[str, Tensor], parts: Sequence[Mapping[str, Embedding]]
+    pooled: Mapping[str, Tensor], frames: Mapping[str, Tensor], parts: Sequence[Mapping[str, tuple[int, int]]]
 ) -> list[tuple[dict[str, Tensor], dict[str, Tensor]]]:
-    """Cuts gradients of joined embeddings into those of the chunks: of the pooled vectors, and of the frames."""
+    """Cuts gradients of joined embeddings into those of the chunks: of the pooled vectors, and of the frames.
+
+    Args:
+        pooled: gradients (N, D) by name.
+        frames: gradients (N, T, D) by name.
+        parts: rows and frames of each chunk's embeddings, by name.
+    """
     found: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = [({}, {}) for _ in parts]
     for index, gradients in enumerate((pooled, frames)):
         for name, gradient in gradients.items():
             begin = 0
             for part, some in zip(parts, found, strict=True):
-                embedding = part[name]
-                own = gradient[begin : begin + len(embedding.pooled)]
-                if index and embedding.frames is not None:
-                    own = own[:, : embedding.frames.shape[1]]
-                some[index][name] = own
-                begin += len(embedding.pooled)
+                rows, length = part[name]
+                own = gradient[begin : begin + rows]
+                some[index][name] = own[:, :length] if index else own
+                begin += rows
     return found
 
 
@@ -184,6 +191,7 @@ class VirtualBatches:
     def __init__(self, size: int, storage: Storage = "memory") -> None:
         self.size, self._store = size, ChunkStore(storage)
         self._chunks: list[Chunk] = []
+        self._made: list[dict[str, Embedding]] = []
 
     @property
     def pending(self) -> int:
@@ -223,21 +231,24 @@ class VirtualBatches:
         with torch.no_grad():
             made = module.model.embed_batch(batch, module.trained, module.frames)
         targets = {name: batch.read(name) for name in module.targets}
-        self._chunks.append(Chunk(batch.ids, self._store.keep(batch), random, made, targets))
+        sizes = {name: (len(e.pooled), 0 if e.frames is None else e.frames.shape[1]) for name, e in made.items()}
+        self._chunks.append(Chunk(batch.ids, self._store.keep(batch), random, sizes, targets))
+        self._made.append(made)
+        del batch
         if (batch_idx + 1) % number and not module.trainer.is_last_batch:
             return torch.zeros((), device=device, requires_grad=True)
-        chunks, self._chunks = self._chunks, []
+        (chunks, self._chunks), (parts, self._made) = (self._chunks, []), (self._made, [])
         after = RandomState.now(device)
-        embeddings = join_embeddings([chunk.embeddings for chunk in chunks])
+        embeddings = join_embeddings(parts)
         joined = {name: join_rows([chunk.targets[name] for chunk in chunks]) for name in module.targets}
         losses = module.evaluate_objectives(embeddings, joined, "train")
         ids = tuple(name for chunk in chunks for name in chunk.ids)
         module.log_losses(losses, "train", len(ids))
         module.guard.watch(losses.total, ids, embeddings)
         del embeddings, joined
-        parts = split_gradients(losses.pooled, losses.frames, [chunk.embeddings for chunk in chunks])
+        shares = split_gradients(losses.pooled, losses.frames, [chunk.sizes for chunk in chunks])
         result = losses.total
-        for index, (chunk, (pooled, frames)) in enumerate(zip(chunks, parts, strict=True)):
+        for index, (chunk, (pooled, frames)) in enumerate(zip(chunks, shares, strict=True)):
             chunk.random.restore()
             again = module.model.embed_batch(chunk.load(device), module.trained, module.frames)
             gradients = [(again[name].pooled, gradient) for name, gradient in pooled.items()]
