@@ -1,13 +1,15 @@
 """Memory of a virtual batch: tiny_cpu.yaml with 2,048 clips seen together, beside the batch of 32 that its encoders take at a time.
 
 Each case runs in a process of its own, of which the largest resident memory is taken; what a process that trains nothing holds is taken
-off. The first loss of the virtual batch is compared with that of all clips in one forward pass. Needs a world with as many training
-clips: `peav synth world --clips 2400 && peav prepare world data`, then `python benchmarks/virtual_batch.py data`.
+off, and glibc is told to give back what is freed. The first loss of the virtual batch is compared with that of all clips in one
+forward pass. Needs a world with as many training clips: `peav synth world --clips 2400 && peav prepare world data`, then
+`python benchmarks/virtual_batch.py data`.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -105,7 +107,8 @@ def main(data: str, size: int = 2048, case: str | None = None) -> None:
     found = {}
     for name in ("nothing", "batch", "disk", "memory", "whole"):
         command = [sys.executable, __file__, data, f"--size={size}", f"--case={name}"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
             raise SystemExit(done.stderr[-3000:])
         found[name] = json.loads(done.stdout.strip().splitlines()[-1])

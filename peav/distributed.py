@@ -90,6 +90,12 @@ def sum_over_ranks(value: Tensor) -> Tensor:
     return value
 
 
+def broadcast(value: Tensor) -> None:
+    """Sets a tensor, in place, to that of the first rank."""
+    if world_size() > 1:
+        dist.broadcast(value, 0)
+
+
 def smallest_cover(pairs: Iterable[tuple[str, str]], forced: Collection[str] = ()) -> tuple[str, ...]:
     """Returns the fewest names that hold at least one of each pair, in alphabetical order; the first such set among equals.
 

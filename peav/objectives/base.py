@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import operator
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
@@ -21,6 +22,19 @@ from peav.types import Embedding, ObjectiveOutput
 
 #: Factor of a loss, or points (optimizer step, factor) of a piecewise linear schedule.
 Weight = float | list[tuple[int, float]]
+
+_NO_WEIGHT = "weight must be a finite number of at least 0, or a list of [step, weight], not {!r}"
+
+
+def _points(weight: Weight) -> list[tuple[int, float]]:
+    """Returns a weight as points of a schedule."""
+    if isinstance(weight, int | float) and not isinstance(weight, bool):
+        return [(0, float(weight))]
+    try:
+        pairs = [(operator.index(step), float(value)) for step, value in weight]  # type: ignore[union-attr]
+    except (TypeError, ValueError):
+        raise ValueError(_NO_WEIGHT.format(weight)) from None
+    return pairs
 
 
 class Objective(Plugin):
@@ -55,9 +69,9 @@ class Objective(Plugin):
 
     def __init__(self, weight: Weight = 1.0) -> None:
         super().__init__()
-        points = [(0, weight)] if isinstance(weight, int | float) else [(int(step), value) for step, value in weight]
+        points = _points(weight)
         if not points or not all(math.isfinite(value) and value >= 0 for _, value in points):
-            raise ValueError(f"weight must be a finite number of at least 0, or a list of [step, weight], not {weight}")
+            raise ValueError(_NO_WEIGHT.format(weight))
         if any(later <= earlier for (earlier, _), (later, _) in itertools.pairwise(points)):
             raise ValueError(f"the steps of a weight must ascend, not {weight}")
         self.weight, self._points = weight, points

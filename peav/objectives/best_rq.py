@@ -23,7 +23,8 @@ class BestRQ(Objective):
     The frontend's features, normalised frame by frame, are projected at random and get the number of the nearest of random unit
     vectors. A linear layer on the encoder's frames predicts it; the loss is the cross entropy over hidden frames. In training the
     encoder then sees noise in spans of its input, and so do the other objectives: there is one pass. In validation nothing is
-    hidden, and there is no loss. PE-AV pretrains with such a term; its settings are not published, these are ours.
+    hidden, and there is no loss; nor while a schedule holds its weight at 0. PE-AV pretrains with such a term; its settings are not
+    published, these are ours.
 
     Args:
         input_dim: width C of the frontend's features: 2 * num_mels of MelAudioEncoder, the codec's latents of DacAudioEncoder (128).

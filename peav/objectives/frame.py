@@ -146,16 +146,18 @@ class FrameMask(TileMask):
         self.rows = flat.nonzero().squeeze(1)
         known, place = column_group.unique(return_inverse=True)
         first = torch.full((len(known),), len(column_group), dtype=torch.int64, device=device)
-        first = first.scatter_reduce(0, place, torch.arange(len(place), device=device), "amin")
-        counts = torch.zeros(len(column_group), dtype=torch.bool, device=device)
+        order = torch.arange(len(place), device=device)
+        # An absent phrase is not there: the first of those that are counts.
+        first = first.scatter_reduce(0, place, torch.where(column_present, order, len(order)), "amin")
+        counts = torch.zeros(len(column_group) + 1, dtype=torch.bool, device=device)
         counts[first] = True
-        counts &= column_present
+        counts = counts[:-1] & column_present
         self.columns = None if bool(counts.all()) else counts.nonzero().squeeze(1)
         begin, end = event_frames(events, frame_seconds)
         # Where each event's phrase stands among the columns that count; the phrases of this rank are among all ranks'.
         column = first[torch.searchsorted(known, group[events.phrase]).clamp(max=max(len(known) - 1, 0))]
-        heard = counts[column]
-        self._column = (counts.cumsum(0) - 1)[column][heard]
+        heard = column < len(counts)
+        self._column = (counts.cumsum(0) - 1)[column[heard]]
         self._begin = (events.clip * num_frames + begin.clamp(0, num_frames).long())[heard]
         self._end = (events.clip * num_frames + end.clamp(0, num_frames).long())[heard]
         self.positive_weight = positive_weight

@@ -68,13 +68,47 @@ def check_targets(name: str, objective: Objective) -> None:
             raise ValueError(f"objective {name!r} wants frames of {frames!r}, which is not among its `requires`")
 
 
-def hide_spans(model: PEAV, objectives: Mapping[str, Objective]) -> None:
+def check_teachers(objectives: Mapping[str, Objective], trained_before: bool) -> None:
+    """Checks that embeddings which teach without gradient are trained by another objective.
+
+    Args:
+        objectives: by name.
+        trained_before: whether the model comes from a checkpoint, so that a teacher may know something already.
+
+    Raises:
+        ValueError: if one would stay as random as it begins.
+    """
+    trained = {
+        name for objective in objectives.values() for name in objective.requires if name not in objective.detached
+    }
+    for name, objective in objectives.items():
+        untrained = [teacher for teacher in objective.detached if teacher not in trained]
+        if untrained and not trained_before:
+            raise ValueError(
+                f"objective {name!r} learns from {untrained[0]!r}, which no other objective trains: add one that does, or start from a "
+                "checkpoint with init_from"
+            )
+
+
+def hide_spans(model: PEAV, objectives: Mapping[str, Objective], step: int | None = None) -> None:
     """Tells encoders which spans of their inputs to hide in training.
+
+    Args:
+        model: whose encoders.
+        objectives: by name.
+        step: optimizer step; spans are hidden only for objectives whose weight is not 0 there. None for any weight.
 
     Raises:
         ValueError: if an encoder cannot, or two objectives want different spans.
     """
+    for objective in objectives.values():
+        for embedding in objective.masking:
+            encoder = model.encoder_of(embedding)
+            if isinstance(encoder, MelAudioEncoder | DacAudioEncoder):
+                encoder.masking = None
     for name, objective in objectives.items():
+        if step is not None and objective.weight_at(step) == 0:
+            continue
         for embedding, masking in objective.masking.items():
             encoder = model.encoder_of(embedding)
             if not isinstance(encoder, MelAudioEncoder | DacAudioEncoder):

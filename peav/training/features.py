@@ -20,13 +20,13 @@ class FeatureCache:
     The media of a clip must be the same in every epoch. Ten seconds take about 100 KB in fp16: 64 KB of audio, 32 KB of 16 frames.
 
     Args:
-        precision: in which features are kept; in fp32 the losses equal those from media.
+        precision: in which features are kept; in fp32 the losses equal those from media. `exact` keeps them as they come.
     """
 
-    def __init__(self, precision: CachePrecision) -> None:
-        if precision not in ("fp16", "fp32"):
+    def __init__(self, precision: CachePrecision | Literal["exact"]) -> None:
+        if precision not in ("fp16", "fp32", "exact"):
             raise ValueError(f"cache_features must be 'fp16' or 'fp32', not {precision!r}")
-        self.dtype = torch.float16 if precision == "fp16" else torch.float32
+        self.dtype = {"fp16": torch.float16, "fp32": torch.float32}.get(precision)
         self._features: dict[tuple[str, str], tuple[Tensor, float]] = {}
 
     def __len__(self) -> int:
@@ -67,18 +67,20 @@ class FeatureCache:
 
     def _keep(self, kind: str, ids: list[str], features: CachedFeatures, seconds: Tensor) -> None:
         for clip, values, mask, hop in zip(ids, features.values, features.mask, seconds.tolist(), strict=True):
-            self._features[kind, clip] = (values[mask].to("cpu", self.dtype), hop)
+            self._features[kind, clip] = (values[mask].to("cpu", self.dtype or values.dtype), hop)
 
     def _join(self, kind: str, ids: tuple[str, ...], present: Tensor, group: Tensor, dim: int) -> CachedFeatures:
-        empty = (torch.zeros(0, dim, dtype=self.dtype), 1.0)
+        empty = (torch.zeros(0, dim, dtype=self.dtype or torch.float32), 1.0)
         found = [
             self._features[kind, clip] if there else empty for clip, there in zip(ids, present.tolist(), strict=True)
         ]
         length = max(1, *(len(values) for values, _ in found))
-        values = torch.zeros(len(found), length, dim)
+        dtypes = [values.dtype for values, _ in found if len(values)]
+        exact = dtypes[0] if self.dtype is None and dtypes else torch.float32
+        values = torch.zeros(len(found), length, dim, dtype=exact)
         mask = torch.zeros(len(found), length, dtype=torch.bool)
         for row, (one, _) in enumerate(found):
-            values[row, : len(one)] = one.float()
+            values[row, : len(one)] = one.to(exact)
             mask[row, : len(one)] = True
         device = present.device
         seconds = torch.tensor([hop for _, hop in found], device=device)

@@ -35,7 +35,8 @@ class FiniteGuard:
             raise ValueError(f"max_nonfinite_steps must be at least 1, not {most}")
         self.most, self.skipped, self.in_row = most, 0, 0
         self._finite: Tensor | None = None
-        self._clips = ""
+        self._ids: tuple[str, ...] = ()
+        self._embeddings: dict[str, Tensor] = {}
 
     def watch(self, loss: Tensor, ids: Sequence[str], embeddings: Mapping[str, Embedding]) -> None:
         """Notes a loss, and which clips it came from.
@@ -45,8 +46,10 @@ class FiniteGuard:
             ids: of the clips of this rank.
             embeddings: what the encoders made of them.
         """
-        self._finite = torch.isfinite(loss.detach())
-        self._ids, self._embeddings = tuple(ids), {n: e.pooled.detach() for n, e in embeddings.items()}
+        finite = torch.isfinite(loss.detach())
+        if self._finite is None or bool(self._finite):  # of several batches of a step the first guilty one is named
+            self._ids, self._embeddings = tuple(ids), {n: e.pooled.detach() for n, e in embeddings.items()}
+        self._finite = finite if self._finite is None else self._finite & finite
 
     def check(self, parameters: Sequence[nn.Parameter], step: int, gradients: bool = True) -> None:
         """Takes the gradients away where the loss or one of them is not finite, so that the optimizer has nothing to do.
@@ -60,10 +63,12 @@ class FiniteGuard:
             FloatingPointError: on every rank, when this was one step too many in a row.
         """
         finite = self._finite if self._finite is not None else torch.tensor(True)
+        self._finite = None
         held = [_local(p.grad) for p in parameters if p.grad is not None]
         of_gradients = torch.ones_like(finite)
         if gradients and held:
-            of_gradients = torch.isfinite(torch.stack(torch._foreach_norm(held)).sum())
+            # The largest absolute value: a sum of squares can overflow where every gradient is finite.
+            of_gradients = torch.stack([torch.isfinite(most) for most in torch._foreach_norm(held, torch.inf)]).all()
         bad = distributed.sum_over_ranks(torch.stack((~finite, ~of_gradients)).to(torch.float32))
         if not bad.any():
             self.in_row = 0

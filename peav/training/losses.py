@@ -85,7 +85,8 @@ def evaluate_objectives(
         with torch.set_grad_enabled(training and weights[name] != 0):
             output = objective(some, {target: targets[target] for target in objective.targets})
         found.losses[name], found.counts[name], found.log[name] = output.loss.detach(), output.count, output.log
-        total = total + weights[name] * output.loss.detach()
+        if weights[name] != 0:  # zero times infinity is no number
+            total = total + weights[name] * output.loss.detach()
         if not output.loss.requires_grad:
             continue
         wanted = _wanted(some, several) + [p for p in objective.parameters() if p.requires_grad]
@@ -192,12 +193,14 @@ def _norm(sums: _Sums, leaves: Mapping[str, Embedding]) -> Tensor:
 class _Backpropagate(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, value: Tensor, gradients: Sequence[Tensor], *tensors: Tensor) -> Tensor:
-        ctx.gradients = [gradient.to(tensor.dtype) for gradient, tensor in zip(gradients, tensors, strict=True)]
+        ctx.gradients, ctx.dtypes = gradients, [tensor.dtype for tensor in tensors]
         return value.clone()
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        return (None, None, *(grad_outputs[0].to(gradient.dtype) * gradient for gradient in ctx.gradients))
+        # A loss scaler's factor comes first: unscaled, small gradients would be zero in fp16.
+        scaled = (grad_outputs[0].to(gradient.dtype) * gradient for gradient in ctx.gradients)
+        return (None, None, *(gradient.to(dtype) for gradient, dtype in zip(scaled, ctx.dtypes, strict=True)))
 
 
 def with_gradients(value: Tensor, gradients: Sequence[tuple[Tensor, Tensor]]) -> Tensor:

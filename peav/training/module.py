@@ -19,7 +19,7 @@ from peav import distributed, registry
 from peav.encoders import Encoder, TextEncoder
 from peav.model import PEAV
 from peav.objectives import Objective, PairObjective
-from peav.training.assembly import agree, build, check_targets, hide_spans, needed_encoders, provided_by
+from peav.training.assembly import agree, build, check_targets, check_teachers, hide_spans, needed_encoders, provided_by
 from peav.training.features import CachePrecision, FeatureCache
 from peav.training.guard import FiniteGuard, name_suspects
 from peav.training.initial import load_initial, read_initial
@@ -155,6 +155,7 @@ class PeavModule(LightningModule):
         apply_tuning(self.model, tune, tune_layers, lora_rank)
         self._freeze_what_nothing_trains()
         hide_spans(self.model, built_objectives)
+        check_teachers(built_objectives, checkpoint is not None)
         self.features = FeatureCache(cache_features) if cache_features is not None else None
         self.frames = frozenset(name for objective in built_objectives.values() for name in objective.frames)
         self.learning_rate, self.weight_decay, self.betas = learning_rate, weight_decay, tuple(betas)
@@ -170,6 +171,7 @@ class PeavModule(LightningModule):
             VirtualBatches(virtual_batch_size, virtual_batch_storage) if virtual_batch_size is not None else None
         )
         self.guard = FiniteGuard(max_nonfinite_steps)
+        self._stepped = 0
 
     @property
     def batch_fields(self) -> frozenset[str]:
@@ -214,11 +216,15 @@ class PeavModule(LightningModule):
                     "and its tensor_parallel_size to 1"
                 )
             shard_model(self.model, mesh["data_parallel"])
+            # The objectives stay whole; DDP would see to it that all ranks begin with the same.
+            for tensor in self.objectives.state_dict().values():
+                distributed.broadcast(tensor)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Computes the weighted sum of the objectives' losses."""
         if self.features is not None:
             batch = self.features.replace_media(batch, self.model.encoders)
+        hide_spans(self.model, dict(self._objectives()), self.global_step)
         if self.virtual is not None:
             return self.virtual.step(self, batch, batch_idx)
         embeddings = self.model.embed_batch(batch, self.trained, self.frames)
@@ -331,6 +337,9 @@ class PeavModule(LightningModule):
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Holds the objectives' scalars where their settings want them."""
+        if self.global_step == self._stepped:
+            return  # batches are added up
+        self._stepped = self.global_step
         for _, objective in self._objectives():
             objective.after_step()
 

@@ -17,7 +17,7 @@ def shard_model(model: PEAV, mesh: DeviceMesh) -> None:
     """Shards a model's parameters, gradients and optimizer states over the devices of a mesh, in place.
 
     Each block of the transformers is a unit of its own, gathered as it is needed; the rest of an encoder is one, and so are the heads.
-    The objectives' scalars stay whole: they are of one element, and never cast.
+    The objectives stay whole, and are never cast: their parameters are scalars, or small.
     """
     for encoder in model.encoders.values():
         for block in encoder.modules():

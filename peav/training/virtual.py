@@ -189,6 +189,8 @@ class VirtualBatches:
     """
 
     def __init__(self, size: int, storage: Storage = "memory") -> None:
+        if size < 1:
+            raise ValueError(f"virtual_batch_size must be a number of clips, not {size}")
         self.size, self._store = size, ChunkStore(storage)
         self._chunks: list[Chunk] = []
         self._made: list[dict[str, Embedding]] = []
@@ -217,6 +219,8 @@ class VirtualBatches:
                 "trainer.accumulate_grad_batches adds no negatives; virtual_batch_size does both: leave it out"
             )
         trainer.accumulate_grad_batches = self.size // whole
+        # What a run that was broken off has left belongs to no other.
+        self._chunks, self._made = [], []
 
     def step(self, module: PeavModule, batch: Batch, batch_idx: int) -> Tensor:
         """Takes a chunk in; with the last one of a virtual batch, computes the loss and runs all chunks again.
@@ -226,7 +230,8 @@ class VirtualBatches:
         """
         device, number = module.device, module.trainer.accumulate_grad_batches
         if module.features is None:
-            batch = FeatureCache("fp32").replace_media(batch, module.model.encoders)  # frozen frontends run once
+            # Frozen frontends run once; what they make is kept as it is.
+            batch = FeatureCache("exact").replace_media(batch, module.model.encoders)
         random = RandomState.now(device)
         with torch.no_grad():
             made = module.model.embed_batch(batch, module.trained, module.frames)

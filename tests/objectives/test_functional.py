@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -162,3 +164,23 @@ def test_the_scale_is_held_where_it_is_asked_for() -> None:
     assert free.logit_scale.item() == 5.0
     with pytest.raises(ValueError, match="max_scale=5 is below the initial scale"):
         SegmentPair("audio", "video", max_scale=5)
+
+
+@pytest.mark.parametrize("weight", [[0, 1], [[0, "a"]], [[0, 0.0, 1]], "0.5", None, True, [[1.9, 1.0]]])
+def test_what_is_no_weight_is_refused(weight: Any) -> None:
+    with pytest.raises(ValueError, match="weight must be a finite number of at least 0, or a list of"):
+        CaptionPair("audio", "audio", weight=weight)
+
+
+def test_an_absent_phrase_takes_no_other_with_it() -> None:
+    objective = FrameAlignment().double()
+    embeddings, targets = tiny_embeddings(objective), tiny_targets(objective)
+    text = embeddings["text_event"]
+    plain = objective(embeddings, targets).loss
+    present = torch.tensor([False, True, True, True])  # the phrase of the first row comes twice, absent at first
+    doubled = Embedding(text.pooled[[0, 0, 1, 2]], present, text.group[[0, 0, 1, 2]])
+    events = targets["events"]
+    phrases = replace(events.phrases, group=events.phrases.group[[0, 0, 1, 2]])
+    moved = replace(events, phrases=phrases, phrase=events.phrase + 1)
+    found = objective({**embeddings, "text_event": doubled}, {"events": moved}).loss
+    torch.testing.assert_close(found, plain, rtol=1e-12, atol=0)

@@ -196,3 +196,19 @@ def test_the_gradient_of_a_sum_passes_through() -> None:
     (3 * with_gradients(torch.tensor(7.0), [(2 * x, torch.ones(2, 3)), (y, torch.full((4,), 0.5))])).backward()
     assert x.grad is not None and y.grad is not None
     assert torch.equal(x.grad, torch.full((2, 3), 6.0)) and torch.equal(y.grad, torch.full((4,), 1.5).bfloat16())
+
+
+def test_a_loss_scaler_saves_small_gradients_in_half_precision() -> None:
+    x = torch.ones(3, dtype=torch.float16, requires_grad=True)
+    loss = with_gradients(torch.tensor(1.0), [(x, torch.tensor([1e-8, 1e-3, 0.5]))])
+    (65536.0 * loss).backward()
+    assert x.grad is not None
+    torch.testing.assert_close(x.grad.float(), torch.tensor([1e-8, 1e-3, 0.5]) * 65536, rtol=1e-3, atol=0)
+
+
+def test_an_objective_of_no_weight_cannot_spoil_the_total() -> None:
+    good, bad = PairObjective("audio", "video"), PairObjective("audio", "text_audio")
+    made = {name: make_embeddings()[name] for name in ("audio", "video", "text_audio")}
+    made["text_audio"].pooled[:] = torch.nan
+    losses = evaluate_objectives({"good": good, "bad": bad}, made, {}, {"good": 1.0, "bad": 0.0})
+    assert losses.losses["bad"].isnan() and torch.equal(losses.total, losses.losses["good"])

@@ -10,9 +10,10 @@ from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader
 
 from peav.encoders import Head
-from peav.objectives import CaptionPair, FrameAlignment, Objective, SegmentPair
+from peav.objectives import CaptionPair, FrameAlignment, FusionTeacher, Objective, SegmentPair
 from peav.testing import tiny_batch
 from peav.training import PeavModule
+from peav.training.guard import FiniteGuard
 from peav.types import AudioInput, Batch
 from tests.helpers import small_encoders
 
@@ -200,3 +201,37 @@ def test_extra_embeddings_are_built_but_not_trained(tmp_path: Path) -> None:
     for name, parameter in module.named_parameters():
         extra = name.startswith(("model.encoders.video", "model.heads.video", "model.heads.text_video"))
         assert torch.equal(parameter, before[name]) == extra, name
+
+
+def test_a_teacher_that_nothing_trains_is_refused() -> None:
+    with pytest.raises(ValueError, match="learns from 'audio_video', which no other objective trains"):
+        PeavModule(small_encoders(), {"teach": FusionTeacher("audio")}, embedding_dim=8)
+    trained = CaptionPair("audio_video", "audio_video")
+    PeavModule(small_encoders(), {"teach": FusionTeacher("audio"), "both": trained}, embedding_dim=8)
+
+
+def test_accumulated_batches_name_the_guilty_one_and_step_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    monkeypatch.setattr(CaptionPair, "after_step", lambda self: calls.append(self))
+    bad = tiny_batch(4)
+    bad = Batch(tuple(f"bad-{name}" for name in bad.ids), bad.audio, bad.video, bad.captions, bad.events)
+    assert isinstance(bad.audio, AudioInput)
+    bad.audio.samples[:] = torch.nan
+    module = make("audio")
+    fit(module, [bad, tiny_batch(4)] * 2, tmp_path, 2, enable_checkpointing=False, accumulate_grad_batches=2)
+    assert "the loss is not finite. Clips: bad-clip-0" in caplog.text and module.guard.skipped == 2
+    assert len(calls) == 2
+
+
+def test_gradients_that_are_large_but_finite_are_kept() -> None:
+    guard, parameter = FiniteGuard(3), torch.nn.Parameter(torch.zeros(10**6, dtype=torch.float16))
+    parameter.grad = torch.full_like(parameter, 100)
+    guard.watch(torch.tensor(1.0), ["a"], {})
+    guard.check([parameter], 0)
+    assert guard.skipped == 0 and parameter.grad is not None
+    parameter.grad[7] = torch.nan
+    guard.watch(torch.tensor(1.0), ["a"], {})
+    guard.check([parameter], 1)
+    assert guard.skipped == 1 and parameter.grad is None

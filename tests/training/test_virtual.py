@@ -212,3 +212,17 @@ def test_gradient_norms_are_those_of_each_objective() -> None:
         gradients = [g for g in torch.autograd.grad(loss, tensors, allow_unused=True) if g is not None]
         expected = torch.stack([g.norm() for g in gradients]).norm()
         torch.testing.assert_close(found.norms[name], expected, rtol=1e-10, atol=0)
+
+
+def test_chunks_of_a_run_that_broke_off_belong_to_no_other(tmp_path: Path) -> None:
+    batches = cut(clips(), 2)
+    module = make(virtual_batch_size=CLIPS)
+    with pytest.raises(KeyError, match="carries no 'audio'"):
+        run(module, [*batches[:2], replace(batches[2], audio=None), batches[3]], 2, tmp_path)
+    assert module.virtual is not None and module.virtual.pending == 2
+    found = run(module, batches, 2, tmp_path)[0]
+    expected = run(make(virtual_batch_size=CLIPS), batches, 2, tmp_path)[0]
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-12, atol=1e-12)
+    with pytest.raises(ValueError, match="virtual_batch_size must be a number of clips, not 0"):
+        make(virtual_batch_size=0)
