@@ -59,6 +59,8 @@ format: setup ## format the code
 docs: setup ## run what the guides show
 	$(BIN)/python -m pytest tests/docs
 
-bench: setup ## where the time of a training step goes, and the transformer beside transformers'
+bench: setup ## where the time of a training step goes; the transformer beside transformers', the pair loss beside open_clip's
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python benchmarks/step.py
 	$(BIN)/python benchmarks/encoder.py
+	$(BIN)/python benchmarks/pair_loss.py
