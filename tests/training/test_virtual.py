@@ -12,14 +12,16 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from peav.encoders import DacAudioEncoder
 from peav.objectives import CaptionPair, FrameAlignment, Objective, SegmentPair
 from peav.testing import tiny_batch
 from peav.testing.rows import take
 from peav.training import PeavModule
+from peav.training.features import FeatureCache
 from peav.training.losses import evaluate_objectives
 from peav.training.virtual import join_embeddings, join_rows
-from peav.types import AudioInput, Batch
-from tests.helpers import small_encoders
+from peav.types import AudioInput, Batch, CachedFeatures
+from tests.helpers import SMALL_ENCODERS, small_encoders
 
 CLIPS = 8
 
@@ -226,3 +228,14 @@ def test_chunks_of_a_run_that_broke_off_belong_to_no_other(tmp_path: Path) -> No
         torch.testing.assert_close(found[name], gradient, rtol=1e-12, atol=1e-12)
     with pytest.raises(ValueError, match="virtual_batch_size must be a number of clips, not 0"):
         make(virtual_batch_size=0)
+
+
+def test_what_frozen_frontends_make_is_kept_as_it_is() -> None:
+    encoder = SMALL_ENCODERS["DacAudioEncoder"]().double()
+    assert isinstance(encoder, DacAudioEncoder)
+    batch = clips(3)
+    assert isinstance(batch.audio, AudioInput)
+    kept = FeatureCache("exact").replace_media(batch, torch.nn.ModuleDict({"audio": encoder})).audio
+    assert isinstance(kept, CachedFeatures) and kept.values.dtype == torch.float64
+    made = encoder.frontend_features(batch.audio)
+    assert torch.equal(kept.values[made.mask], made.values[made.mask]) and torch.equal(kept.mask, made.mask)
