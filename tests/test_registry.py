@@ -47,6 +47,7 @@ def test_config_keeps_defaults_and_rebuilds() -> None:
         "bias": -10.0,
         "duplicates": "drop",
         "weight": 1.0,
+        "max_scale": None,
     }
     assert registry.objectives.build(config).config == config
 
