@@ -35,32 +35,7 @@ def row_counts(num_rows: int, device: torch.device | str = "cpu") -> list[int]:
     """Returns how many rows each rank holds, in the order of the ranks."""
     if world_size() == 1:
         return [num_rows]
-    counts = [torch.zeros(1, dtype=torch.int64, device=device) for _ in range(world_size())]
-    dist.all_gather(counts, torch.tensor([num_rows], device=device))
-    return [int(count) for count in counts]
-
-
-def _gather(rows: Tensor, counts: list[int]) -> Tensor:
-    padded = rows.new_zeros((max(counts), *rows.shape[1:]))
-    padded[: len(rows)] = rows
-    parts = [torch.empty_like(padded) for _ in counts]
-    dist.all_gather(parts, padded)
-    return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
-
-
-class _GatherRows(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, counts: list[int]) -> Tensor:
-        ctx.counts = counts
-        return _gather(rows, counts)
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
-        grad = grad_outputs[0].contiguous()
-        # A row's gradient is what every rank found for it: the sum over ranks, of which this rank keeps its own rows.
-        dist.all_reduce(grad)
-        start = sum(ctx.counts[: rank()])
-        return grad[start : start + ctx.counts[rank()]], None
+    return list(_gather_counts([num_rows], torch.device(device))[0])
 
 
 def gather_rows(rows: Tensor, counts: list[int] | None = None) -> Tensor:
@@ -74,12 +49,15 @@ def gather_rows(rows: Tensor, counts: list[int] | None = None) -> Tensor:
     """
     if world_size() == 1:
         return rows
-    counts = counts if counts is not None else row_counts(len(rows), rows.device)
+    spans = [tuple(counts if counts is not None else row_counts(len(rows), rows.device))]
+    flat = rows.flatten(1) if rows.ndim > 1 else rows.unsqueeze(1)
     if rows.dtype == torch.bool:
-        return _gather(rows.to(torch.uint8), counts).bool()
-    if not rows.is_floating_point():
-        return _gather(rows, counts)
-    return _GatherRows.apply(rows.contiguous(), counts)
+        everyone = _gather_packed([flat.to(torch.uint8)], spans)[0].bool()
+    elif rows.is_floating_point():
+        (everyone,) = _GatherMany.apply(None, spans, flat)
+    else:
+        (everyone,) = _gather_packed([flat], spans)
+    return everyone.view(-1, *rows.shape[1:])
 
 
 def sum_over_ranks(value: Tensor) -> Tensor:

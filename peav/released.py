@@ -81,7 +81,7 @@ def batch_from_tensors(
 
 
 def _audio(
-    inputs: TensorInputs, encoder: DacAudioEncoder | None, media: MediaSettings, vocabulary: int | None = None
+    inputs: TensorInputs, encoder: DacAudioEncoder | None, media: MediaSettings
 ) -> AudioInput | CachedFeatures | None:
     values, features, mask = inputs.input_values, inputs.codec_features, inputs.padding_mask
     if features is not None:

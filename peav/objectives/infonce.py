@@ -11,7 +11,7 @@ from torch import Tensor
 
 from peav import distributed
 from peav.objectives.base import Objective, Weight
-from peav.objectives.tiles import PairMask
+from peav.objectives.tiles import PairMask, gradient_wanted
 from peav.registry import register_objective
 from peav.types import Embedding, ObjectiveOutput
 
@@ -104,7 +104,7 @@ def softmax_sum(rows: Tensor, columns: Tensor, logit_scale: Tensor, mask: PairMa
         the sum; and how many rows find their partner first, without gradient.
     """
     with torch.autocast(rows.device.type, enabled=False):
-        wanted = torch.is_grad_enabled() and any(t.requires_grad for t in (rows, columns, logit_scale))
+        wanted = gradient_wanted(rows, columns, logit_scale)
         total, first = _SoftmaxSum.apply(rows, columns, logit_scale, mask, wanted)
     return total, first
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from peav import distributed
-from peav.objectives.tiles import TILE, PairSums, TileMask, sigmoid_pass
+from peav.objectives.tiles import TILE, PairSums, TileMask, gradient_wanted, sigmoid_pass
 
 
 def sigmoid_ring_sum(
@@ -41,7 +41,7 @@ def sigmoid_ring_sum(
         tile: rows and columns of a tile.
     """
     with torch.autocast(rows.device.type, enabled=False):
-        wanted = torch.is_grad_enabled() and any(t.requires_grad for t in (rows, columns, logit_scale, logit_bias))
+        wanted = gradient_wanted(rows, columns, logit_scale, logit_bias)
         total, sums = _RingSum.apply(rows, columns, logit_scale, logit_bias, masks, counts, tile, wanted)
     return total, PairSums(*sums.unbind())
 

@@ -179,6 +179,11 @@ class PairSums:
         return self.positive / self.positives, self.negative / self.negatives
 
 
+def gradient_wanted(*tensors: Tensor) -> bool:
+    """Returns whether a backward pass may come: asked before an autograd function, inside which gradients are disabled."""
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+
+
 def sigmoid_sum(
     rows: Tensor, columns: Tensor, logit_scale: Tensor, logit_bias: Tensor, mask: TileMask, tile: int = TILE
 ) -> tuple[Tensor, PairSums]:
@@ -199,7 +204,7 @@ def sigmoid_sum(
         the sum, and sums to log.
     """
     with torch.autocast(rows.device.type, enabled=False):
-        wanted = torch.is_grad_enabled() and any(t.requires_grad for t in (rows, columns, logit_scale, logit_bias))
+        wanted = gradient_wanted(rows, columns, logit_scale, logit_bias)
         total, sums = _SigmoidSum.apply(rows, columns, logit_scale, logit_bias, mask, tile, wanted)
     return total, PairSums(*sums.unbind())
 

@@ -81,13 +81,10 @@ class FiniteGuard:
         where = (
             f"; on this rank it is {'finite' if finite else 'not'}" if distributed.world_size() > 1 and bad[0] else ""
         )
-        message = f"step {step} is left out: {what} is not finite{where}. Clips: {self._suspects()}"
+        message = f"step {step} is left out: {what} is not finite{where}. Clips: {_named(self._ids, self._embeddings)}"
         if self.in_row >= self.most:
             raise FloatingPointError(f"{message}. {self.in_row} steps in a row (max_nonfinite_steps): training stops")
         log.warning(message)
-
-    def _suspects(self) -> str:
-        return _named(self._ids, self._embeddings)
 
 
 def name_suspects(ids: Sequence[str], embeddings: Mapping[str, Embedding]) -> str:

@@ -31,12 +31,10 @@ def gradients(total: Tensor, tensors: Sequence[Tensor], again: bool = False) -> 
     return torch.autograd.grad(total, tensors, retain_graph=again)
 
 
-def leaves(
-    rows: int, columns: int, dim: int = 6, dtype: torch.dtype = torch.float64
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def leaves(rows: int, columns: int, dim: int = 6) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     x, y = torch.randn(rows, dim, dtype=torch.float64), torch.randn(columns, dim, dtype=torch.float64)
     values = (x, y, torch.tensor([0.7], dtype=torch.float64), torch.tensor([-1.0], dtype=torch.float64))
-    x, y, t, b = (value.to(dtype).requires_grad_() for value in values)
+    x, y, t, b = (value.requires_grad_() for value in values)
     return x, y, t, b
 
 
