@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from peav.objectives.tiles import DenseMask, DuplicatePolicy, PairMask, TileMask, sigmoid_sum
@@ -18,8 +17,6 @@ __all__ = [
     "PairMask",
     "fit_scale_and_bias",
     "pair_logits",
-    "pair_masks",
-    "sigmoid_loss",
     "sigmoid_pair_loss",
 ]
 
@@ -40,21 +37,6 @@ def pair_logits(left: Tensor, right: Tensor, logit_scale: Tensor, logit_bias: Te
         dtype = torch.promote_types(torch.promote_types(left.dtype, right.dtype), torch.float32)
         dots = left.to(dtype) @ right.to(dtype).transpose(-1, -2)
         return dots * logit_scale.to(dtype).exp() + logit_bias.to(dtype)
-
-
-def sigmoid_loss(logits: Tensor, positive: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Sums `-log sigmoid(z * logits)` with z = +1 where `positive` and -1 elsewhere, times the weight (SigLIP, arXiv 2303.15343).
-
-    Args:
-        logits: of any shape.
-        positive: bool of that shape.
-        weight: of that shape, or None for 1 everywhere. What has no weight has no gradient, even where the logit is not finite.
-    """
-    # Stable for any logit; the gradient of a confident positive is -sigmoid(-x), never sigmoid(x) - 1, which rounds to zero.
-    losses = -F.logsigmoid(torch.where(positive, logits, -logits))
-    if weight is None:
-        return losses.sum()
-    return (torch.where(weight > 0, losses, 0) * weight).sum()
 
 
 def sigmoid_pair_loss(
@@ -96,43 +78,6 @@ def sigmoid_pair_loss(
     dtype = torch.promote_types(torch.promote_types(left.dtype, right.dtype), torch.float32)
     total, _ = sigmoid_sum(left.to(dtype), right.to(dtype), logit_scale, logit_bias, mask)
     return total / (len(left) if normalizer is None else normalizer)
-
-
-def pair_masks(
-    left_present: Tensor,
-    right_present: Tensor,
-    left_group: Tensor,
-    right_group: Tensor,
-    offset: int = 0,
-    duplicates: DuplicatePolicy = "drop",
-) -> tuple[Tensor, Tensor]:
-    """Says which pairs are positive and which count at all.
-
-    Row i's own partner is column `offset + i`. A pair counts when both sides are present; what happens to other pairs whose left or
-    right inputs are the same as the partner's is the duplicate policy.
-
-    Args:
-        left_present: (N,) bool.
-        right_present: (M,) bool.
-        left_group: (M,) int64, identity of the left inputs of all M clips.
-        right_group: (M,) int64, identity of the right inputs of all M clips.
-        offset: where this rank's rows begin among the M.
-        duplicates: the policy.
-
-    Returns:
-        positive (N, M) bool and valid (N, M) bool.
-    """
-    num_rows, num_columns = len(left_present), len(right_present)
-    rows = torch.arange(num_rows, device=right_present.device) + offset
-    positive = rows[:, None] == torch.arange(num_columns, device=right_present.device)
-    valid = left_present[:, None] & right_present[None, :]
-    if duplicates != "keep":
-        same = (left_group[rows][:, None] == left_group) | (right_group[rows][:, None] == right_group)
-        if duplicates == "drop":
-            valid = valid & (positive | ~same)
-        else:
-            positive = positive | same
-    return positive, valid
 
 
 def fit_scale_and_bias(positives: Tensor, negatives: Tensor) -> tuple[float, float]:

@@ -11,7 +11,7 @@ import torch
 
 from peav.objectives import CaptionPair, FrameAlignment, SegmentPair
 from peav.objectives.frame import event_labels
-from peav.objectives.functional import DuplicatePolicy, pair_masks, sigmoid_pair_loss
+from peav.objectives.functional import DuplicatePolicy, PairMask, sigmoid_pair_loss
 from peav.testing import tiny_embeddings, tiny_events, tiny_targets
 from peav.types import Embedding, EventInput, TextInput
 
@@ -64,10 +64,17 @@ def test_a_confident_positive_keeps_its_gradient_under_bf16() -> None:
 @pytest.mark.parametrize("policy", ["drop", "positive", "keep"])
 def test_duplicate_policies(policy: DuplicatePolicy) -> None:
     present = torch.tensor([True, True, True, False])
-    groups = torch.tensor([7, 7, 8, 7])
-    positive, valid = pair_masks(present, present, groups, torch.arange(4), duplicates=policy)
-    assert positive.diagonal().all()
-    assert not valid[3].any() and not valid[:, 3].any()
+    groups = (torch.tensor([7, 7, 8, 7]), torch.arange(4))
+    mask = PairMask(present, present, groups, groups, duplicates=policy)
+    for kept in (mask.rows, mask.columns):
+        assert kept is not None and kept.tolist() == [0, 1, 2]
+    tile = mask.tile(slice(0, 3), slice(0, 3))
+    positive, valid = torch.zeros(3, 3, dtype=torch.bool), torch.ones(3, 3, dtype=torch.bool)
+    assert tile.own is not None
+    positive[tile.own] = True
+    assert torch.equal(positive, torch.eye(3, dtype=torch.bool))
+    positive = positive if tile.positive is None else positive | tile.positive
+    valid = valid if tile.weight is None else tile.weight.bool()
     assert bool(valid[0, 1]) == (policy != "drop")
     assert bool(positive[0, 1]) == (policy == "positive")
     assert bool(valid[0, 2]) and not bool(positive[0, 2])

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from peav.objectives import FrameAlignment, PairObjective
-from peav.objectives.functional import pair_masks, sigmoid_pair_loss
+from peav.objectives.functional import sigmoid_pair_loss
 from peav.objectives.tiles import DenseMask, DuplicatePolicy, PairMask, dot_moments, sigmoid_sum
 from peav.types import Embedding, EventInput, TextInput
 
@@ -212,17 +212,6 @@ def test_ten_pairs_need_three_gathers(pairs: int, cover: int) -> None:
     assert len(smallest_cover(TEN_PAIRS[:pairs])) == cover
     assert smallest_cover(TEN_PAIRS) == ("audio", "audio_video", "video")
     assert smallest_cover([("a", "b")], forced=["b", "c"]) == ("b", "c")
-
-
-def test_the_dense_masks_of_the_definition() -> None:
-    """`pair_masks` says in whole what `PairMask` says in tiles."""
-    present, group = torch.tensor([True, True, False, True]), torch.tensor([3, 3, 4, 5])
-    positive, valid = pair_masks(present, present, group, torch.arange(4))
-    tile = PairMask(present, present, (group, torch.arange(4)), (group, torch.arange(4))).tile(slice(0, 3), slice(0, 3))
-    assert tile.own is not None and tile.weight is not None
-    kept = valid[present][:, present]
-    assert torch.equal(tile.weight.bool(), kept)
-    assert torch.equal(torch.stack(tile.own), positive[present][:, present].nonzero().T)
 
 
 def test_learning_sanity(record_property: Callable[[str, float], None]) -> None:
