@@ -125,33 +125,29 @@ def full_precision(embedding: Embedding) -> Embedding:
     return replace(embedding, pooled=pooled.float(), frames=None if frames is None else frames.float())
 
 
-def scale_and_bias(scale: float, bias: float) -> tuple[nn.Parameter, nn.Parameter]:
-    """Makes the learned pair (logit_scale, logit_bias), each of shape (1,) and fp32; logit_scale is the log of `scale`.
-
-    Raises:
-        ValueError: if `scale` is not positive.
-    """
-    if not (scale > 0 and math.isfinite(scale) and math.isfinite(bias)):
-        raise ValueError(f"scale must be positive and bias finite, not {scale} and {bias}")
-    return nn.Parameter(torch.tensor([math.log(scale)])), nn.Parameter(torch.tensor([float(bias)]))
-
-
 class ScoredObjective(Objective):
-    """An objective that compares by `t <x, y> + b`, with its own t and b.
+    """An objective that compares by `t <x, y> + b`, with its own t and b: `logit_scale`, the log of t, and `logit_bias`, each (1,) in fp32.
 
     Args:
         scale: initial t; its log is learned.
-        bias: initial b.
+        bias: initial b; None where a bias changes nothing, as in a softmax.
         weight: factor of the loss in the total, or a schedule.
         max_scale: t is held at this or below after every step; unbounded by default. 100 is open_clip's, which silently moves released
             models that are beyond it.
+
+    Raises:
+        ValueError: if `scale` is not positive, `bias` not finite, or `max_scale` below `scale`.
     """
 
-    def __init__(self, scale: float, bias: float, weight: Weight = 1.0, max_scale: float | None = None) -> None:
+    def __init__(self, scale: float, bias: float | None, weight: Weight = 1.0, max_scale: float | None = None) -> None:
         super().__init__(weight)
+        if not (scale > 0 and math.isfinite(scale) and (bias is None or math.isfinite(bias))):
+            raise ValueError(f"scale must be positive and bias finite, not {scale} and {bias}")
         if max_scale is not None and not max_scale >= scale:
             raise ValueError(f"max_scale={max_scale} is below the initial scale, {scale}")
-        self.logit_scale, self.logit_bias = scale_and_bias(scale, bias)
+        self.logit_scale = nn.Parameter(torch.tensor([math.log(scale)]))
+        if bias is not None:
+            self.logit_bias = nn.Parameter(torch.tensor([float(bias)]))
         self.max_scale = max_scale
 
     @torch.no_grad()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 
 from peav import distributed
-from peav.objectives.base import Objective, Weight
+from peav.objectives.base import ScoredObjective, Weight
 from peav.objectives.tiles import PairMask, gradient_wanted
 from peav.registry import register_objective
 from peav.types import Embedding, ObjectiveOutput
@@ -20,7 +19,7 @@ _LOGITS_AT_ONCE = 2**22
 
 
 @register_objective
-class InfoNCE(Objective):
+class InfoNCE(ScoredObjective):
     """Finds the partner among all clips of the global batch, in both directions (CLIP, arXiv 2103.00020, figure 3).
 
     `-(1/2B) sum_i [log softmax_j(t <x_i, y_j>)_i + log softmax_j(t <y_i, x_j>)_i]`. Its softmax wants all columns of a row at once:
@@ -44,17 +43,12 @@ class InfoNCE(Objective):
         weight: Weight = 1.0,
         max_scale: float | None = None,
     ) -> None:
-        super().__init__(weight)
+        super().__init__(scale, None, weight, max_scale)
         if left == right:
             raise ValueError(f"a pair needs two different embeddings, not {left!r} twice")
-        if not (scale > 0 and math.isfinite(scale)):
-            raise ValueError(f"scale must be positive, not {scale}")
-        if max_scale is not None and not max_scale >= scale:
-            raise ValueError(f"max_scale={max_scale} is below the initial scale, {scale}")
         self.left, self.right = left, right
         self.requires = self.gathers = (left, right)
-        self.drop_duplicates, self.max_scale = drop_duplicates, max_scale
-        self.logit_scale = torch.nn.Parameter(torch.tensor([math.log(scale)]))
+        self.drop_duplicates = drop_duplicates
 
     def forward(self, embeddings: Mapping[str, Embedding], targets: Mapping[str, Any]) -> ObjectiveOutput:
         """Computes the loss of this rank's rows, of either side, against every rank's rows of the other."""
@@ -81,12 +75,6 @@ class InfoNCE(Objective):
         own = (left.present & right.present).sum()
         log = {"scale": self.logit_scale.detach().exp().squeeze(), "accuracy": found / (2 * own)}
         return ObjectiveOutput(distributed.world_size() * total / (2 * count.clamp(min=1)), count, log)
-
-    @torch.no_grad()
-    def after_step(self) -> None:
-        """Holds t at `max_scale` or below."""
-        if self.max_scale is not None:
-            self.logit_scale.clamp_(max=math.log(self.max_scale))
 
 
 def softmax_sum(rows: Tensor, columns: Tensor, logit_scale: Tensor, mask: PairMask) -> tuple[Tensor, Tensor]:
