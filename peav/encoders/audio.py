@@ -66,10 +66,13 @@ class MelFrontend(nn.Module):
         samples = torch.where(mask, samples, 0).float()
         samples = F.pad(samples, (self.padding, length - samples.shape[1] + excess))
         with torch.autocast(samples.device.type, enabled=False):
-            spectrum = torch.fft.rfft(samples.unfold(-1, self.window, self.hop) * self.spectrogram.window)
+            # The frontend computes in fp32 at least, also where the model's buffers are bf16.
+            dtype = torch.promote_types(self.mel.fb.dtype, torch.float32)
+            window, bands = self.spectrogram.window.to(dtype), self.mel.fb.to(dtype)
+            spectrum = torch.fft.rfft(samples.unfold(-1, self.window, self.hop) * window)
             # Squares of both parts cost a fraction of the complex magnitude.
             squares = torch.view_as_real(spectrum).square_()
-            return (squares[..., 0] + squares[..., 1]) @ self.mel.fb
+            return (squares[..., 0] + squares[..., 1]) @ bands
 
 
 @register_encoder
@@ -121,6 +124,7 @@ class MelAudioEncoder(Encoder):
                 "set data.sample_rate and the encoder's sample_rate to the same number"
             )
         tokens, mask = self.frontend(audio.samples, audio.mask)
+        tokens = tokens.to(self.proj.weight.dtype)
         inputs_, hidden = None, None
         if self.masking is not None and self.training:
             inputs_ = tokens
