@@ -15,7 +15,7 @@ import yaml
 
 import peav.encoders
 import peav.objectives  # noqa: F401  registers the plugins
-from peav.data import ClipDataset, ClipLoader, TrainingPlan
+from peav.data import ClipDataset, ClipLoader, Population, TrainingPlan
 from peav.objectives import Objective
 from peav.training import PeavModule
 
@@ -47,7 +47,9 @@ def main() -> None:
         frame_size=data["frame_size"],
         cache_megabytes=data["cache_megabytes"],
     )
-    loader = ClipLoader(dataset, TrainingPlan(len(dataset), data["batch_size"], 0), module.tokenize)
+    loader = ClipLoader(
+        dataset, TrainingPlan(Population.of(dataset.manifest.index), data["batch_size"], 0), module.tokenize
+    )
     batch = next(iter(loader))
 
     def encode(*names: str) -> Callable[[], None]:

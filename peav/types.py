@@ -20,7 +20,7 @@ nor a negative. `group` identifies what a row was made from, so that duplicates 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, TypeVar
 
@@ -48,16 +48,21 @@ EMBEDDING_NAMES = (
 _T = TypeVar("_T")
 
 
-def move(value: _T, device: torch.device | str) -> _T:
-    """Returns `value` with every tensor inside it on `device`; understands tensors, dataclasses and mappings."""
+def map_tensors(value: _T, function: Callable[[Tensor], Tensor]) -> _T:
+    """Returns `value` with `function` applied to every tensor inside it; understands tensors, dataclasses and mappings."""
     if isinstance(value, Tensor):
-        return value.to(device, non_blocking=True)  # type: ignore[return-value]
+        return function(value)  # type: ignore[return-value]
     if is_dataclass(value) and not isinstance(value, type):
-        changed = {f.name: move(getattr(value, f.name), device) for f in fields(value)}
+        changed = {f.name: map_tensors(getattr(value, f.name), function) for f in fields(value)}
         return replace(value, **changed)
     if isinstance(value, Mapping):
-        return {key: move(item, device) for key, item in value.items()}  # type: ignore[return-value]
+        return {key: map_tensors(item, function) for key, item in value.items()}  # type: ignore[return-value]
     return value
+
+
+def move(value: _T, device: torch.device | str) -> _T:
+    """Returns `value` with every tensor inside it on `device`; understands tensors, dataclasses and mappings."""
+    return map_tensors(value, lambda tensor: tensor.to(device, non_blocking=True))
 
 
 def combine_groups(left: Tensor, right: Tensor) -> Tensor:
@@ -80,6 +85,7 @@ class AudioInput:
         present: (B,) bool.
         group: (B,) int64, equal for clips with the same audio.
         sample_rate: in Hz.
+        seed: (B,) int64, for what a frontend does at random to the clip (SpecAugment); None where nothing is random.
     """
 
     samples: Tensor
@@ -87,6 +93,7 @@ class AudioInput:
     present: Tensor
     group: Tensor
     sample_rate: int
+    seed: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -193,6 +200,10 @@ class Batch:
     def to(self, device: torch.device | str) -> Batch:
         """Returns the batch with its tensors on `device`."""
         return move(self, device)
+
+    def pin_memory(self) -> Batch:
+        """Returns the batch with its tensors in page-locked memory; data loaders with `pin_memory` call this."""
+        return map_tensors(self, Tensor.pin_memory)
 
     def read(self, name: str) -> Any:
         """Returns a field by the name that encoders and objectives declare: `audio`, `video`, `captions.TYPE` or `events`.

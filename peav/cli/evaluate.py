@@ -15,8 +15,9 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
+from peav.data.clip import Clip
 from peav.data.datamodule import ClipDataModule
-from peav.data.dataset import ClipDataset, ClipEntry
+from peav.data.dataset import ClipDataset
 from peav.data.loader import ClipLoader
 from peav.data.records import SPLITS
 from peav.data.sampler import EvaluationPlan
@@ -127,7 +128,7 @@ def embed_split(
     table = collect(
         module.model,
         _with_progress(loader, f"embedding {split}"),
-        [clip_texts(entry) for entry in dataset.entries],
+        [clip_texts(clip) for clip in dataset.manifest],
         module.tokenize,
         frame_scale(module),
         device,
@@ -139,11 +140,11 @@ def _with_progress(loader: ClipLoader, what: str) -> Iterator[Batch]:
     yield from track(loader, description=what, total=len(loader))
 
 
-def clip_texts(entry: ClipEntry) -> ClipTexts:
+def clip_texts(clip: Clip) -> ClipTexts:
     """Returns everything that was written about a clip."""
-    events = None if entry.events is None else [(e.phrase, e.onset, e.offset) for e in entry.events]
-    captions = {kind: list(texts) for kind, texts in entry.captions.items()}
-    return ClipTexts(entry.id, captions, entry.transcript, events)
+    events = None if clip.events is None else [(e.phrase, e.onset, e.offset) for e in clip.events]
+    captions = {kind: list(texts) for kind, texts in clip.texts.items()}
+    return ClipTexts(clip.id, captions, clip.transcript, events)
 
 
 def frame_scale(module: PeavModule) -> FrameScale | None:
@@ -190,7 +191,7 @@ class _Media:
 
     def __init__(self, dataset: ClipDataset) -> None:
         self.dataset = dataset
-        self.rows = {entry.id: row for row, entry in enumerate(dataset.entries)}
+        self.rows = {clip.id: row for row, clip in enumerate(dataset.manifest)}
 
     def __call__(self, clip_id: str) -> tuple[Tensor | None, Tensor | None, int]:
         clip = self.dataset[self.rows[clip_id]]

@@ -8,6 +8,8 @@ shares among the files of a group.
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import struct
 import subprocess
@@ -19,6 +21,7 @@ import torch
 from torchcodec.decoders import AudioDecoder, VideoDecoder
 
 from peav.data.media import MediaError, MediaInfo, first_line, probe
+from peav.data.workers import end_with_parent
 from peav.types import Seconds
 
 #: How much less than its header says a stream may hold, in seconds: codecs pad, and the last frame's duration is often left out.
@@ -26,6 +29,12 @@ TOLERANCE_SECONDS = 0.25
 
 #: Frames decoded at a time, so that long videos do not fill the memory.
 _FRAMES_AT_ONCE = 32
+
+#: What a full disk is called: no space, or no more than the quota.
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+
+#: Path in the error that says that there is no `ffmpeg` command.
+FFMPEG = "ffmpeg"
 
 #: What is known about each way to get FFmpeg, for the error message.
 _FFMPEG_HELP = "install it (Debian: apt-get install ffmpeg)"
@@ -146,7 +155,7 @@ def find_ffmpeg() -> str:
     path = shutil.which("ffmpeg")
     if path is None:
         raise MediaError(
-            "ffmpeg", f"the command is not on PATH; {_FFMPEG_HELP}, or prepare with check_video=False and no spans"
+            FFMPEG, f"the command is not on PATH; {_FFMPEG_HELP}, or prepare with check_video=False and no spans"
         )
     return path
 
@@ -157,9 +166,23 @@ def _decode_errors(paths: Sequence[str | Path]) -> str:
         command += ["-err_detect", "explode", "-threads", "1", "-i", _as_url(path)]
     for index in range(len(paths)):
         command += ["-map", f"{index}:V:0?", "-fps_mode", "passthrough", "-f", "null", "-"]
-    result = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    return run_ffmpeg(command)
+
+
+def run_ffmpeg(command: Sequence[str]) -> str:
+    """Runs FFmpeg's command line; returns the first line of what went wrong, "" if nothing did.
+
+    Raises:
+        OSError: if the disk is full, which is no fault of the file.
+    """
+    result = subprocess.run(
+        command, capture_output=True, text=True, errors="replace", check=False, preexec_fn=end_with_parent
+    )
     if result.returncode == 0:
         return ""
+    for number in FULL_DISK:
+        if os.strerror(number) in result.stderr:
+            raise OSError(number, os.strerror(number))
     return (result.stderr.strip().splitlines() or [f"ffmpeg ended with status {result.returncode}"])[0]
 
 

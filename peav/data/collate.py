@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from peav.data.dataset import Clip
+from peav.data.decoding import DecodedClip, Replacement
 from peav.data.groups import ABSENT, normalize_text, text_group
 from peav.masking import lengths_to_mask
-from peav.types import AudioInput, Batch, EventInput, TextInput, VideoInput
+from peav.types import AudioInput, Batch, CachedFeatures, EventInput, TextInput, VideoInput
 
 #: Texts to (input_ids (N, L) int64, mask (N, L) bool).
 Tokenize = Callable[[Sequence[str]], tuple[Tensor, Tensor]]
 
 
-def collate(clips: Sequence[Clip], tokenize: Tokenize | None = None) -> Batch:
+def collate(clips: Sequence[DecodedClip], tokenize: Tokenize | None = None) -> Batch:
     """Joins B clips into a batch; the fields that the clips carry are filled.
 
     What is absent is zero, masked out and not `present`, and its group is -1, also where no clip of the batch has it.
@@ -35,12 +36,19 @@ def collate(clips: Sequence[Clip], tokenize: Tokenize | None = None) -> Batch:
     captions = {kind: tokenize_texts([clip.captions[kind] for clip in clips], tokenize) for kind in first.captions}
     return Batch(
         ids=tuple(clip.id for clip in clips),
-        audio=None if first.samples is None else _audio(clips),
-        video=None if first.frames is None else _video(clips),
+        audio=_audio(clips),
+        video=_video(clips),
         captions=captions,
         events=None if first.annotated is None else _events(clips, tokenize),
         duration=torch.tensor([clip.duration for clip in clips], dtype=torch.float32),
     )
+
+
+class Collated(NamedTuple):
+    """A batch, and the clips in it that stand for others."""
+
+    batch: Batch
+    replaced: tuple[Replacement, ...]
 
 
 @dataclass(frozen=True)
@@ -49,9 +57,9 @@ class Collate:
 
     tokenize: Tokenize | None = None
 
-    def __call__(self, clips: Sequence[Clip]) -> Batch:
+    def __call__(self, clips: Sequence[DecodedClip]) -> Collated:
         """Joins clips into a batch."""
-        return collate(clips, self.tokenize)
+        return Collated(collate(clips, self.tokenize), tuple(item for clip in clips for item in clip.replaces))
 
 
 def tokenize_texts(texts: Sequence[str | None], tokenize: Tokenize | None) -> TextInput:
@@ -82,32 +90,53 @@ def tokenize_texts(texts: Sequence[str | None], tokenize: Tokenize | None) -> Te
     )
 
 
-def _audio(clips: Sequence[Clip]) -> AudioInput:
-    waves = [clip.samples for clip in clips if clip.samples is not None]
-    lengths = torch.tensor([len(wave) for wave in waves])
+def _audio(clips: Sequence[DecodedClip]) -> AudioInput | CachedFeatures | None:
     present = torch.tensor([clip.has_audio for clip in clips])
+    group = torch.tensor([clip.audio_group if clip.has_audio else ABSENT for clip in clips], dtype=torch.int64)
+    made = [clip.audio_features for clip in clips if clip.audio_features is not None]
+    if made:
+        return _features(made, present, group, [clip.audio_seconds for clip in clips])
+    waves = [clip.samples for clip in clips if clip.samples is not None]
+    if not waves:
+        return None
+    lengths = torch.tensor([len(wave) for wave in waves])
     samples = torch.zeros(len(waves), max(1, int(lengths.max())))
     for row, wave in enumerate(waves):
         samples[row, : len(wave)] = wave
     mask = lengths_to_mask(torch.where(present, lengths, 0), samples.shape[1])
-    group = [clip.audio_group if clip.has_audio else ABSENT for clip in clips]
-    return AudioInput(samples, mask, present, torch.tensor(group, dtype=torch.int64), clips[0].sample_rate)
+    seeds = [clip.seed for clip in clips if clip.seed is not None]
+    seed = torch.tensor(seeds, dtype=torch.int64) if len(seeds) == len(clips) else None
+    return AudioInput(samples, mask, present, group, clips[0].sample_rate, seed)
 
 
-def _video(clips: Sequence[Clip]) -> VideoInput:
-    videos = [clip.frames for clip in clips if clip.frames is not None]
-    lengths = torch.tensor([len(video) for video in videos])
+def _video(clips: Sequence[DecodedClip]) -> VideoInput | CachedFeatures | None:
     present = torch.tensor([clip.has_video for clip in clips])
+    group = torch.tensor([clip.video_group if clip.has_video else ABSENT for clip in clips], dtype=torch.int64)
+    seconds = [clip.frame_seconds for clip in clips]
+    made = [clip.video_features for clip in clips if clip.video_features is not None]
+    if made:
+        return _features(made, present, group, seconds)
+    videos = [clip.frames for clip in clips if clip.frames is not None]
+    if not videos:
+        return None
+    lengths = torch.tensor([len(video) for video in videos])
     frames = torch.zeros(len(videos), int(lengths.max()), *videos[0].shape[1:], dtype=torch.uint8)
     for row, video in enumerate(videos):
         frames[row, : len(video)] = video
     mask = lengths_to_mask(torch.where(present, lengths, 0), frames.shape[1])
-    group = [clip.video_group if clip.has_video else ABSENT for clip in clips]
-    seconds = torch.tensor([clip.frame_seconds for clip in clips], dtype=torch.float32)
-    return VideoInput(frames, mask, present, torch.tensor(group, dtype=torch.int64), seconds)
+    return VideoInput(frames, mask, present, group, torch.tensor(seconds, dtype=torch.float32))
 
 
-def _events(clips: Sequence[Clip], tokenize: Tokenize | None) -> EventInput:
+def _features(made: Sequence[Tensor], present: Tensor, group: Tensor, seconds: Sequence[float]) -> CachedFeatures:
+    lengths = torch.tensor([len(values) for values in made])
+    values = torch.zeros(len(made), max(1, int(lengths.max())), made[0].shape[1])
+    for row, one in enumerate(made):
+        values[row, : len(one)] = one
+    mask = lengths_to_mask(torch.where(present, lengths, 0), values.shape[1])
+    return CachedFeatures(values, mask, present, group, torch.tensor(seconds, dtype=torch.float32))
+
+
+def _events(clips: Sequence[DecodedClip], tokenize: Tokenize | None) -> EventInput:
     phrases: dict[str, int] = {}
     texts: list[str] = []
     rows: list[tuple[int, int, float, float]] = []

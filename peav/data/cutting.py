@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import torch
 from torchcodec.decoders import AudioDecoder
 
-from peav.data.checks import check_container, find_ffmpeg
+from peav.data.checks import check_container, find_ffmpeg, run_ffmpeg
 from peav.data.media import MediaError, MediaInfo, first_line, probe
 from peav.types import Seconds
 
@@ -56,7 +55,7 @@ def cut_span(
         raise MediaError(name, f"the clip starts at {start:g} s, but the file ends at {info.duration:.2f} s")
     duration = info.duration - start if duration is None else duration
     if info.audio is not None:
-        _check_finite(path, name, info.origin + start, duration)
+        check_finite(path, name, info.origin + start, duration)
     command = [find_ffmpeg(), "-nostdin", "-v", "error", "-xerror", "-err_detect", "explode", "-threads", "1"]
     command += [
         "-ss",
@@ -93,15 +92,24 @@ def cut_span(
         "-y",
         f"file:{output}",
     ]
-    result = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
-    if result.returncode:
-        lines = result.stderr.strip().splitlines() or [f"ffmpeg ended with status {result.returncode}"]
-        raise MediaError(name, f"the span of {duration:g} s at {start:g} s cannot be cut out: {lines[0]}")
+    error = run_ffmpeg(command)
+    if error:
+        raise MediaError(name, f"the span of {duration:g} s at {start:g} s cannot be cut out: {error}")
     return probe(output, name, origin=0.0)
 
 
-def _check_finite(path: str | Path, name: str, begin: Seconds, duration: Seconds) -> None:
-    # Encoding would turn NaN into numbers.
+def check_finite(path: str | Path, name: str, begin: Seconds, duration: Seconds) -> None:
+    """Refuses NaN and infinite samples, which encoding would turn into numbers.
+
+    Args:
+        path: the file.
+        name: how errors call it.
+        begin: of the span, on the clock of the file, seconds.
+        duration: seconds.
+
+    Raises:
+        MediaError: if there are any, or the sound cannot be decoded.
+    """
     try:
         samples = AudioDecoder(path).get_samples_played_in_range(begin, begin + duration)
     except (RuntimeError, ValueError) as error:

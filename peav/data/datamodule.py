@@ -2,19 +2,45 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection
-from pathlib import Path
 
-from lightning import LightningDataModule
+import torch
+from lightning import Callback, LightningDataModule, LightningModule, Trainer
+from torch import nn
 
+from peav.data.augment import AudioAugmentation
 from peav.data.collate import Tokenize
 from peav.data.dataset import ClipDataset, check_fields
 from peav.data.loader import ClipLoader
-from peav.data.manifest import manifest_path
+from peav.data.manifest import has_split
 from peav.data.media import Downmix, Sampling
+from peav.data.plan import Population, TrainingPlan
 from peav.data.records import SPLITS
-from peav.data.sampler import EvaluationPlan, TrainingPlan
+from peav.data.remote import StoreOptions
+from peav.data.sampler import EvaluationPlan
+from peav.data.stores import number_chunks
 from peav.types import BATCH_FIELDS
+
+_log = logging.getLogger(__name__)
+
+#: Chunks of an object store whose clips are shuffled among each other, where nothing else is said: about 4 GB.
+REMOTE_WINDOW_CHUNKS = 64
+
+
+class CountResumedEpoch(Callback):
+    """Mends Lightning's count of epochs after a resume from the last step of one.
+
+    Lightning 2.6 then begins the next epoch without counting it as begun (`FitLoop.on_advance_start` takes it for the rest of the
+    old one), and a second resume inside that epoch starts it over.
+    """
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Tells the loop that what follows is a new epoch."""
+        loop = trainer.fit_loop
+        ended = loop.epoch_loop.restarted_on_train_batch_end and loop.epoch_loop.batch_progress.is_last_batch
+        if loop.restarted_mid_epoch and ended:
+            loop.reset_restart_stage()
 
 
 class ClipDataModule(LightningDataModule):
@@ -23,24 +49,37 @@ class ClipDataModule(LightningDataModule):
     The model says what it reads (`batch_fields`) and how texts become ids (`tokenize`); what it does not read is not decoded.
 
     Args:
-        data: folder that `peav prepare` wrote.
+        data: folder that `peav prepare` wrote, or its address in an object store (`s3://bucket/data`).
         batch_size: clips a rank and step.
         num_workers: processes that decode.
+        prefetch_factor: batches that each of them makes ahead; they wait in shared memory (/dev/shm).
+        pin_memory: keep batches in page-locked memory, from which a GPU copies while it computes; with a GPU by default.
         sample_rate: of the audio, Hz.
         num_frames: video frames a clip; ignored when `fps` is given.
         fps: video frames a second.
         frame_size: height and width of the frames, pixels.
         downmix: how channels become one: `meta` is 0.7071 (L + R), `mean` the mean.
         sampling: which frames: `time`, evenly spaced in time, or `index`, Meta's rule.
-        seed: of the order of the clips and of the choice among captions.
+        seed: of the order of the clips, and of all that is chosen at random for each.
+        domain_weights: share of the clips of an epoch by domain, up to a common factor; as in the data by default.
+        origin_weights: weights of `real` and `synthetic` captions, of clips and within a clip that has both; the paper trains best
+            on 1 to 10. By default every clip and every caption counts alike.
+        num_buckets: buckets of durations; each step has clips of one of them, on all ranks.
+        window_chunks: chunks whose clips are shuffled among each other; all of them on disk, 64 in an object store by default.
+        max_bad_share: share of the training clips that may be replaced because they cannot be read; beyond it the run stops.
+        modality_dropout: probability with which a clip that has both loses its `audio`, and its `video`.
+        audio_augment: changes of the training waveforms, in order (`peav.data.augment`).
+        video_augment: transforms of `torchvision.transforms.v2` for the training frames, in order.
+        features: cached features to read in place of media: {"audio": name, "video": name} (`peav prepare --features`).
         shuffle_pairing: a control experiment on the training split: video and captions come from other clips than the audio.
         fields: batch fields to decode; what the model reads by default.
         tokenize: texts to ids and mask; the model's by default.
         predict_split: split that `predict` goes through.
         cache_megabytes: memory for decoded training clips, shared by the workers of a rank; 0 for none.
+        store: of object stores: cache_dir, cache_gigabytes and storage_options.
 
     Raises:
-        ValueError: if a split or a field is unknown.
+        ValueError: if a split or a field is unknown, or a number out of range.
     """
 
     def __init__(
@@ -48,6 +87,8 @@ class ClipDataModule(LightningDataModule):
         data: str,
         batch_size: int = 32,
         num_workers: int = 2,
+        prefetch_factor: int = 2,
+        pin_memory: bool | None = None,
         sample_rate: int = 16000,
         num_frames: int = 8,
         fps: float | None = None,
@@ -55,11 +96,21 @@ class ClipDataModule(LightningDataModule):
         downmix: Downmix = "meta",
         sampling: Sampling = "time",
         seed: int = 0,
+        domain_weights: dict[str, float] | None = None,
+        origin_weights: dict[str, float] | None = None,
+        num_buckets: int = 1,
+        window_chunks: int | None = None,
+        max_bad_share: float = 0.01,
+        modality_dropout: dict[str, float] | None = None,
+        audio_augment: list[AudioAugmentation] | None = None,
+        video_augment: list[nn.Module] | None = None,
+        features: dict[str, str] | None = None,
         shuffle_pairing: bool = False,
         fields: Collection[str] | None = None,
         tokenize: Tokenize | None = None,
         predict_split: str = "test",
         cache_megabytes: int = 0,
+        store: StoreOptions | None = None,
     ) -> None:
         super().__init__()
         if predict_split not in SPLITS:
@@ -69,6 +120,8 @@ class ClipDataModule(LightningDataModule):
         self.data = str(data)
         self.batch_size = batch_size
         self.num_workers = num_workers
+        self.prefetch_factor = prefetch_factor
+        self.pin_memory = pin_memory
         self.sample_rate = sample_rate
         self.num_frames = num_frames
         self.fps = fps
@@ -76,6 +129,16 @@ class ClipDataModule(LightningDataModule):
         self.downmix: Downmix = downmix
         self.sampling: Sampling = sampling
         self.seed = seed
+        self.domain_weights = domain_weights
+        self.origin_weights = origin_weights
+        self.num_buckets = num_buckets
+        self.window_chunks = window_chunks
+        self.max_bad_share = max_bad_share
+        self.modality_dropout = modality_dropout
+        self.audio_augment = audio_augment or []
+        self.video_augment = video_augment or []
+        self.features = features or {}
+        self.store = store or StoreOptions()
         self.shuffle_pairing = shuffle_pairing
         self.fields = None if fields is None else check_fields(fields)
         self.tokenize = tokenize
@@ -102,16 +165,40 @@ class ClipDataModule(LightningDataModule):
             "test": ("test",),
             "predict": (self.predict_split,),
         }
+        trainer = self.trainer
+        if stage == "fit" and trainer is not None:
+            callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+            if not any(isinstance(callback, CountResumedEpoch) for callback in callbacks):
+                callbacks.insert(0, CountResumedEpoch())
         for split in wanted[stage]:
-            if split == "validation" and stage == "fit" and not manifest_path(Path(self.data), split).is_file():
+            if split == "validation" and stage == "fit" and not has_split(self.data, split, self.store):
                 continue  # training without validation is a choice; asking for it is not
             self.datasets[split] = self._dataset(split)
 
     def train_dataloader(self) -> ClipLoader:
         """Returns shuffled batches of equal size."""
         dataset = self.datasets["train"]
-        plan = TrainingPlan(len(dataset), self.batch_size, self.seed)
-        return ClipLoader(dataset, plan, self._tokenize(), self.num_workers)
+        plan = self.plan(dataset)
+        _log.info("training: %s", plan.describe())
+        return self._loader(dataset, plan)
+
+    def plan(self, dataset: ClipDataset) -> TrainingPlan:
+        """Returns the plan of training on a data set."""
+        index = dataset.manifest.index
+        stores = [dataset.reader.store(name) for name in index.stores]
+        window = self.window_chunks
+        if window is None and any(store.cache is not None for store in stores):
+            window = REMOTE_WINDOW_CHUNKS
+        chunk = None if window is None else number_chunks(stores, index.store, index.row)
+        return TrainingPlan(
+            Population.of(index, chunk),
+            self.batch_size,
+            self.seed,
+            self.domain_weights,
+            self.origin_weights,
+            self.num_buckets,
+            window,
+        )
 
     def val_dataloader(self) -> ClipLoader | list[ClipLoader]:
         """Returns all validation clips in order; nothing if the split was not prepared."""
@@ -127,7 +214,13 @@ class ClipDataModule(LightningDataModule):
 
     def _evaluation(self, split: str) -> ClipLoader:
         dataset = self.datasets[split]
-        return ClipLoader(dataset, EvaluationPlan(len(dataset), self.batch_size), self._tokenize(), self.num_workers)
+        return self._loader(dataset, EvaluationPlan(len(dataset), self.batch_size))
+
+    def _loader(self, dataset: ClipDataset, plan: TrainingPlan | EvaluationPlan) -> ClipLoader:
+        pin = torch.cuda.is_available() if self.pin_memory is None else self.pin_memory
+        return ClipLoader(
+            dataset, plan, self._tokenize(), self.num_workers, self.prefetch_factor, pin, self.max_bad_share
+        )
 
     def _dataset(self, split: str) -> ClipDataset:
         training = split == "train" and not (self.trainer is not None and self.trainer.predicting)
@@ -144,6 +237,12 @@ class ClipDataModule(LightningDataModule):
             seed=self.seed,
             shuffle_pairing=self.shuffle_pairing and training,
             cache_megabytes=self.cache_megabytes if training else 0,
+            features=self.features,
+            modality_dropout=self.modality_dropout if training else None,
+            origin_weights=self.origin_weights if training else None,
+            audio_augment=self.audio_augment if training else (),
+            video_augment=self.video_augment if training else (),
+            store=self.store,
         )
 
     def _fields(self) -> frozenset[str]:

@@ -1,81 +1,35 @@
-"""Prepared clips, by row: only the fields that something reads are decoded."""
+"""Prepared clips, by position in their manifest: only the fields that something reads are decoded."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
+from torch import nn
 from torch.utils.data import Dataset
 
+from peav.data.augment import AudioAugmentation, augment_frames, check_probability
 from peav.data.cache import DecodedCache
-from peav.data.manifest import cut_events, load_manifest, shards_path
-from peav.data.media import Downmix, MediaError, Sampling, count_frames, load_audio, load_frames
-from peav.data.records import Event
-from peav.data.shards import Sample, ShardError, ShardReader
-from peav.types import BATCH_FIELDS, CAPTION_TYPES, Seconds
+from peav.data.clip import Clip
+from peav.data.decoding import ClipReader, DecodedClip, DecodeSettings, Replacement
+from peav.data.features import FeatureReader
+from peav.data.groups import bytes_group
+from peav.data.index import HAS_AUDIO, HAS_VIDEO
+from peav.data.manifest import Manifest, open_manifest
+from peav.data.media import Downmix, MediaError, Sampling, count_frames
+from peav.data.plan import substitutes
+from peav.data.remote import StoreOptions
+from peav.data.stores import SampleError
+from peav.data.texts import Caption
+from peav.types import BATCH_FIELDS, CAPTION_TYPES
 
-
-@dataclass(frozen=True)
-class ClipEntry:
-    """What the manifest says about a clip; see `peav.data.manifest` for the fields."""
-
-    id: str
-    row: int
-    duration: Seconds
-    captions: dict[str, tuple[str, ...]]
-    events: tuple[Event, ...] | None
-    has_audio: bool
-    has_video: bool
-    audio_group: int
-    video_group: int
-    origins: dict[str, Seconds]
-    crc32: int
-    transcript: str | None
-    domain: str
-
-    def origin(self, kind: str) -> Seconds:
-        """Returns time zero of the media that hold `audio` or `video`, on their own clock."""
-        return self.origins[kind] if kind in self.origins else self.origins["media"]
-
-
-@dataclass(frozen=True)
-class Clip:
-    """A decoded clip, before it joins a batch. A field that nothing reads is None.
-
-    Attributes:
-        id: its name.
-        duration: seconds.
-        sample_rate: of `samples`, Hz.
-        samples: (S,) float32, zeros if the clip has no audio.
-        has_audio: whether it has.
-        audio_group: identity of its audio; -1 if it has none.
-        frames: (F, 3, H, W) uint8, zeros if the clip has no video.
-        has_video: whether it has.
-        video_group: identity of its video; -1 if it has none.
-        frame_seconds: time between two frames.
-        captions: one text for each caption type that is read, None where the clip has none.
-        events: its events, empty when it has none.
-        annotated: whether its events are known; None when nothing reads events.
-    """
-
-    id: str
-    duration: Seconds
-    sample_rate: int
-    samples: Tensor | None
-    has_audio: bool
-    audio_group: int
-    frames: Tensor | None
-    has_video: bool
-    video_group: int
-    frame_seconds: Seconds
-    captions: dict[str, str | None]
-    events: tuple[Event, ...]
-    annotated: bool | None
+#: How many clips are tried in place of one that cannot be read.
+MAX_SUBSTITUTES = 100
 
 
 def check_fields(fields: Collection[str]) -> frozenset[str]:
@@ -92,13 +46,15 @@ def check_fields(fields: Collection[str]) -> frozenset[str]:
     return frozenset(fields)
 
 
-class ClipDataset(Dataset[Clip]):
-    """The clips of a split. `dataset[row]` is a clip with its first captions; `dataset[epoch, row]` chooses among its captions.
+class ClipDataset(Dataset[DecodedClip]):
+    """The clips of a split.
 
-    The choice is a function of (seed, epoch, row), so it is the same for any number of workers, ranks and restarts.
+    `dataset[position]` is a clip with its first captions; `dataset[epoch, position]` is the clip in training: captions, dropped
+    modalities and augmentation are chosen by (seed, epoch, clip id), so they are the same for any number of workers, ranks and
+    restarts.
 
     Args:
-        data: folder that `peav prepare` wrote.
+        data: folder that `peav prepare` wrote, or its address in an object store.
         split: `train`, `validation` or `test`.
         fields: names out of `peav.types.BATCH_FIELDS` to decode.
         sample_rate: of the audio, Hz.
@@ -107,14 +63,21 @@ class ClipDataset(Dataset[Clip]):
         frame_size: (H, W) of the frames, or one number for both.
         downmix: `meta` or `mean`, see `load_audio`.
         sampling: `time` or `index`, see `load_frames`.
-        seed: of captions and pairings.
+        seed: of what is chosen in training.
         shuffle_pairing: a control experiment: each clip keeps its audio and events, but gets the video of another clip and
             the captions of a third.
         cache_megabytes: memory for decoded audio and frames, shared by the workers; 0 for none.
+        features: cached features to read in place of media: {"audio": name, "video": name}, see `peav.data.features`.
+        modality_dropout: probability with which a clip that has both audio and video loses one, by modality.
+        origin_weights: how often a caption of each origin is chosen where a clip has both; every caption alike by default.
+        audio_augment: changes of the waveform, in order.
+        video_augment: transforms of torchvision v2 for the frames, in order.
+        store: of object stores.
 
     Raises:
         FileNotFoundError: if the split was not prepared.
-        ShardError: if shards and manifest do not have the same number of clips.
+        ManifestError: if its manifest cannot be read.
+        ValueError: if a setting is out of range.
     """
 
     def __init__(
@@ -131,177 +94,215 @@ class ClipDataset(Dataset[Clip]):
         seed: int = 0,
         shuffle_pairing: bool = False,
         cache_megabytes: int = 0,
+        features: Mapping[str, str] | None = None,
+        modality_dropout: Mapping[str, float] | None = None,
+        origin_weights: Mapping[str, float] | None = None,
+        audio_augment: Sequence[AudioAugmentation] = (),
+        video_augment: Sequence[nn.Module] = (),
+        store: StoreOptions | None = None,
     ) -> None:
         self.fields = check_fields(fields)
-        self.sample_rate = sample_rate
-        self.num_frames = num_frames if fps is None else None
-        self.fps = fps
-        self.frame_size = (frame_size, frame_size) if isinstance(frame_size, int) else frame_size
-        self.downmix = downmix
-        self.sampling = sampling
+        size = (frame_size, frame_size) if isinstance(frame_size, int) else frame_size
+        settings = DecodeSettings(sample_rate, num_frames if fps is None else None, fps, size, downmix, sampling)
+        count_frames(1.0, settings.num_frames, fps)
+        self.settings = settings
         self.seed = seed
-        self.entries = read_entries(data, split)
-        self.reader = ShardReader(shards_path(Path(data), split))
-        self.video_rows, self.caption_rows = pairing(len(self.entries), seed, shuffle_pairing)
-        count_frames(1.0, self.num_frames, fps)
-        # Audio and frames of a clip are asked for one after the other.
-        self._last: tuple[int, Sample] | None = None
+        self.manifest: Manifest = open_manifest(data, split, store)
+        self.reader = ClipReader(str(data), settings, store)
+        self.features = {kind: FeatureReader(self.reader, kind, name) for kind, name in (features or {}).items()}
+        self.modality_dropout = _check_dropout(modality_dropout or {})
+        self.origin_weights = origin_weights
+        self.audio_augment, self.video_augment = tuple(audio_augment), tuple(video_augment)
+        for kind, augment in (("audio", audio_augment), ("video", video_augment)):
+            if kind in self.features and augment:
+                raise ValueError(f"{kind}_augment changes {kind}, but cached features are read in its place")
+        self.video_rows, self.caption_rows = pairing(len(self.manifest), seed, shuffle_pairing)
+        #: (N,) which clips may stand in for each other; set by a loader that follows a plan.
+        self.peers: NDArray[np.int64] | None = None
         self._audio_cache, self._video_cache = self._caches(cache_megabytes << 20)
 
     def __len__(self) -> int:
-        return len(self.entries)
+        return len(self.manifest)
 
-    def __getitem__(self, index: int | tuple[int, int]) -> Clip:
-        epoch, row = index if isinstance(index, tuple) else (None, index)
-        entry = self.entries[row]
-        video = self.entries[self.video_rows[row]]
-        texts = self.entries[self.caption_rows[row]]
-        samples = frames = None
-        if "audio" in self.fields:
-            samples = self._samples(row)
-        if "video" in self.fields:
+    def clip(self, position: int) -> Clip:
+        """Returns what the manifest says about a clip."""
+        return self.manifest[position]
+
+    def __getitem__(self, index: int | tuple[int, int]) -> DecodedClip:
+        epoch, position = index if isinstance(index, tuple) else (None, index)
+        clip = self.manifest[position]
+        other_video, other_texts = int(self.video_rows[position]), int(self.caption_rows[position])
+        video = clip if other_video == position else self.manifest[other_video]
+        texts = clip if other_texts == position else self.manifest[other_texts]
+        seeds = None if epoch is None else [self.seed, epoch, bytes_group(clip.id.encode())]
+        kept = self._kept(clip.has_audio, video.has_video, seeds)
+        decoded = DecodedClip(
+            id=clip.id,
+            duration=clip.duration,
+            sample_rate=self.settings.sample_rate,
+            has_audio=clip.has_audio and kept["audio"],
+            audio_group=clip.group("audio") if kept["audio"] else -1,
+            has_video=video.has_video and kept["video"],
+            video_group=video.group("video") if kept["video"] else -1,
             # The frames span the clip that they come from, which is another one under shuffle_pairing.
-            frames = self._frames(self.video_rows[row])
-        return Clip(
-            id=entry.id,
-            duration=entry.duration,
-            sample_rate=self.sample_rate,
-            samples=samples,
-            has_audio=entry.has_audio,
-            audio_group=entry.audio_group,
-            frames=frames,
-            has_video=video.has_video,
-            video_group=video.video_group,
-            frame_seconds=video.duration / count_frames(video.duration, self.num_frames, self.fps),
-            captions=self._captions(texts, epoch, row),
-            events=entry.events or () if "events" in self.fields else (),
-            annotated=entry.events is not None if "events" in self.fields else None,
+            frame_seconds=video.duration / self.settings.frames(video.duration),
+            captions=self._captions(texts, seeds),
+            events=clip.events or () if "events" in self.fields else (),
+            annotated=clip.events is not None if "events" in self.fields else None,
+            seed=None if seeds is None else int(np.random.default_rng([*seeds, 4]).integers(1 << 62)),
         )
+        if "audio" in self.fields:
+            decoded = self._with_audio(decoded, clip, position, seeds)
+        if "video" in self.fields:
+            decoded = self._with_video(decoded, video, other_video, seeds)
+        return decoded
 
-    def _captions(self, entry: ClipEntry, epoch: int | None, row: int) -> dict[str, str | None]:
-        # One number a type is drawn whether or not it is read, so that the choice does not depend on the fields.
-        draws = (
-            np.zeros(len(CAPTION_TYPES))
-            if epoch is None
-            else np.random.default_rng([self.seed, epoch, row]).random(len(CAPTION_TYPES))
-        )
+    def __getitems__(self, indices: Sequence[int] | Sequence[tuple[int, int]]) -> list[DecodedClip]:
+        """Returns the clips of a batch. In training a clip that cannot be read is replaced by the next of its bucket and domain.
+
+        Raises:
+            MediaError: if a clip cannot be decoded, in evaluation or after `MAX_SUBSTITUTES` others could not either.
+            ShardError: likewise if its bytes are damaged; and if manifest and shards do not belong together.
+        """
+        taken = {index[1] for index in indices if isinstance(index, tuple)}
+        return [self._readable(index, taken) if isinstance(index, tuple) else self[index] for index in indices]
+
+    def _readable(self, index: tuple[int, int], taken: set[int]) -> DecodedClip:
+        epoch, position = index
+        try:
+            return self[index]
+        except (MediaError, SampleError) as error:
+            if self.peers is None:
+                raise
+            failed = [(self.manifest[position].id, str(error))]
+            first = error
+        for tried, other in enumerate(substitutes(self.peers, position)):
+            if tried >= MAX_SUBSTITUTES:
+                break
+            if other in taken:
+                continue
+            try:
+                clip = self[epoch, other]
+            except (MediaError, SampleError) as error:
+                failed.append((self.manifest[other].id, str(error)))
+                continue
+            taken.add(other)
+            return replace(clip, replaces=tuple(Replacement(bad, clip.id, reason) for bad, reason in failed))
+        raise first
+
+    def _kept(self, has_audio: bool, has_video: bool, seeds: list[int] | None) -> dict[str, bool]:
+        kept = {"audio": True, "video": True}
+        if seeds is not None and self.modality_dropout and has_audio and has_video:
+            draw = np.random.default_rng([*seeds, 1]).random()
+            audio = self.modality_dropout["audio"]
+            kept = {"audio": draw >= audio, "video": not audio <= draw < audio + self.modality_dropout["video"]}
+        return kept
+
+    def _captions(self, clip: Clip, seeds: list[int] | None) -> dict[str, str | None]:
+        # Two numbers a type are drawn whether or not it is read, so that the choice does not depend on the fields.
+        shape = (len(CAPTION_TYPES), 2)
+        draws = np.zeros(shape) if seeds is None else np.random.default_rng([*seeds, 0]).random(shape)
         chosen: dict[str, str | None] = {}
         for kind, draw in zip(CAPTION_TYPES, draws, strict=True):
             if f"captions.{kind}" in self.fields:
-                texts = entry.captions.get(kind, ())
-                chosen[kind] = texts[int(draw * len(texts))] if texts else None
+                captions = clip.captions.get(kind, ())
+                if seeds is not None and self.origin_weights is not None:
+                    captions = _of_one_origin(captions, self.origin_weights, draw[1])
+                chosen[kind] = captions[int(draw[0] * len(captions))].text if captions else None
         return chosen
 
-    def _read(self, row: int) -> Sample:
-        if self._last is not None and self._last[0] == row:
-            return self._last[1]
-        entry = self.entries[row]
-        sample = self.reader.read(entry.row, entry.id)
-        if sample.crc32 != entry.crc32:
-            raise ShardError(
-                f"clip {entry.id!r}: shards and manifest have different checksums; they come from different runs of `peav prepare`"
-            )
-        self._last = (row, sample)
-        return sample
+    def _with_audio(self, decoded: DecodedClip, clip: Clip, position: int, seeds: list[int] | None) -> DecodedClip:
+        if not decoded.has_audio:
+            clip = replace(clip, has_audio=False)
+        if "audio" in self.features:
+            values, seconds = self.features["audio"].read(clip)
+            return replace(decoded, audio_features=values, audio_seconds=seconds)
+        if self._audio_cache is not None and clip.has_audio:
+            samples = self._audio_cache.get(position, lambda: self.reader.samples(clip))
+        else:
+            samples = self.reader.samples(clip)
+        if seeds is not None and clip.has_audio:
+            rng = np.random.default_rng([*seeds, 2])
+            for augmentation in self.audio_augment:
+                samples = augmentation(samples, self.settings.sample_rate, rng)
+        return replace(decoded, samples=samples)
 
-    def _samples(self, row: int) -> Tensor:
-        entry = self.entries[row]
-        if not entry.has_audio:
-            return torch.zeros(round(entry.duration * self.sample_rate))
-
-        def decode() -> Tensor:
-            source = self._read(row).source("audio")
-            name = f"audio of clip {entry.id!r}"
-            samples = load_audio(
-                source, self.sample_rate, 0.0, entry.duration, self.downmix, path=f"audio of clip {entry.id!r}"
-            )
-            if not bool(torch.isfinite(samples).all()):
-                raise MediaError(name, "holds NaN or infinite samples")
-            return samples
-
-        return self._audio_cache.get(row, decode) if self._audio_cache is not None else decode()
-
-    def _frames(self, row: int) -> Tensor:
-        entry = self.entries[row]
-        count = count_frames(entry.duration, self.num_frames, self.fps)
-        if not entry.has_video:
-            return torch.zeros(count, 3, *self.frame_size, dtype=torch.uint8)
-
-        def decode() -> Tensor:
-            source = self._read(row).source("video")
-            name = f"video of clip {entry.id!r}"
-            origin = entry.origin("video")
-            span = {"start": 0.0, "duration": entry.duration, "origin": origin}
-            return load_frames(source, count, size=self.frame_size, sampling=self.sampling, path=name, **span)[0]
-
-        return self._video_cache.get(row, decode) if self._video_cache is not None else decode()
+    def _with_video(self, decoded: DecodedClip, clip: Clip, position: int, seeds: list[int] | None) -> DecodedClip:
+        if not decoded.has_video:
+            clip = replace(clip, has_video=False)
+        if "video" in self.features:
+            values, seconds = self.features["video"].read(clip)
+            return replace(decoded, video_features=values, frame_seconds=seconds)
+        if self._video_cache is not None and clip.has_video:
+            frames = self._video_cache.get(position, lambda: self.reader.frames(clip))
+        else:
+            frames = self.reader.frames(clip)
+        if seeds is not None and clip.has_video and self.video_augment:
+            seed = int(np.random.default_rng([*seeds, 3]).integers(1 << 62))
+            frames = augment_frames(frames, self.video_augment, seed)
+        return replace(decoded, frames=frames)
 
     def _caches(self, max_bytes: int) -> tuple[DecodedCache | None, DecodedCache | None]:
         if not max_bytes:
             return None, None
-        audio: list[tuple[int, ...] | None] = [
-            (round(entry.duration * self.sample_rate),) if entry.has_audio and "audio" in self.fields else None
-            for entry in self.entries
-        ]
-        video: list[tuple[int, ...] | None] = [
-            (count_frames(entry.duration, self.num_frames, self.fps), 3, *self.frame_size)
-            if entry.has_video and "video" in self.fields
-            else None
-            for entry in self.entries
-        ]
+        index, settings = self.manifest.index, self.settings
+        durations = index.duration.tolist()
+
+        def shapes(kind: str, has: NDArray[np.bool_]) -> list[tuple[int, ...] | None]:
+            if kind not in self.fields or kind in self.features:
+                return [None] * len(durations)
+            if kind == "audio":
+                return [(settings.num_samples(d),) if held else None for d, held in zip(durations, has, strict=True)]
+            size = settings.frame_size
+            return [(settings.frames(d), 3, *size) if held else None for d, held in zip(durations, has, strict=True)]
+
         # Frames first: a byte of them costs more to decode than a byte of audio.
-        frames = DecodedCache(video, torch.uint8, max_bytes)
-        return DecodedCache(audio, torch.float32, max_bytes - frames.num_bytes), frames
+        frames = DecodedCache(shapes("video", index.has(HAS_VIDEO)), torch.uint8, max_bytes)
+        audio = DecodedCache(shapes("audio", index.has(HAS_AUDIO)), torch.float32, max_bytes - frames.num_bytes)
+        return audio, frames
 
 
-def read_entries(data: str | Path, split: str) -> list[ClipEntry]:
-    """Reads what the manifest of a split says about its clips, in the order of their rows.
-
-    Raises:
-        FileNotFoundError: if the split was not prepared.
-        ShardError: if two clips claim one row, or a row is missing.
-    """
-    entries = []
-    for cut in load_manifest(data, split):
-        custom = cut.custom
-        entries.append(
-            ClipEntry(
-                id=cut.id,
-                row=custom["row"],
-                duration=cut.duration,
-                captions={kind: tuple(texts) for kind, texts in custom["captions"].items()},
-                events=cut_events(cut),
-                has_audio=custom["has_audio"],
-                has_video=custom["has_video"],
-                audio_group=custom["audio_group"],
-                video_group=custom["video_group"],
-                origins=custom["origins"],
-                crc32=custom["crc32"],
-                transcript=custom["transcript"],
-                domain=custom["domain"],
-            )
-        )
-    if len({entry.row for entry in entries}) != len(entries):
-        raise ShardError(f"the manifest of split {split!r} in {data} gives one row to two clips")
-    return sorted(entries, key=lambda entry: entry.row)
-
-
-def pairing(rows: int, seed: int, shuffle: bool) -> tuple[list[int], list[int]]:
+def pairing(
+    rows: int, seed: int, shuffle: bool
+) -> tuple[Sequence[int] | NDArray[np.int64], Sequence[int] | NDArray[np.int64]]:
     """Returns, for each row, the rows that its video and its captions come from: its own, or two others, different from each other.
 
-    >>> pairing(3, 0, shuffle=False)
-    ([0, 1, 2], [0, 1, 2])
+    >>> [list(rows) for rows in pairing(3, 0, shuffle=False)]
+    [[0, 1, 2], [0, 1, 2]]
     >>> videos, captions = pairing(5, 0, shuffle=True)
     >>> all(len({row, videos[row], captions[row]}) == 3 for row in range(5)), sorted(videos) == sorted(captions) == list(range(5))
     (True, True)
     """
-    own = list(range(rows))
     if not shuffle:
-        return own, list(own)
+        return range(rows), range(rows)
     if rows < 3:
         raise ValueError(f"shuffle_pairing takes audio, video and captions from three clips, but there are {rows}")
     order = np.random.default_rng([seed, 3]).permutation(rows)
-    videos, captions = np.empty(rows, int), np.empty(rows, int)
+    videos, captions = np.empty(rows, np.int64), np.empty(rows, np.int64)
     # A turn of a random circle has no fixed point.
     videos[order], captions[order] = np.roll(order, 1), np.roll(order, 2)
-    return videos.tolist(), captions.tolist()
+    return videos, captions
+
+
+def _of_one_origin(captions: tuple[Caption, ...], weights: Mapping[str, float], draw: float) -> tuple[Caption, ...]:
+    by_origin: dict[str, list[Caption]] = {}
+    for caption in captions:
+        if weights.get(caption.origin, 0.0) > 0:
+            by_origin.setdefault(caption.origin, []).append(caption)
+    total = sum(weights[origin] for origin in by_origin)
+    for origin in sorted(by_origin):
+        draw -= weights[origin] / total
+        if draw < 0:
+            return tuple(by_origin[origin])
+    return tuple(by_origin[max(by_origin)]) if by_origin else ()
+
+
+def _check_dropout(dropout: Mapping[str, float]) -> dict[str, float]:
+    unknown = sorted(set(dropout) - {"audio", "video"})
+    if unknown:
+        raise ValueError(f"modality_dropout knows audio and video, got {unknown[0]!r}")
+    checked = {
+        kind: check_probability(f"modality_dropout.{kind}", dropout.get(kind, 0.0)) for kind in ("audio", "video")
+    }
+    check_probability("the sum of modality_dropout", sum(checked.values()))
+    return checked if sum(checked.values()) else {}

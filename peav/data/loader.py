@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from peav.data.collate import Collate, Tokenize
 from peav.data.dataset import ClipDataset
-from peav.data.sampler import EvaluationPlan, PlannedBatches, Position, TrainingPlan
+from peav.data.decoding import Replacement
+from peav.data.plan import TrainingPlan
+from peav.data.sampler import EvaluationPlan, PlannedBatches, Position
+from peav.data.stores import Prefetcher, ShardReader
 from peav.distributed import rank, world_size
 from peav.types import Batch
+
+_log = logging.getLogger(__name__)
+
+#: So many clips of a run may be replaced before `max_bad_share` is looked at.
+_MIN_BAD = 10
+
+#: Batches by which chunks of object stores are fetched ahead.
+_AHEAD_BATCHES = 16
+
+#: Replacements that are logged one by one.
+_LOGGED = 20
+
+
+class TooManyBadClips(RuntimeError):  # noqa: N818  the name says what happened
+    """More clips could not be read than `max_bad_share` allows."""
 
 
 class ClipLoader:
@@ -21,11 +42,20 @@ class ClipLoader:
     It wraps a `DataLoader` rather than being one, so that Lightning leaves its sampler alone: the plan knows the ranks. Lightning
     saves `state_dict()` with its own state and hands it back.
 
+    Attributes:
+        replaced: training clips that could not be read, and what came in their place, in this process.
+
     Args:
         dataset: the clips.
         plan: which clips when.
         tokenize: texts to ids, needed when the data set reads texts.
         num_workers: processes that decode; 0 decodes in this one.
+        prefetch_factor: batches that each worker makes ahead.
+        pin_memory: put batches into page-locked memory, from which a GPU copies while it computes.
+        max_bad_share: share of the training clips that may be replaced because they cannot be read; beyond it the run stops.
+
+    Raises:
+        ValueError: if a number is out of range.
     """
 
     def __init__(
@@ -34,9 +64,21 @@ class ClipLoader:
         plan: TrainingPlan | EvaluationPlan,
         tokenize: Tokenize | None = None,
         num_workers: int = 0,
+        prefetch_factor: int = 2,
+        pin_memory: bool = False,
+        max_bad_share: float = 0.01,
     ) -> None:
+        if num_workers < 0 or prefetch_factor < 1 or not 0 <= max_bad_share <= 1:
+            raise ValueError(
+                f"num_workers={num_workers}, prefetch_factor={prefetch_factor}, max_bad_share={max_bad_share}: the first must be "
+                "at least 0, the second at least 1, the third from 0 to 1"
+            )
         self.dataset = dataset
         self.plan = plan
+        self.max_bad_share = max_bad_share
+        self.replaced: list[Replacement] = []
+        self._drawn = self._bad = 0
+        self._digest: str | None = None
         # No reference back to the loader: in a cycle its workers would outlive it.
         self.position = Position()
         self.batch_sampler = PlannedBatches(self.position)
@@ -46,6 +88,8 @@ class ClipLoader:
             num_workers=num_workers,
             collate_fn=Collate(tokenize),
             persistent_workers=num_workers > 0,
+            prefetch_factor=prefetch_factor if num_workers else None,
+            pin_memory=pin_memory,
             worker_init_fn=_init_worker,
         )
 
@@ -56,20 +100,84 @@ class ClipLoader:
     def __iter__(self) -> Iterator[Batch]:
         # A generator, so that the first batch decides and not the call: Lightning asks for more iterators than it uses.
         position = self.position
+        self._check_digest()
         position.begin(len(self))
-        self.batch_sampler.batches = self.plan.batches(position.epoch, rank(), world_size())[position.batches :]
-        for batch in self._loader:
-            # Before the yield: who takes the last batch may never ask for another.
-            position.batches += 1
-            yield batch
+        if isinstance(self.plan, TrainingPlan) and self.dataset.peers is None:
+            self.dataset.peers = self.plan.peers(world_size())
+        batches = self.plan.batches(position.epoch, rank(), world_size())[position.batches :]
+        self.batch_sampler.batches = batches
+        # The workers are forked here, before there is a thread beside this one.
+        collated = iter(self._loader)
+        prefetcher = self._prefetch(batches) if isinstance(batches, np.ndarray) else None
+        try:
+            for batch, replaced in collated:
+                # Before the yield: who takes the last batch may never ask for another.
+                position.batches += 1
+                if prefetcher is not None:
+                    prefetcher.advance()
+                self._count(len(batch), replaced)
+                yield batch
+        finally:
+            if prefetcher is not None:
+                prefetcher.close()
 
-    def state_dict(self) -> dict[str, int]:
-        """Returns the epoch, and the batches of it that were handed out."""
-        return {"epoch": self.position.epoch, "batches": self.position.batches}
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the digest of the plan, the epoch, and the batches of it that were handed out."""
+        return {"digest": self._own_digest(), "epoch": self.position.epoch, "batches": self.position.batches}
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Goes to where `state_dict()` was taken: the next iteration gives the rest of that epoch."""
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes to where `state_dict()` was taken: the next iteration gives the rest of that epoch.
+
+        Other data or another plan are noticed then, when the ranks are known.
+        """
         self.position.epoch, self.position.batches, self.position.begun = state["epoch"], state["batches"], False
+        self._digest = state.get("digest")
+
+    def _own_digest(self) -> str | None:
+        return self.plan.digest(world_size()) if isinstance(self.plan, TrainingPlan) else None
+
+    def _check_digest(self) -> None:
+        if self._digest is not None and self._digest != self._own_digest():
+            raise ValueError(
+                f"the run was interrupted in epoch {self.position.epoch} after {self.position.batches} batches of another sequence: "
+                "the clips, batch_size times ranks, seed, weights, buckets or windows have changed. Resume with the same ones, or "
+                "start a new run from the weights (model.init_from)"
+            )
+        self._digest = None
+
+    def _count(self, clips: int, replaced: tuple[Replacement, ...]) -> None:
+        self._drawn += clips
+        for item in replaced:
+            if len(self.replaced) < _LOGGED:
+                _log.warning("clip %r cannot be read, clip %r takes its place: %s", item.clip, item.by, item.reason)
+            self.replaced.append(item)
+        self._bad += len({item.by for item in replaced})
+        bad = self._bad
+        if replaced and bad > max(_MIN_BAD, self.max_bad_share * self._drawn):
+            raise TooManyBadClips(
+                f"{bad} of {self._drawn} clips could not be read, more than max_bad_share={self.max_bad_share:g} allows; the last: "
+                f"{replaced[-1].reason}. `peav data validate` reads them all"
+            )
+
+    def _prefetch(self, batches: NDArray[np.int64]) -> Prefetcher | None:
+        """Starts to fetch the chunks of object stores in the order of the batches."""
+        index, reader = self.dataset.manifest.index, self.dataset.reader
+        stores = [reader.store(name) for name in index.stores]
+        if not any(store.cache is not None for store in stores):
+            return None
+
+        def needs() -> Iterator[list[tuple[ShardReader, int]]]:
+            seen: set[tuple[int, int]] = set()
+            for batch in batches:
+                pairs = []
+                for store, row in zip(index.store[batch].tolist(), index.row[batch].tolist(), strict=True):
+                    chunk = int(np.searchsorted(stores[store].first_rows, row, side="right")) - 1
+                    if (store, chunk) not in seen and stores[store].cache is not None:
+                        seen.add((store, chunk))
+                        pairs.append((stores[store], chunk))
+                yield pairs
+
+        return Prefetcher(needs(), ahead=_AHEAD_BATCHES)
 
 
 def _init_worker(worker: int) -> None:

@@ -1,41 +1,27 @@
-"""Lhotse manifests: the truth about the clips, one cut each, one CutSet JSONL a split.
+"""Manifests: one CutSet JSONL a split, the only truth about the clips. `peav.data.clip` says what a line holds.
 
-A cut's recording is the source file (path relative to the source folder), its span is the clip, its supervisions are the events
-(`text` is the phrase). A clip without sound has no recording, which Lhotse reads and writes well although it cannot validate it.
-The rest is custom:
-
-| field | meaning |
-|---|---|
-| captions | {caption type: [texts]} |
-| transcript, domain, split | as in the record |
-| annotated | whether events are known |
-| has_audio, has_video | what the packed clip holds |
-| files | {role: path} of the source |
-| origins | {role: seconds}, time zero of the packed media on their own clocks |
-| video | {num_frames, fps, size: [height, width]} of the packed clip, or null |
-| row, crc32 | where the bytes are in the split's shards, and their checksum |
-| audio_group, video_group | identity of the packed bytes, equal for equal media |
+Everything about a clip but its bytes is here, so captions, events, domains and splits are edited without packing again: by
+`write_manifest`, by Lhotse, or by `peav data`.
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
-from lhotse import CutSet, MonoCut, Recording, SupervisionSegment
-from lhotse.audio import AudioSource, VideoInfo
+from lhotse import CutSet
 from lhotse.cut import Cut
 
-from peav.data.groups import bytes_group
-from peav.data.media import MediaInfo
-from peav.data.records import Event, Record
-from peav.data.shards import Sample
-from peav.types import Seconds
+from peav.data.clip import Clip, clip_from_json, clip_from_line
+from peav.data.fields import RecordError
+from peav.data.index import ManifestError, ManifestIndex, load_index
+from peav.data.remote import ChunkCache, StoreOptions, is_remote
 
 
 def manifest_path(data: Path, split: str) -> Path:
     """Returns where a split's manifest lies."""
-    return data / "manifest" / f"{split}.jsonl.gz"
+    return data / "manifest" / f"{split}.jsonl"
 
 
 def shards_path(data: Path, split: str) -> Path:
@@ -43,117 +29,134 @@ def shards_path(data: Path, split: str) -> Path:
     return data / "shards" / split
 
 
+class Manifest:
+    """The clips of a split, by position: the lines stay on disk, and each is read when its clip is asked for.
+
+    Args:
+        path: the JSONL file.
+
+    Raises:
+        ManifestError: if a line cannot be read, or two clips have one id.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.index: ManifestIndex = load_index(path)
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, position: int) -> Clip:
+        if not -len(self) <= position < len(self):
+            raise IndexError(f"{self.path} holds {len(self)} clips, asked for number {position}")
+        with self.path.open("rb") as stream:
+            stream.seek(int(self.index.line[position]))
+            line = stream.readline()
+        try:
+            return clip_from_line(line)
+        except RecordError as error:
+            raise ManifestError(
+                f"{self.path}, clip {position}: {error}; was the file changed during the run?"
+            ) from None
+
+    def __iter__(self) -> Iterator[Clip]:
+        for _, clip in iter_manifest(self.path):
+            yield clip
+
+
+def find_manifest(data: str | Path, split: str, options: StoreOptions | None = None) -> Path:
+    """Returns where the manifest of a split lies; that of an object store is copied to this machine first.
+
+    Raises:
+        FileNotFoundError: if the split was not prepared; names those that were.
+        StoreError: if it cannot be fetched.
+    """
+    if is_remote(data):
+        return ChunkCache(str(data), options or StoreOptions()).refresh(f"manifest/{split}.jsonl")
+    path = manifest_path(Path(data), split)
+    if not path.is_file():
+        have = sorted(file.stem for file in (Path(data) / "manifest").glob("*.jsonl"))
+        hint = f"it holds the splits {', '.join(have)}" if have else "run `peav prepare SOURCE OUT` first and give OUT"
+        raise FileNotFoundError(f"no split {split!r} in {data}: {hint}")
+    return path
+
+
+def has_split(data: str | Path, split: str, options: StoreOptions | None = None) -> bool:
+    """Returns whether a split was prepared; of an object store its list of splits, prepare.json, is asked.
+
+    Raises:
+        StoreError: if the store cannot be reached.
+    """
+    if is_remote(data):
+        path = ChunkCache(str(data), options or StoreOptions()).refresh("prepare.json")
+        return split in json.loads(path.read_text())["report"]["clips"]
+    return manifest_path(Path(data), split).is_file()
+
+
+def open_manifest(data: str | Path, split: str, options: StoreOptions | None = None) -> Manifest:
+    """Opens the manifest of a split.
+
+    Args:
+        data: folder that `peav prepare` wrote, or its address in an object store.
+        split: `train`, `validation` or `test`.
+        options: of object stores.
+
+    Raises:
+        FileNotFoundError: if the split was not prepared; names those that were.
+        ManifestError: if it cannot be read.
+    """
+    return Manifest(find_manifest(data, split, options))
+
+
+def iter_manifest(path: Path) -> Iterator[tuple[int, Clip]]:
+    """Reads a manifest a line at a time, and yields each clip with the number of its line, from 1.
+
+    Raises:
+        ManifestError: if a line cannot be read.
+    """
+    with path.open("rb") as stream:
+        for number, line in enumerate(stream, start=1):
+            if line.strip():
+                try:
+                    yield number, clip_from_line(line)
+                except RecordError as error:
+                    raise ManifestError(f"{path}, line {number}: {error}") from None
+
+
 def load_manifest(data: str | Path, split: str) -> CutSet:
-    """Loads the manifest of a split.
+    """Opens the manifest of a split as Lhotse sees it.
 
     Raises:
         FileNotFoundError: if the split was not prepared; names those that were.
     """
-    path = manifest_path(Path(data), split)
-    if not path.is_file():
-        have = sorted(file.name.removesuffix(".jsonl.gz") for file in (Path(data) / "manifest").glob("*.jsonl.gz"))
-        hint = f"it holds the splits {', '.join(have)}" if have else "run `peav prepare SOURCE OUT` first and give OUT"
-        raise FileNotFoundError(f"no split {split!r} in {data}: {hint}")
-    return CutSet.from_file(path)
+    return CutSet.from_file(find_manifest(data, split))
 
 
-def save_manifest(data: str | Path, split: str, cuts: CutSet) -> Path:
-    """Writes the manifest of a split, such as one with rewritten captions; the shards stay as they are."""
-    path = manifest_path(Path(data), split)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"partial-{path.name}")
-    with CutSet.open_writer(partial) as writer:
-        for cut in cuts:
-            writer.write(cut)
-    partial.replace(path)
-    return path
-
-
-def make_cut(
-    record: Record,
-    infos: dict[str, MediaInfo],
-    duration: Seconds,
-    events: tuple[Event, ...] | None,
-    sample: Sample,
-    row: int,
-    source_seconds: Seconds,
-) -> MonoCut:
-    """Builds the cut of a packed clip.
+def save_manifest(data: str | Path, split: str, clips: Iterable[Clip | Cut]) -> Path:
+    """Writes the manifest of a split, such as one with rewritten captions; the shards stay as they are.
 
     Args:
-        record: what its author wrote.
-        infos: what the packed media hold, by role.
-        duration: of the clip, seconds.
-        events: its events, inside the clip; None when not annotated.
-        sample: what was packed.
-        row: its row in the shards.
-        source_seconds: duration of the source file that holds the sound.
+        data: folder that `peav prepare` wrote.
+        split: `train`, `validation` or `test`.
+        clips: clips, or Lhotse's cuts.
+
+    Raises:
+        RecordError: if a cut is none that peav can read.
     """
-    audio_role = next((role for role, info in infos.items() if info.audio is not None and role != "video"), None)
-    video_role = next((role for role, info in infos.items() if info.video is not None and role != "audio"), None)
-    video = infos[video_role].video if video_role else None
-    video_info = (
-        VideoInfo(fps=video.fps, num_frames=video.num_frames, height=video.height, width=video.width) if video else None
-    )
-    recording = None
-    if audio_role is not None and (audio := infos[audio_role].audio) is not None:
-        num_samples = max(
-            round(source_seconds * audio.sample_rate), round((record.start + duration) * audio.sample_rate)
-        )
-        recording = Recording(
-            id=record.files[audio_role],
-            sources=[
-                AudioSource(
-                    type="file",
-                    channels=list(range(audio.num_channels)),
-                    source=record.files[audio_role],
-                    video=video_info if video_role == audio_role else None,
-                )
-            ],
-            sampling_rate=audio.sample_rate,
-            num_samples=num_samples,
-            duration=num_samples / audio.sample_rate,
-        )
-    supervisions = [
-        SupervisionSegment(
-            id=f"{record.id}-{index}",
-            recording_id=recording.id if recording else record.id,
-            start=event.onset,
-            duration=event.offset - event.onset,
-            channel=0,
-            text=event.phrase,
-        )
-        for index, event in enumerate(events or ())
-    ]
-    custom: dict[str, Any] = {
-        "captions": {kind: list(texts) for kind, texts in record.captions.items()},
-        "transcript": record.transcript,
-        "domain": record.domain,
-        "split": record.split,
-        "annotated": events is not None,
-        "has_audio": audio_role is not None,
-        "has_video": video_role is not None,
-        "files": record.files,
-        "origins": {role: info.origin for role, info in infos.items()},
-        # Lhotse takes a dictionary with the keys width and height for one of its images.
-        "video": {"num_frames": video.num_frames, "fps": video.fps, "size": [video.height, video.width]}
-        if video
-        else None,
-        "row": row,
-        "crc32": sample.crc32,
-        "audio_group": bytes_group(sample.source("audio")) if audio_role else -1,
-        "video_group": bytes_group(sample.source("video")) if video_role else -1,
-    }
-    return MonoCut(
-        record.id, record.start, duration, channel=0, recording=recording, supervisions=supervisions, custom=custom
-    )
+    return write_manifest(manifest_path(Path(data), split), clips)
 
 
-def cut_events(cut: Cut) -> tuple[Event, ...] | None:
-    """Returns the events of a cut, clamped into it; None when it is not annotated."""
-    if not cut.custom["annotated"]:
-        return None
-    spans = (
-        (segment.text or "", max(segment.start, 0.0), min(segment.end, cut.duration)) for segment in cut.supervisions
-    )
-    return tuple(Event(phrase, onset, offset) for phrase, onset, offset in spans if onset < offset)
+def write_manifest(path: Path, clips: Iterable[Clip | Cut]) -> Path:
+    """Writes a manifest, all of it or nothing.
+
+    Raises:
+        RecordError: if a cut is none that peav can read.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("w", encoding="utf-8") as stream:
+        for clip in clips:
+            clip = clip if isinstance(clip, Clip) else clip_from_json(clip.to_dict())
+            stream.write(clip.to_line() + "\n")
+    partial.replace(path)
+    return path

@@ -1,6 +1,6 @@
-"""The plan of an epoch, decided in the main process from metadata alone: which rows make which batch on which rank.
+"""Batches decided in the main process from metadata alone: which clips make which batch on which rank.
 
-It depends on (seed, epoch, rank, world size) and nothing else, so it is the same for any number of workers and after any restart.
+`peav.data.plan` decides those of training; here are those of evaluation, and how a loader keeps its place.
 """
 
 from __future__ import annotations
@@ -9,52 +9,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
-#: A batch of a plan: rows with the epoch that chooses their captions, or bare rows in evaluation.
+#: A batch of a plan: positions with the epoch that chooses their captions, or bare positions in evaluation.
 Indices = list[tuple[int, int]] | list[int]
-
-
-@dataclass(frozen=True)
-class TrainingPlan:
-    """Shuffled batches of one size, as many on each rank; what does not fill a global batch is left to other epochs.
-
-    Attributes:
-        rows: clips in the data.
-        batch_size: clips a rank.
-        seed: of the shuffle.
-    """
-
-    rows: int
-    batch_size: int
-    seed: int = 0
-
-    def num_batches(self, world_size: int = 1) -> int:
-        """Returns the steps of an epoch.
-
-        Raises:
-            ValueError: if the clips do not fill one global batch.
-        """
-        steps = self.rows // (self.batch_size * world_size)
-        if not steps:
-            raise ValueError(
-                f"the training split has {self.rows} clips, too few for a batch of {self.batch_size} on each of "
-                f"{world_size} ranks; lower batch_size or prepare more clips"
-            )
-        return steps
-
-    def batches(self, epoch: int, rank: int = 0, world_size: int = 1) -> list[list[tuple[int, int]]]:
-        """Returns the batches of a rank.
-
-        >>> plan = TrainingPlan(rows=10, batch_size=2)
-        >>> plan.batches(0, rank=0, world_size=2), plan.batches(0, rank=1, world_size=2)
-        ([[(0, 4), (0, 6)], [(0, 3), (0, 5)]], [[(0, 2), (0, 7)], [(0, 9), (0, 0)]])
-        """
-        order = np.random.default_rng([self.seed, epoch]).permutation(self.rows)
-        steps = order[: self.num_batches(world_size) * world_size * self.batch_size].reshape(
-            -1, world_size, self.batch_size
-        )
-        return [[(epoch, int(row)) for row in step] for step in steps[:, rank]]
 
 
 @dataclass(frozen=True)
@@ -126,7 +85,7 @@ class Position:
 
 
 class PlannedBatches(Sampler[Indices]):
-    """Hands a data loader the batches that were put into `batches`.
+    """Hands a data loader the batches that were put into `batches`; the positions of an array become (epoch, position) pairs.
 
     Args:
         sampler: the position that chose them.
@@ -134,10 +93,13 @@ class PlannedBatches(Sampler[Indices]):
 
     def __init__(self, sampler: Position) -> None:
         self.sampler = sampler
-        self.batches: Sequence[Indices] = []
+        self.batches: Sequence[Indices] | NDArray[np.int64] = []
 
     def __len__(self) -> int:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[Indices]:
-        yield from self.batches
+        epoch = self.sampler.epoch
+        for batch in self.batches:
+            # Millions of Python numbers at once would take more memory than the plan.
+            yield [(epoch, position) for position in batch.tolist()] if isinstance(batch, np.ndarray) else batch

@@ -1,144 +1,163 @@
-"""LitData shards: the bytes of the clips, by row, each sample with its checksum.
+"""Writing LitData shards: the bytes of the clips in order, each sample with its checksum, chunk by chunk, so that a killed run goes on.
 
-LitData has none of its own, and reads flipped bytes silently. Captions are not in the shards: they can be rewritten without
-repacking.
+LitData has no checksum, and reads flipped bytes silently. Captions are not in the shards: they can be rewritten without repacking.
 """
 
 from __future__ import annotations
 
+import json
 import os
-import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from litdata import StreamingDataset
 from litdata.streaming.writer import BinaryWriter
 
-#: The parts of a sample that hold media; a clip has `media`, or `audio` and/or `video`, and the others are empty.
-ROLES = ("media", "audio", "video")
+from peav.data.samples import ROLES, Sample, ShardError
+from peav.data.stores import ShardReader
 
 #: Size at which a chunk is closed, in bytes.
 CHUNK_BYTES = 64 << 20
 
 
-class ShardError(RuntimeError):
-    """Shards that are damaged, incomplete or do not belong to their manifest."""
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A packed clip: its id, and its media by role, b"" where a role is absent."""
-
-    id: str
-    media: bytes = b""
-    audio: bytes = b""
-    video: bytes = b""
-
-    @property
-    def crc32(self) -> int:
-        """Checksum of the id and all media.
-
-        >>> Sample("a", audio=b"x").crc32 == Sample("a", video=b"x").crc32
-        False
-        """
-        crc = zlib.crc32(self.id.encode())
-        for role in ROLES:
-            data = getattr(self, role)
-            crc = zlib.crc32(data, zlib.crc32(len(data).to_bytes(8, "little"), crc))
-        return crc
-
-    def source(self, kind: str) -> bytes:
-        """Returns the bytes that hold `audio` or `video`."""
-        return getattr(self, kind) or self.media
-
-
 class ShardWriter:
-    """Writes samples of one split in order: the n-th sample added is row n.
+    """Writes samples of one split in order: the n-th sample added is row n. The same samples give the same bytes.
 
     LitData's own `optimize` starts processes for seconds and reports success when one of them is killed. Packing only copies
     bytes: one process is enough.
+
+    Args:
+        folder: where the chunks go.
+        chunk_bytes: size at which a chunk is closed, bytes.
+        chunks: what an earlier run wrote, as `chunks` had it; all else in the folder is deleted.
+        config: what it had as `config`.
+
+    Attributes:
+        rows: samples that were added, earlier runs included.
+
+    Raises:
+        ShardError: if a chunk of an earlier run was changed.
     """
 
-    def __init__(self, folder: Path, chunk_bytes: int = CHUNK_BYTES) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        chunk_bytes: int = CHUNK_BYTES,
+        chunks: Sequence[dict[str, Any]] = (),
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
         self.folder = folder
-        self.rows = 0
-        self._writer = BinaryWriter(str(folder), chunk_bytes=chunk_bytes)
+        folder.mkdir(parents=True, exist_ok=True)
+        kept = {info["filename"] for info in chunks}
+        for path in folder.iterdir():
+            if path.name not in kept:
+                path.unlink()
+        for info in chunks:
+            path = folder / info["filename"]
+            if not path.is_file() or path.stat().st_size != info["chunk_bytes"]:
+                raise ShardError(
+                    f"{path} was changed or deleted since an earlier run wrote it; prepare with overwrite=True"
+                )
+        self.rows = sum(info["chunk_size"] for info in chunks)
+        self._writer = BinaryWriter(str(folder), chunk_bytes=chunk_bytes, chunk_index=len(chunks))
+        self._writer._chunks_info = list(chunks)
+        if config:
+            self._writer._checkpoint_config = dict(config)
 
-    def add(self, sample: Sample) -> int:
-        """Appends a sample and returns its row."""
-        fields = {"id": sample.id, **{role: getattr(sample, role) for role in ROLES}, "crc32": sample.crc32}
-        self._writer[self.rows] = fields
-        self.rows += 1
-        return self.rows - 1
+    @property
+    def chunks(self) -> list[dict[str, Any]]:
+        """What LitData's index says about each chunk that is on disk for good."""
+        return self._writer._chunks_info
 
-    def close(self) -> None:
-        """Finishes the shards."""
-        self._writer.done()
-        self._writer.merge(1)
+    @property
+    def config(self) -> dict[str, Any]:
+        """What LitData's index says about all chunks."""
+        return self._writer.get_config()
 
-
-class ShardReader:
-    """Reads samples by row. Opened at the first read, and again after a fork, so that it can be handed to workers."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._dataset: StreamingDataset | None = None
-        self._pid = -1
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"folder": self.folder, "_dataset": None, "_pid": -1}
-
-    def __len__(self) -> int:
-        return len(self._open())
-
-    def read(self, row: int, clip_id: str | None = None) -> Sample:
-        """Returns the sample of a row.
-
-        Args:
-            row: index into the shards.
-            clip_id: the id that the manifest has for this row.
+    def add(self, sample: Sample) -> bool:
+        """Appends a sample; returns whether that closed a chunk, which then is on the disk. The sample itself is not in it yet.
 
         Raises:
-            ShardError: if the bytes do not match their checksum, or the row belongs to another clip.
+            OSError: if the disk is full.
         """
-        name = f"clip {clip_id!r}, row {row} of {self.folder}"
-        dataset = self._open()
-        try:
-            fields: Mapping[str, Any] = dataset[row]
-            sample = Sample(str(fields["id"]), **{role: bytes(fields[role]) for role in ROLES})
-            crc32 = int(fields["crc32"])
-        except Exception as error:  # whatever LitData raises on damaged chunks
-            raise ShardError(
-                f"{name}: cannot be read ({type(error).__name__}: {error}); prepare the data again"
-            ) from error
-        if sample.crc32 != crc32:
-            raise ShardError(
-                f"{name}: the bytes do not match their checksum, the chunk is damaged; prepare the data again or copy it afresh"
-            )
-        if clip_id is not None and sample.id != clip_id:
-            raise ShardError(
-                f"{name}: the shards have {sample.id!r} there; manifest and shards come from different runs of `peav prepare`"
-            )
-        return sample
+        # A tuple, which stores.py reads: dictionaries LitData stores in another format where pyarrow happens to be installed.
+        fields = (sample.id, *(getattr(sample, role) for role in ROLES), sample.crc32)
+        with warnings.catch_warnings():  # a clip may well be larger than a chunk
+            warnings.filterwarnings("ignore", "An item was larger than the target chunk size")
+            written = self._writer.add_item(self.rows, fields)
+        if written is not None:
+            self._sync(written)
+        self.rows += 1
+        return written is not None
 
-    def _open(self) -> StreamingDataset:
-        if self._dataset is None or self._pid != os.getpid():
-            if not (self.folder / "index.json").is_file():
-                raise ShardError(f"no shards in {self.folder}: run `peav prepare` to make them")
-            self._dataset, self._pid = StreamingDataset(str(self.folder)), os.getpid()
-        return self._dataset
+    def flush(self) -> None:
+        """Writes what is left as a last chunk.
+
+        Raises:
+            OSError: if the disk is full.
+        """
+        for written in self._writer.done():
+            self._sync(written)
+        (self.folder / f"{self._writer.rank}.index.json").unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Writes what is left, and LitData's index: without its time stamp, so that equal data have equal bytes.
+
+        Raises:
+            OSError: if the disk is full.
+        """
+        self.flush()
+        write_json(self.folder / "index.json", {"chunks": self.chunks, "config": self.config})
+
+    def _sync(self, path: str) -> None:
+        sync(Path(path))
+        sync(self.folder)
 
 
-def verify_shards(folder: Path, ids: list[str]) -> None:
-    """Reads all rows back and compares ids and checksums.
+def verify_shards(
+    folder: Path,
+    clips: Iterable[tuple[int, str] | tuple[int, str, int]],
+    count: int,
+    advance: Callable[[], None] = lambda: None,
+) -> None:
+    """Reads all rows back and compares their number, ids and checksums.
+
+    Args:
+        folder: of the shards.
+        clips: row, id and, where it is known, checksum of each sample.
+        count: how many there must be.
+        advance: is called after each.
 
     Raises:
         ShardError: on the first difference.
     """
     reader = ShardReader(folder)
-    if len(reader) != len(ids):
-        raise ShardError(f"{folder} holds {len(reader)} samples, {len(ids)} were written; the disk may be full")
-    for row, clip_id in enumerate(ids):
-        reader.read(row, clip_id)
+    if len(reader) != count:
+        raise ShardError(f"{folder} holds {len(reader)} samples, {count} were written; prepare again")
+    seen = 0
+    for row, clip_id, *crc32 in clips:
+        sample = reader.read(row, clip_id)
+        if crc32 and sample.crc32 != crc32[0]:
+            raise ShardError(f"{folder}, row {row}: the manifest has another checksum for {clip_id!r}; prepare again")
+        seen += 1
+        advance()
+    if seen != count:
+        raise ShardError(f"the manifest of {folder} names {seen} clips, {count} were written; prepare again")
+
+
+def sync(path: Path) -> None:
+    """Waits until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Writes a JSON file, all of it or nothing; equal data give equal bytes."""
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(json.dumps(data, sort_keys=True, ensure_ascii=False), encoding="utf-8")
+    sync(partial)
+    partial.replace(path)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchaudio.functional import mask_along_axis
 from torchaudio.transforms import MelScale, Spectrogram
 
 from peav.encoders.base import Encoder
@@ -46,8 +48,17 @@ class MelFrontend(nn.Module):
         self.mel = MelScale(num_mels, sample_rate, n_stft=window // 2 + 1, norm="slaney")
         self.dim = self.STACK * num_mels
 
-    def forward(self, samples: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Maps waveforms (B, S) and their mask to tokens (B, T, 2 * num_mels) and their mask, T = ceil(S / (2 * hop))."""
+    def forward(
+        self, samples: Tensor, mask: Tensor, augment: SpecAugment | None = None, seeds: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Maps waveforms (B, S) and their mask to tokens (B, T, 2 * num_mels) and their mask, T = ceil(S / (2 * hop)).
+
+        Args:
+            samples: (B, S) float32.
+            mask: (B, S) bool.
+            augment: what is hidden from the energies.
+            seeds: (B,) int64, of what is hidden; needed with `augment`.
+        """
         token = self.STACK * self.hop
         length = -(-samples.shape[1] // token) * token
         # On a CPU a few clips at a time: their windows and spectra stay in its cache.
@@ -56,6 +67,8 @@ class MelFrontend(nn.Module):
         energies = torch.cat([self.energies(*part, length) for part in parts])
         # log of 1e-6 (silence) .. 1 (loud) becomes about -1 .. 1
         levels = torch.log(energies + 1e-6) / 7 + 1
+        if augment is not None and seeds is not None:
+            levels = augment(levels, mask[:, :: self.hop], seeds)
         tokens = levels.reshape(len(samples), length // token, self.dim)
         # A token is valid if its first sample is; counting every sample takes as long as the spectra.
         return tokens, mask[:, ::token]
@@ -75,6 +88,52 @@ class MelFrontend(nn.Module):
             return (squares[..., 0] + squares[..., 1]) @ bands
 
 
+@dataclass(frozen=True)
+class SpecAugment:
+    """Hides bands and spans of time from log-mel energies (Park et al., arXiv 1904.08779), by torchaudio.
+
+    Attributes:
+        band_masks: bands to hide, each of up to `max_bands` mels.
+        max_bands: mels.
+        time_masks: spans to hide, each of up to `max_time_share` of the clip.
+        max_time_share: from 0 to 1.
+    """
+
+    band_masks: int
+    max_bands: int
+    time_masks: int
+    max_time_share: float
+
+    def __post_init__(self) -> None:
+        if min(self.band_masks, self.time_masks) < 0 or self.max_bands < 1 or not 0 < self.max_time_share <= 1:
+            raise ValueError(
+                f"SpecAugment hides at least 0 bands and spans, of at least 1 mel and a share of time in (0, 1], got {self}"
+            )
+
+    def __call__(self, levels: Tensor, mask: Tensor, seeds: Tensor) -> Tensor:
+        """Returns the energies with hidden parts at the mean of the clip.
+
+        Args:
+            levels: (B, N, num_mels).
+            mask: (B, n) bool, n <= N: which of the N are of the clip; the rest is padding.
+            seeds: (B,) int64: what is hidden in a clip follows from its seed alone.
+        """
+        rows = []
+        lengths = mask.sum(1).tolist()
+        for row, length, seed in zip(levels, lengths, seeds.tolist(), strict=True):
+            part = row[:length].T[None]  # (1, num_mels, n): frequency before time
+            if length:
+                mean = float(part.mean())
+                with torch.random.fork_rng(devices=[]):
+                    torch.manual_seed(seed)
+                    for _ in range(self.band_masks):
+                        part = mask_along_axis(part, min(self.max_bands, part.shape[1]), mean, axis=1)
+                    for _ in range(self.time_masks):
+                        part = mask_along_axis(part, max(1, int(self.max_time_share * length)), mean, axis=2)
+            rows.append(torch.cat([part[0].T, row[length:]]))
+        return torch.stack(rows)
+
+
 @register_encoder
 class MelAudioEncoder(Encoder):
     """Audio encoder on a log-mel frontend: 25 frames a second, trained from scratch.
@@ -90,6 +149,10 @@ class MelAudioEncoder(Encoder):
         num_mels: mel bands of the frontend.
         sample_rate: in Hz, what the data module delivers; a multiple of 50.
         dropout: on the residual branches.
+        band_masks: bands of mels that SpecAugment hides in training.
+        max_bands: width of such a band, mels, at most.
+        time_masks: spans of time that SpecAugment hides in training.
+        max_time_share: length of such a span as a share of the clip, at most.
     """
 
     provides: ClassVar[Mapping[str, tuple[str, ...]]] = {"audio": ("audio",)}
@@ -103,9 +166,15 @@ class MelAudioEncoder(Encoder):
         num_mels: int = 64,
         sample_rate: int = 16000,
         dropout: float = 0.0,
+        band_masks: int = 0,
+        max_bands: int = 12,
+        time_masks: int = 0,
+        max_time_share: float = 0.1,
     ) -> None:
         super().__init__()
         self.dims = {"audio": dim}
+        augment = SpecAugment(band_masks, max_bands, time_masks, max_time_share)
+        self.augment = augment if band_masks or time_masks else None
         self.frontend = MelFrontend(sample_rate, num_mels)
         self.proj = nn.Linear(self.frontend.dim, dim)
         self.transformer = Transformer(dim, num_layers, num_heads, mlp_dim, dropout)
@@ -123,7 +192,8 @@ class MelAudioEncoder(Encoder):
                 f"MelAudioEncoder has sample_rate={self.frontend.sample_rate}, but the data come at {audio.sample_rate} Hz: "
                 "set data.sample_rate and the encoder's sample_rate to the same number"
             )
-        tokens, mask = self.frontend(audio.samples, audio.mask)
+        augment = self.augment if self.training else None
+        tokens, mask = self.frontend(audio.samples, audio.mask, augment, audio.seed)
         tokens = tokens.to(self.proj.weight.dtype)
         inputs_, hidden = None, None
         if self.masking is not None and self.training:

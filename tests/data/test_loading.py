@@ -8,7 +8,7 @@ import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
-from peav.data import ClipDataset, ClipLoader, EvaluationPlan, PrepareReport, TrainingPlan, decode_counts
+from peav.data import ClipDataset, ClipLoader, EvaluationPlan, Population, PrepareReport, TrainingPlan, decode_counts
 from peav.data.datamodule import ClipDataModule
 from peav.types import AudioInput, Batch
 
@@ -18,7 +18,9 @@ FIELDS = ("audio", "captions.audio")
 
 def loader(prepared: Prepared, tokenize: Callable, workers: int = 0, **options: Any) -> ClipLoader:
     dataset = ClipDataset(prepared[0], "train", fields=FIELDS)
-    return ClipLoader(dataset, TrainingPlan(len(dataset), batch_size=2, seed=5), tokenize, workers, **options)
+    return ClipLoader(
+        dataset, TrainingPlan(Population.of(dataset.manifest.index), batch_size=2, seed=5), tokenize, workers, **options
+    )
 
 
 def content(batch: Batch) -> tuple[Any, ...]:
@@ -36,21 +38,6 @@ def test_batches_do_not_depend_on_the_workers(prepared: Prepared, tokenize: Call
     assert found[0][0] != found[0][1]
     seen = [clip for batch in found[0][0] for clip in batch[0]]
     assert len(seen) == len(set(seen)) == 10
-
-
-@pytest.mark.parametrize("world", [1, 2, 3])
-def test_ranks_are_disjoint_and_equal(world: int) -> None:
-    plan = TrainingPlan(rows=50, batch_size=4, seed=1)
-    ranks = [plan.batches(3, rank, world) for rank in range(world)]
-    assert {len(batches) for batches in ranks} == {plan.num_batches(world)} == {50 // (4 * world)}
-    assert {len(batch) for batches in ranks for batch in batches} == {4}
-    rows = [index for batches in ranks for batch in batches for index in batch]
-    assert len(set(rows)) == len(rows) and {epoch for epoch, _ in rows} == {3}
-    # A global batch holds the same clips on any number of ranks that divide it.
-    whole = TrainingPlan(rows=50, batch_size=4 * world, seed=1).batches(3)
-    assert [set(chain.from_iterable(parts)) for parts in zip(*ranks, strict=True)] == [set(batch) for batch in whole]
-    with pytest.raises(ValueError, match="too few for a batch of 64"):
-        TrainingPlan(rows=50, batch_size=64).num_batches()
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])
@@ -72,7 +59,7 @@ def test_a_loader_resumes_in_the_middle(prepared: Prepared, tokenize: Callable, 
     epochs = [[content(batch) for batch in straight] for _ in range(3)]
     first = loader(prepared, tokenize, workers)
     steps = 0
-    state: dict[str, int] = {}
+    state: dict[str, Any] = {}
     for _ in range(2):
         for _ in first:
             steps += 1
@@ -169,7 +156,8 @@ def fit(
 def test_lightning_resumes_exactly_wherever_it_stopped(prepared: Prepared, tokenize: Callable, tmp_path: Path) -> None:
     whole, checkpoints = fit(prepared, tokenize, tmp_path / "whole")
     assert len(whole.seen) == 15 and len(checkpoints) == 15 + 3 + 3
-    straight = ClipLoader(ClipDataset(prepared[0], "train", fields=FIELDS, seed=3), TrainingPlan(11, 2, 3), tokenize)
+    dataset = ClipDataset(prepared[0], "train", fields=FIELDS, seed=3)
+    straight = ClipLoader(dataset, TrainingPlan(Population.of(dataset.manifest.index), 2, 3), tokenize)
     assert [step[2:] for step in whole.seen] == [content(batch) for _ in range(3) for batch in straight]
     assert [step[:2] for step in whole.seen] == [(epoch, index) for epoch in range(3) for index in range(5)]
     cases = [(f"step={step}", step, 2 * (step in (3, 10))) for step in (1, 3, 4, 5, 6, 9, 10, 12)]

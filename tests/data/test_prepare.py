@@ -12,7 +12,9 @@ from tokenizers import Tokenizer
 
 from peav.data import PrepareError, PrepareReport, prepare
 from peav.data.manifest import load_manifest, save_manifest
-from peav.data.shards import Sample, ShardError, ShardReader, ShardWriter, verify_shards
+from peav.data.samples import Sample, ShardError
+from peav.data.shards import ShardWriter, verify_shards
+from peav.data.stores import ShardReader
 from peav.data.workers import resilient_map
 from tests.data.conftest import write_records
 
@@ -96,7 +98,7 @@ def test_report_counts(prepared: tuple[Path, PrepareReport]) -> None:
 
 def test_manifest_is_lhotse(prepared: tuple[Path, PrepareReport]) -> None:
     out, _ = prepared
-    cuts = {cut.id: cut for cut in CutSet.from_file(out / "manifest" / "train.jsonl.gz")}
+    cuts = {cut.id: cut for cut in CutSet.from_file(out / "manifest" / "train.jsonl")}
     both, silent, span = cuts["both"], cuts["silent"], cuts["span"]
     assert both.recording.sampling_rate == 16000 and both.recording.video.num_frames == 24
     assert [(segment.text, segment.start, segment.duration) for segment in both.supervisions] == [
@@ -198,22 +200,23 @@ def test_a_flipped_byte_is_caught(prepared: tuple[Path, PrepareReport], tmp_path
     folder = tmp_path / "train"
     shutil.copytree(prepared[0] / "shards" / "train", folder)
     ids = [cut.id for cut in sorted(load_manifest(prepared[0], "train"), key=lambda cut: cut.custom["row"])]
-    verify_shards(folder, ids)
+    verify_shards(folder, enumerate(ids), len(ids))
     chunk = next(folder.glob("*.bin"))
     data = bytearray(chunk.read_bytes())
     media = ShardReader(folder).read(0).media
     data[data.index(media) + len(media) // 2] ^= 1
     chunk.write_bytes(data)
     with pytest.raises(ShardError, match=r"clip 'both', row 0 .* checksum"):
-        verify_shards(folder, ids)
+        verify_shards(folder, enumerate(ids), len(ids))
     with pytest.raises(ShardError, match="holds 11 samples, 12 were written"):
-        verify_shards(folder, [*ids, "more"])
+        verify_shards(folder, enumerate(ids), len(ids) + 1)
 
 
 def test_shards_of_several_chunks(tmp_path: Path) -> None:
     writer = ShardWriter(tmp_path / "s", chunk_bytes=10_000)
     samples = [Sample(f"clip-{i}", audio=bytes([i]) * (37 * i)) for i in range(60)]
-    assert [writer.add(sample) for sample in samples] == list(range(60))
+    closed = [writer.add(sample) for sample in samples]
+    assert 1 < sum(closed) == len(writer.chunks) and writer.rows == 60
     writer.close()
     assert len(list((tmp_path / "s").glob("*.bin"))) > 5
     reader = ShardReader(tmp_path / "s")

@@ -4,7 +4,9 @@ from typing import Any
 
 import pytest
 
-from peav.data.records import Event, RecordError, fit_events, parse_record, read_records
+from peav.data.fields import RecordError
+from peav.data.records import Event, fit_events, parse_record, read_records
+from peav.data.texts import Caption
 
 GOOD: dict[str, Any] = {"id": "a", "media": "a.mp4"}
 
@@ -15,7 +17,7 @@ GOOD: dict[str, Any] = {"id": "a", "media": "a.mp4"}
         ({"captoins": {}}, "unknown field 'captoins': did you mean 'captions'"),
         ({"captions": {"sound": "x"}}, "unknown caption type 'sound'"),
         ({"captions": "x"}, "'captions' must map"),
-        ({"captions": {"audio": [1]}}, "list of strings"),
+        ({"captions": {"audio": [1]}}, "must be strings, or objects with text"),
         ({"media": 3}, "'media' must be a string"),
         ({"media": "../a.mp4"}, "inside the source folder"),
         ({"media": "b/../../a.mp4"}, "inside the source folder"),
@@ -76,8 +78,8 @@ def test_a_bad_line_does_not_stop_the_others(tmp_path: Path) -> None:
 def test_captions_that_are_empty_or_endless_are_dropped_and_noted() -> None:
     captions = {"audio": ["", "rain"], "video": "word " * 10_000, "audio_video": None}
     record, notes = parse_record({**GOOD, "captions": captions, "transcript": " "})
-    assert record.captions == {"audio": ("rain",)}
-    assert record.transcript is None
+    assert record.captions == {"audio": (Caption("rain"),)}
+    assert record.transcript == ()
     assert len(notes) == 3
     assert any("10,000 words" in note for note in notes)
 

@@ -1,0 +1,108 @@
+"""Reading single fields of JSON objects: each is right, or an error names the value and the fix."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+from collections.abc import Mapping
+from typing import Any
+
+
+class RecordError(ValueError):
+    """A record, or a field in it, that cannot be used. The message names the value and the fix."""
+
+
+def check_names(data: Mapping[str, Any], known: tuple[str, ...], what: str) -> None:
+    """Refuses names that are not known.
+
+    Raises:
+        RecordError: with the nearest known name.
+    """
+    for name in data:
+        if name not in known:
+            raise RecordError(f"unknown {what} {name!r}{hint(name, known)} The {what}s are {', '.join(known)}")
+
+
+def hint(name: str, known: tuple[str, ...]) -> str:
+    """Returns the end of a sentence about an unknown name: the nearest known one, if one is near."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f": did you mean {close[0]!r}?" if close else "."
+
+
+def read_text(data: Mapping[str, Any], name: str) -> str | None:
+    """Returns a string, None where it is absent.
+
+    Raises:
+        RecordError: if it is something else, or no text can hold it.
+    """
+    value = data.get(name)
+    if value is not None and not isinstance(value, str):
+        raise RecordError(f"{name!r} must be a string, got {value!r}")
+    if value is not None:
+        check_unicode(value, name)
+    return value
+
+
+def check_unicode(value: str, name: str) -> None:
+    r"""Refuses half a surrogate pair: JSON can write it (`"\ud800"`), files and tokenizers cannot hold it.
+
+    Raises:
+        RecordError: if there is one.
+    """
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise RecordError(f"{name!r} holds half of a surrogate pair, which is no character: {value!r}") from None
+
+
+def check_tree(value: Any, name: str, depth: int = 50) -> None:
+    """Refuses values that peav keeps without reading them and could not write again: `check_unicode` for every text and name in them.
+
+    Raises:
+        RecordError: if a text or a name holds half a surrogate pair, or they are nested more than `depth` deep.
+    """
+    if isinstance(value, str):
+        check_unicode(value, name)
+    elif isinstance(value, dict | list | tuple):
+        if not depth:
+            raise RecordError(f"{name!r} holds lists or objects that are nested too deep")
+        for item in value:
+            check_tree(item, name, depth - 1)
+            if isinstance(value, dict):
+                check_tree(value[item], name, depth - 1)
+
+
+def read_number(data: Mapping[str, Any], name: str, minimum: float = 0.0) -> float | None:
+    """Returns a finite number of seconds, None where it is absent.
+
+    Raises:
+        RecordError: if it is something else, or below `minimum`.
+    """
+    value = data.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise RecordError(f"{name!r} must be a number of seconds, got {value!r}")
+    # Beyond a century it is another unit, and int(1e400) has no float.
+    if not minimum <= value <= 4e9 or not math.isfinite(value):
+        raise RecordError(f"{name!r} must be a finite number of seconds, at least {minimum:g}, got {value!r}")
+    return float(value)
+
+
+def read_path(data: Mapping[str, Any], name: str) -> str | None:
+    """Returns a path inside the source folder, None where it is absent.
+
+    It is judged by its letters: a folder of media may well be a symbolic link to another disk, and links are followed.
+
+    Raises:
+        RecordError: if it leads out of the folder.
+    """
+    value = read_text(data, name)
+    if value is None:
+        return None
+    normal = os.path.normpath(value)
+    outside = os.path.isabs(normal) or normal.split(os.sep)[0] == ".."
+    if not value.strip() or normal == "." or outside or "\0" in value:
+        raise RecordError(f"{name!r} must be a path inside the source folder and relative to it, got {value!r}")
+    return normal

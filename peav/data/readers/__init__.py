@@ -1,0 +1,55 @@
+"""Readers of published data sets: their own files to records."""
+
+from peav.data.readers.audio_captions import AudioCaps, Clotho
+from peav.data.readers.audioset import AudioSetStrong, VGGSound
+from peav.data.readers.base import Reader
+from peav.data.readers.desed import DESED
+from peav.data.readers.huggingface import HuggingFaceDataset
+from peav.data.readers.own import Folder, JSONLines, Table
+from peav.data.readers.sound_events import URBANSED, FineLAP
+from peav.data.readers.speech import VCTK, LibriSpeech
+from peav.data.readers.videos import MSRVTT, VALOR
+from peav.data.readers.webdataset import WebDatasetTars
+
+_ALL: tuple[type[Reader], ...] = (
+    AudioCaps,
+    Clotho,
+    VGGSound,
+    AudioSetStrong,
+    DESED,
+    URBANSED,
+    FineLAP,
+    VALOR,
+    MSRVTT,
+    VCTK,
+    LibriSpeech,
+    WebDatasetTars,
+    HuggingFaceDataset,
+    JSONLines,
+    Table,
+    Folder,
+)
+
+#: The readers by name.
+READERS: dict[str, type[Reader]] = {reader.__name__: reader for reader in _ALL}
+
+__all__ = [
+    "DESED",
+    "MSRVTT",
+    "READERS",
+    "URBANSED",
+    "VALOR",
+    "VCTK",
+    "AudioCaps",
+    "AudioSetStrong",
+    "Clotho",
+    "FineLAP",
+    "Folder",
+    "HuggingFaceDataset",
+    "JSONLines",
+    "LibriSpeech",
+    "Reader",
+    "Table",
+    "VGGSound",
+    "WebDatasetTars",
+]

@@ -1,0 +1,150 @@
+"""Data sets of labelled YouTube clips: VGGSound and AudioSet-Strong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from peav.data.fields import RecordError
+from peav.data.readers.base import Reader
+from peav.data.readers.clips import Clips, reject
+from peav.data.readers.events import EventTable
+from peav.data.readers.labels import TEMPLATE, check_template, label_captions
+from peav.data.readers.media_folder import MediaFolder, Span
+from peav.data.readers.rows import Rows
+from peav.data.readers.splits import check_splits, choose_splits, split_of_name
+from peav.data.records import Record, Reject
+
+
+class VGGSound(Reader):
+    """VGGSound (Chen et al., ICASSP 2020; https://www.robots.ox.ac.uk/~vgg/data/vggsound): spans of 10 s, one label each.
+
+    Reads vggsound.csv, which names no columns: YouTube id, start in seconds, label, split. The label holds for the whole clip and
+    has no time, so that it is no event; a template makes an `audio` caption of it, marked as synthetic. Ids are those of
+    AudioSet, `<youtube id>_<start in ms>`.
+
+    Args:
+        media: sub-folder of the media, searched at any depth; see `peav.data.readers.media_folder` for the names of files.
+        template: caption with `{label}` in it; an empty one makes no captions.
+        whole_videos: whether a file named by the YouTube id alone is the whole video, out of which the clip is to be cut.
+        table: path of the CSV file.
+        domain: label of the clips; none by default, since they hold speech, music and effects.
+
+    Raises:
+        ValueError: if the template does not say where the label goes.
+    """
+
+    def __init__(
+        self,
+        media: str = "media",
+        template: str = TEMPLATE,
+        whole_videos: bool = False,
+        table: str = "vggsound.csv",
+        domain: str = "",
+    ) -> None:
+        self.media, self.template, self.whole_videos = media, check_template(template), whole_videos
+        self.table, self.domain = table, domain
+
+    def read(self, source: Path, scratch: Path, skip: Callable[[str], bool]) -> Iterator[Record | Reject]:
+        """Yields the clips in the order of the rows; see `Reader.read`.
+
+        Raises:
+            FileNotFoundError: if the table or the folder of the media is not there.
+        """
+        header = ("youtube_id", "start_seconds", "label", "split")
+        rows = Rows(source, self.table, f"{', '.join(header)}, without a line that names them", header=header)
+        folder, clips = MediaFolder(source, self.media), Clips(source, "VGGSound", self.domain)
+        for row in rows:
+            clip_id: str | None = None
+            try:
+                row.check()
+                span = Span(row.text("youtube_id"), row.number("start_seconds"), 10.0)
+                clip_id, label = span.id, row.text("label")
+                if (split := split_of_name(row.text("split"))) is None:
+                    raise RecordError(f"column 'split' must be train or test, got {row.text('split')!r}")
+                files = folder.find_span(span, self.whole_videos)
+            except RecordError as error:
+                yield reject(error, clip_id, row.line, rows.table)
+                continue
+            captions = label_captions(self.template, [label])
+            yield clips.make(clip_id, row.line, rows.table, captions=captions, split=split, **files)
+
+
+class AudioSetStrong(Reader):
+    """AudioSet with strong labels (Hershey et al., ICASSP 2021; https://research.google.com/audioset/download_strong.html).
+
+    Reads audioset_train_strong.tsv and audioset_eval_strong.tsv with the columns segment_id, start_time_seconds, end_time_seconds
+    and label, and mid_to_display_name.tsv, which gives the labels their names. Clips last 10 s, events count from their start. An
+    id is the segment's, `<youtube id>_<start in ms>`. A clip with a row that cannot be understood is left out whole: without it,
+    its annotation would be wrong.
+
+    Args:
+        media: sub-folder of the media, searched at any depth; see `peav.data.readers.media_folder` for the names of files.
+        splits: those of `train` and `test` to read; by default those whose file is there.
+        whole_videos: whether a file named by the YouTube id alone is the whole video, out of which the clip is to be cut.
+        domain: label of the clips; none by default, since they hold speech, music and effects.
+
+    Raises:
+        ValueError: if a split is unknown.
+    """
+
+    tables: ClassVar[dict[str, str]] = {"train": "audioset_train_strong.tsv", "test": "audioset_eval_strong.tsv"}
+
+    def __init__(
+        self,
+        media: str = "media",
+        splits: Sequence[str] | None = None,
+        whole_videos: bool = False,
+        domain: str = "",
+    ) -> None:
+        self.media, self.splits, self.whole_videos, self.domain = media, check_splits(splits), whole_videos, domain
+
+    def read(self, source: Path, scratch: Path, skip: Callable[[str], bool]) -> Iterator[Record | Reject]:
+        """Yields the clips, split by split, in the order of their first rows; see `Reader.read`.
+
+        Raises:
+            FileNotFoundError: if a table or the folder of the media is not there.
+            RecordError: if a table lacks a column.
+            ValueError: if the data set has no such split.
+        """
+        columns = ("segment_id", "start_time_seconds", "end_time_seconds", "label")
+        tables = {
+            split: Rows(source, table, f"the columns {', '.join(columns)}", columns, "\t", quoted=False)
+            for split, table in choose_splits(source, self.tables, self.splits).items()
+        }
+        header = ("mid", "name")
+        mids = Rows(source, "mid_to_display_name.tsv", "label and name, by tabs", (), "\t", header, quoted=False)
+        names: dict[str, str] = {}
+        for row in mids:
+            if row.problem:
+                yield row.reject(row.problem)
+            else:
+                names[row.values["mid"]] = row.values["name"]
+        folder, clips = MediaFolder(source, self.media), Clips(source, "AudioSet-Strong", self.domain)
+        for split, rows in tables.items():
+            events = EventTable(*columns)
+            for row in rows:
+                if (bad := events.add(row, lambda mid: _name_of(mid, names))) is not None:
+                    yield bad
+            for segment, line, annotated in events.clips():
+                fields: dict[str, Any] = {"events": annotated, "split": split}
+                try:
+                    fields |= folder.find_span(_span_of(segment), self.whole_videos)
+                except RecordError as error:
+                    yield reject(error, segment, line, rows.table)
+                    continue
+                yield clips.make(segment, line, rows.table, **fields)
+
+
+def _name_of(mid: str, names: dict[str, str]) -> str:
+    if not names.get(mid):
+        raise RecordError(f"label {mid!r} has no name in mid_to_display_name.tsv")
+    return names[mid]
+
+
+def _span_of(segment: str) -> Span:
+    youtube_id, _, start = segment.rpartition("_")  # ids hold underscores of their own
+    if not youtube_id or not (start.isascii() and start.isdigit()):
+        raise RecordError(f"'segment_id' must be a YouTube id, an underscore and milliseconds, got {segment!r}")
+    return Span(youtube_id, int(start) / 1000, 10.0)

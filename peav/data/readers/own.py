@@ -1,0 +1,201 @@
+"""Data of one's own: clips.jsonl, a table, or media files alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from peav.data.fields import RecordError, check_names
+from peav.data.readers.base import Reader
+from peav.data.readers.clips import Clips, reject
+from peav.data.readers.media_folder import MEDIA_EXTENSIONS, walk
+from peav.data.readers.rows import Rows, to_number
+from peav.data.readers.splits import check_split, split_by_folder
+from peav.data.records import RECORD_FIELDS, Record, Reject, iter_records, parse_line
+from peav.types import CAPTION_TYPES
+
+#: The columns of a table that hold captions, by type.
+CAPTION_COLUMNS = {
+    "caption": "audio",
+    "audio_caption": "audio",
+    "video_caption": "video",
+    "audio_video_caption": "audio_video",
+}
+
+_TABLE_FIELDS = tuple(name for name in RECORD_FIELDS if name not in ("captions", "events"))
+_NUMBERS = ("start", "duration")
+
+#: What the JSON file beside a media file may say.
+_SIDECAR_FIELDS = ("captions", "transcript", "events", "domain", "split", "licence", "dataset", "start", "duration")
+
+
+class JSONLines(Reader):
+    """A JSONL file with one clip a line, in the form of `peav.data.records`: the format of peav itself.
+
+    Args:
+        table: path of the file, relative to the data set or absolute.
+        max_caption_words: captions with more words are dropped.
+    """
+
+    def __init__(self, table: str = "clips.jsonl", max_caption_words: int = 1000) -> None:
+        self.table, self.max_caption_words = table, max_caption_words
+
+    def read(self, source: Path, scratch: Path, skip: Callable[[str], bool]) -> Iterator[Record | Reject]:
+        """Yields the clips in the order of the lines; see `Reader.read`.
+
+        Raises:
+            FileNotFoundError: if the file is not there.
+        """
+        clips = Clips(source)
+        for item in iter_records(source / self.table, self.max_caption_words):
+            if isinstance(item, Record):
+                try:
+                    clips.check_files(item)
+                except RecordError as error:
+                    item = reject(error, item.id, item.line, None)
+            yield item
+
+
+class Table(Reader):
+    """A CSV or TSV file with a line that names the columns, and one clip a row.
+
+    Columns have the names of the fields of a record (`peav.data.records`): id, media, audio, video, start, duration, transcript,
+    domain, split, licence, dataset; and caption or audio_caption, video_caption, audio_video_caption. An empty cell is an absent
+    field. A file that ends in .tsv has tabs between its cells, any other commas.
+
+    Args:
+        table: path of the file, relative to the data set.
+        columns: column to field, for columns with names of their own; a caption type as field (`audio`, `video` or
+            `audio_video`) is written `captions.TYPE`.
+        ignored_columns: columns that are not read. Others that are not known are an error, since they may be misspelt.
+        dataset: name of the data set, where no column has it.
+        domain: label of the clips, where no column has it.
+
+    Raises:
+        ValueError: if a field is unknown.
+    """
+
+    def __init__(
+        self,
+        table: str = "clips.csv",
+        columns: Mapping[str, str] | None = None,
+        ignored_columns: Sequence[str] = (),
+        dataset: str = "",
+        domain: str = "",
+    ) -> None:
+        fields = (*_TABLE_FIELDS, *(f"captions.{kind}" for kind in CAPTION_TYPES))
+        if unknown := [field for field in (columns or {}).values() if field not in fields]:
+            raise ValueError(f"columns map names to {', '.join(fields)}, not to {', '.join(unknown)}")
+        usual = {name: name for name in _TABLE_FIELDS}
+        usual |= {name: f"captions.{kind}" for name, kind in CAPTION_COLUMNS.items()}
+        self.columns: dict[str, str] = usual | dict(columns or {})
+        self.table, self.ignored, self.dataset, self.domain = table, tuple(ignored_columns), dataset, domain
+
+    def read(self, source: Path, scratch: Path, skip: Callable[[str], bool]) -> Iterator[Record | Reject]:
+        """Yields the clips in the order of the rows; see `Reader.read`.
+
+        Raises:
+            FileNotFoundError: if the table is not there.
+            RecordError: if it has an unknown column, or none of ids.
+        """
+        delimiter = "\t" if self.table.lower().endswith(".tsv") else ","
+        rows = Rows(source, self.table, "a line that names the columns, and one clip a row", (), delimiter)
+        known = tuple(self.columns)
+        check_names(dict.fromkeys(name for name in rows.header if name not in self.ignored), known, "column")
+        fields = {name: self.columns[name] for name in rows.header if name not in self.ignored}
+        if "id" not in fields.values():
+            raise RecordError(
+                f"{rows.path} has no column 'id': give each clip a unique name, or name the column by `columns`"
+            )
+        clips = Clips(source, self.dataset, self.domain)
+        for row in rows:
+            data: dict[str, Any] = {"captions": {}}
+            try:
+                row.check()
+                for name, field in fields.items():
+                    if value := row.values[name]:
+                        if field.startswith("captions."):
+                            data["captions"].setdefault(field.removeprefix("captions."), []).append(value)
+                        else:
+                            data[field] = to_number(value, name) if field in _NUMBERS else value
+                if "id" not in data:
+                    raise RecordError("the row has no id; give each clip a unique name")
+            except RecordError as error:
+                yield row.reject(error, data.get("id"))
+                continue
+            yield clips.make(data.pop("id"), row.line, row.table, **data)
+
+
+class Folder(Reader):
+    """Media files alone, at any depth of a folder. An id is the path of the file, relative to the folder.
+
+    A caption may lie beside NAME.mp4, say: all of NAME.txt, or `text` or `caption`, a string or a list, in NAME.json. That may
+    also have the fields captions, transcript, events, domain, split, licence, dataset, start and duration of a record
+    (`peav.data.records`); what else it says is passed over. Files whose names differ only in the extension are clips of their own.
+
+    Args:
+        caption_type: what the captions describe: `audio`, `video` or `audio_video`.
+        split: of clips whose JSON does not say; by default the one that a folder of the file means, else `train`.
+        dataset: name of the data set.
+        domain: label of the clips.
+
+    Raises:
+        ValueError: if the caption type or the split is unknown.
+    """
+
+    def __init__(
+        self,
+        caption_type: Literal["audio", "video", "audio_video"] = "audio",
+        split: str | None = None,
+        dataset: str = "",
+        domain: str = "",
+    ) -> None:
+        if caption_type not in CAPTION_TYPES:
+            raise ValueError(f"caption_type must be one of {', '.join(CAPTION_TYPES)}, got {caption_type!r}")
+        self.caption_type, self.split, self.dataset, self.domain = caption_type, check_split(split), dataset, domain
+
+    def read(self, source: Path, scratch: Path, skip: Callable[[str], bool]) -> Iterator[Record | Reject]:
+        """Yields the clips by path; see `Reader.read`.
+
+        Raises:
+            FileNotFoundError: if there is no media file.
+        """
+        texts = set(walk(source, (".txt", ".json")))
+        clips = Clips(source, self.dataset, self.domain)
+        path = None
+        for path in walk(source, MEDIA_EXTENSIONS):
+            stem = os.path.splitext(path)[0]
+            fields: dict[str, Any] = {"split": self.split or split_by_folder(path) or "train"}
+            sidecar = next((name for name in (f"{stem}.json", f"{stem}.txt") if name in texts), None)
+            try:
+                if sidecar is not None:
+                    fields |= self._describe(source / sidecar)
+            except RecordError as error:
+                yield reject(error, path, 0, sidecar)
+                continue
+            yield clips.make(path, 0, path, media=path, **fields)
+        if path is None:
+            raise FileNotFoundError(
+                f"no media file in {source}, at any depth: looked for {', '.join(MEDIA_EXTENSIONS)}"
+            )
+
+    def _describe(self, path: Path) -> dict[str, Any]:
+        content = path.read_bytes()
+        if PurePosixPath(path).suffix == ".txt":
+            try:
+                return {"captions": {self.caption_type: content.decode("utf-8-sig").strip()}}
+            except UnicodeDecodeError as error:
+                raise RecordError(f"not UTF-8: {error}") from None
+        data = parse_line(content)
+        fields: dict[str, Any] = {name: data[name] for name in _SIDECAR_FIELDS if name in data}
+        text = data.get("text", data.get("caption"))
+        if text is not None:
+            captions = fields.setdefault("captions", {})
+            if not isinstance(captions, dict) or self.caption_type in captions:
+                raise RecordError(f"give the {self.caption_type} captions by 'captions' or by 'text', not by both")
+            fields["captions"] = captions | {self.caption_type: text}
+        if not fields:
+            raise RecordError(f"none of the fields text, caption, {', '.join(_SIDECAR_FIELDS)} is in it")
+        return fields

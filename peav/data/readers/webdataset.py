@@ -1,0 +1,170 @@
+"""WebDataset: tars in which the files of a clip share a name."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from peav.data.fields import RecordError
+from peav.data.readers.base import Reader
+from peav.data.readers.clips import Clips
+from peav.data.readers.media_folder import MEDIA_EXTENSIONS, holds, walk
+from peav.data.readers.splits import check_split, split_by_name
+from peav.data.readers.unpack import Unpacked
+from peav.data.records import Record, Reject, parse_line
+from peav.types import CAPTION_TYPES
+
+_TEXTS = (".json", ".txt")
+_KNOWN = MEDIA_EXTENSIONS + _TEXTS
+_CHUNK_BYTES = 2**20
+
+#: A caption of more bytes is none.
+_MAX_TEXT_BYTES = 2**24
+
+
+class WebDatasetTars(Reader):
+    """Tars as LAION-CLAP publishes its data sets (https://github.com/LAION-AI/audio-dataset): KEY.flac beside KEY.json.
+
+    Reads *.tar at any depth. Members that follow each other and whose names differ only in the extension are one clip: a media
+    file, or one with sound and one with a picture, and KEY.json with the captions under `text`, a string or a list, or KEY.txt
+    with one. Other members are passed over; so are the folders. The media are unpacked a clip at a time. An id is
+    `<path of the tar>/<KEY>` without `.tar`.
+
+    A tar that ends too early gives a reject; its clips before that are read, and so are the other tars. A member that is a link,
+    or whose name leads out of the archive, gives a reject.
+
+    Args:
+        caption_type: what the captions describe: `audio`, `video` or `audio_video`.
+        split: of all clips; by default the one that a word of the name of the tar, or of a folder of it, means, else `train`.
+        dataset: name of the data set.
+        domain: label of the clips.
+
+    Raises:
+        ValueError: if the caption type or the split is unknown.
+    """
+
+    def __init__(
+        self,
+        caption_type: Literal["audio", "video", "audio_video"] = "audio",
+        split: str | None = None,
+        dataset: str = "",
+        domain: str = "",
+    ) -> None:
+        if caption_type not in CAPTION_TYPES:
+            raise ValueError(f"caption_type must be one of {', '.join(CAPTION_TYPES)}, got {caption_type!r}")
+        self.caption_type, self.split = caption_type, check_split(split)
+        self.dataset, self.domain = dataset, domain
+
+    def read(self, source: Path, scratch: Path, skip: Callable[[str], bool]) -> Iterator[Record | Reject]:
+        """Yields the clips by path of the tar, in the order of its members; see `Reader.read`.
+
+        Raises:
+            FileNotFoundError: if there is no tar.
+            OSError: if the media cannot be unpacked into `scratch`.
+        """
+        names = list(walk(source, (".tar",)))
+        if not names:
+            raise FileNotFoundError(f"no file *.tar in {source}, at any depth: they should hold the clips")
+        clips = Clips(source, self.dataset, self.domain)
+        for name in names:
+            yield from self._read_tar(source, name, scratch, skip, clips)
+
+    def _read_tar(
+        self, source: Path, name: str, scratch: Path, skip: Callable[[str], bool], clips: Clips
+    ) -> Iterator[Record | Reject]:
+        split = self.split or split_by_name(name) or "train"
+        sample: _Sample | None = None
+        try:
+            with _Guarded(source / name) as raw, tarfile.open(fileobj=raw, mode="r|", bufsize=_CHUNK_BYTES) as archive:
+                for member in archive:
+                    path = PurePosixPath(member.name)
+                    if member.isdir() or path.name.startswith(".") or path.suffix.lower() not in _KNOWN:
+                        continue
+                    if (reason := _refusal(member)) is not None:
+                        yield Reject(None, name, 0, f"member {member.name!r} {reason}: refused")
+                        continue
+                    key = str(path.with_suffix(""))
+                    if sample is None or sample.key != key:
+                        if sample is not None:
+                            yield sample.finish(clips, self.caption_type, split)
+                        clip_id = f"{name.removesuffix('.tar')}/{key}"
+                        sample = _Sample(key, Unpacked.begin(clips, clip_id, name, scratch, skip))
+                    sample.take(archive, member)
+                raw.seek(archive.offset)
+                if raw.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
+                    raise tarfile.ReadError("no mark of the end where it should be")  # tarfile takes this for the end
+        except tarfile.TarError as error:
+            lost = "" if sample is None else f"; its clip {sample.key!r} may not be whole and is left out"
+            if sample is not None:
+                sample.media.delete()
+            yield Reject(None, name, 0, f"the tar is cut short or damaged: {error}{lost}")
+            return
+        if sample is not None:
+            yield sample.finish(clips, self.caption_type, split)
+
+
+@dataclass
+class _Sample:
+    """The members of a tar that are one clip."""
+
+    key: str
+    media: Unpacked
+    texts: dict[str, bytes] = field(default_factory=dict)
+
+    def take(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+        suffix = PurePosixPath(member.name).suffix.lower()
+        if suffix not in _TEXTS:
+            self.media.write(_chunks(archive, member), holds(member.name), suffix)
+        elif member.size > _MAX_TEXT_BYTES:
+            self.media.problem = RecordError(f"{member.name!r} has {member.size:,} bytes, too many for captions")
+        else:
+            self.texts[suffix] = b"".join(_chunks(archive, member))
+
+    def finish(self, clips: Clips, caption_type: str, split: str) -> Record | Reject:
+        def describe() -> dict[str, Any]:
+            if not self.media.files:
+                raise RecordError(f"no media file beside {self.key}{'/'.join(self.texts)}")
+            return {"captions": {caption_type: self._captions()}, "split": split}
+
+        return self.media.finish(clips, describe)
+
+    def _captions(self) -> Any:
+        if ".json" in self.texts:
+            data = parse_line(self.texts[".json"])
+            if "text" in data:
+                return data["text"]
+            if ".txt" not in self.texts:
+                raise RecordError(f"{self.key}.json has no 'text'")
+        try:
+            return self.texts[".txt"].decode("utf-8-sig").strip() if ".txt" in self.texts else None
+        except UnicodeDecodeError as error:
+            raise RecordError(f"{self.key}.txt is not UTF-8: {error}") from None
+
+
+class _Guarded(io.FileIO):
+    """A file whose errors are those of a damaged tar, apart from those of writing."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        try:
+            return super().read(size) or b""
+        except OSError as error:
+            raise tarfile.ReadError(str(error)) from error
+
+
+def _chunks(archive: tarfile.TarFile, member: tarfile.TarInfo) -> Iterator[bytes]:
+    stream = archive.extractfile(member)
+    while stream is not None and (chunk := stream.read(_CHUNK_BYTES)):
+        yield chunk
+
+
+def _refusal(member: tarfile.TarInfo) -> str | None:
+    path = PurePosixPath(member.name)
+    if path.is_absolute() or ".." in path.parts:
+        return "leads out of the archive"
+    if not member.isreg():
+        return "is a link or a device, not a file"
+    return None

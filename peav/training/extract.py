@@ -1,0 +1,328 @@
+"""Running frozen frontends once over a prepared folder: `peav prepare DATA --features audio=dac video=pe --model MODEL`.
+
+What they make is written beside the media (`peav.data.features`), 512 clips a segment. Devices share the segments; a segment that is
+done is not made again, so a run that was interrupted goes on where it was, and gives the same bytes on any number of devices.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from peav.data.clip import Clip
+from peav.data.collate import collate
+from peav.data.decoding import ClipReader, DecodedClip, DecodeSettings
+from peav.data.features import (
+    ROWS_PER_CHUNK,
+    FeatureInfo,
+    FeatureRow,
+    decode_choices,
+    finished_segments,
+    join_segments,
+    write_segment,
+)
+from peav.data.manifest import iter_manifest
+from peav.data.media import MediaError
+from peav.data.progress import tracked
+from peav.data.stores import SampleError
+from peav.encoders import DacAudioEncoder, Encoder, PEVideoEncoder
+from peav.model import PEAV
+from peav.types import Batch, CachedFeatures
+
+_log = logging.getLogger(__name__)
+
+#: The frontends by the names of the command line, and the medium that each reads.
+FRONTENDS: dict[str, tuple[type[Encoder], str]] = {"dac": (DacAudioEncoder, "audio"), "pe": (PEVideoEncoder, "video")}
+
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+
+
+@dataclass(frozen=True)
+class ExtractOptions:
+    """How features are made.
+
+    Attributes:
+        features: frontend by medium: {"audio": "dac", "video": "pe"}.
+        model: a model whose frontends run, as `PEAV.from_pretrained` takes it.
+        accelerator: of Lightning: `auto`, `cpu`, `cuda`, ...
+        devices: how many, or `auto`.
+        precision: of the frontends.
+        batch_size: clips at once.
+        num_workers: processes that decode, on each device.
+        num_frames: video frames a clip; the model's own number by default.
+        fps: video frames a second, instead.
+        sampling: which frames; the model's rule by default.
+    """
+
+    features: Mapping[str, str]
+    model: str
+    accelerator: str = "auto"
+    devices: int | str = 1
+    precision: Precision = "32-true"
+    batch_size: int = 8
+    num_workers: int = 2
+    num_frames: int | None = None
+    fps: float | None = None
+    sampling: Literal["time", "index"] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.features:
+            raise ValueError("no features are named: give, for example, audio=dac video=pe")
+        for kind, name in self.features.items():
+            if name not in FRONTENDS or FRONTENDS[name][1] != kind:
+                known = ", ".join(f"{medium}={name}" for name, (_, medium) in FRONTENDS.items())
+                raise ValueError(f"there is no frontend {kind}={name}; the choices are {known}")
+        if self.batch_size < 1 or self.num_workers < 0:
+            raise ValueError(
+                f"batch_size must be at least 1 and num_workers at least 0, got {self.batch_size}, {self.num_workers}"
+            )
+
+
+def extract_features(data: str | Path, options: ExtractOptions, progress: bool = True) -> list[FeatureInfo]:
+    """Makes features of all splits of a prepared folder; what is done already is left as it is.
+
+    Args:
+        data: folder that `peav prepare` wrote.
+        options: which features, and how.
+        progress: show how far it is.
+
+    Returns:
+        What was made.
+
+    Raises:
+        FileNotFoundError: if the folder was not prepared.
+        ValueError: if the model lacks the frontend, or features of that name were made by another one.
+    """
+    data = Path(data)
+    manifests = sorted((data / "manifest").glob("*.jsonl"))
+    if not manifests:
+        raise FileNotFoundError(f"no manifest in {data}: run `peav prepare SOURCE {data}` first")
+    infos = _infos(data, options)
+    if all(set(info.rows) >= {path.stem for path in manifests} for info in infos):
+        _log.info("the features of %s are made already: nothing to do", data)
+        return infos
+    devices = options.devices
+    strategy = "auto" if devices == 1 else "ddp_spawn"
+    fabric = Fabric(accelerator=options.accelerator, devices=devices, strategy=strategy, precision=options.precision)
+    if devices == 1:
+        _run(fabric, data, options, progress)
+    else:
+        fabric.launch(_run, data, options, progress)  # type: ignore[arg-type]  # it passes the rest on
+    made = []
+    for info in infos:
+        folder = data / "features" / info.name
+        rows = dict(info.rows)
+        for path in manifests:
+            if path.stem not in rows:
+                rows[path.stem] = join_segments(folder / path.stem, _segments(_rows(path)))
+        made.append(replace(info, rows=rows))
+        made[-1].write(folder)
+    return made
+
+
+def frontend_checksum(encoder: Encoder) -> str:
+    """Returns a checksum of the weights of an encoder's frontend."""
+    crc = 0
+    frontend = encoder.frontend
+    if not isinstance(frontend, nn.Module):
+        raise TypeError(f"{type(encoder).__name__} has no frontend")
+    for name, tensor in sorted(frontend.state_dict().items()):
+        crc = zlib.crc32(name.encode(), crc)
+        crc = zlib.crc32(tensor.detach().to("cpu", torch.float32).contiguous().numpy().tobytes(), crc)
+    return f"{crc:08x}"
+
+
+def find_frontend(model: PEAV, name: str) -> Encoder:
+    """Returns the encoder of a model that has a frontend of the command line's name, frozen.
+
+    Raises:
+        ValueError: if it has none.
+    """
+    cls, kind = FRONTENDS[name]
+    for encoder in model.encoders.values():
+        if isinstance(encoder, cls):
+            if isinstance(encoder, PEVideoEncoder) and not encoder.frontend.frozen:
+                raise ValueError(
+                    f"the {kind} frontend of the model is trained: its features change, so they cannot be kept"
+                )
+            return encoder
+    have = ", ".join(type(encoder).__name__ for encoder in model.encoders.values())
+    raise ValueError(f"{kind}={name} needs a {cls.__name__}, but the model has {have}")
+
+
+def _settings(model: PEAV, options: ExtractOptions) -> DecodeSettings:
+    media = model.media
+    num_frames, fps = options.num_frames, options.fps
+    if num_frames is None and fps is None:
+        num_frames, fps = media.num_frames, media.fps
+    if "video" in options.features and num_frames is None and fps is None:
+        raise ValueError("the model does not say how many frames it reads: give num_frames or fps")
+    return DecodeSettings(
+        sample_rate=media.sample_rate,
+        num_frames=None if fps is not None else num_frames or 1,
+        fps=fps,
+        frame_size=(media.frame_size, media.frame_size),
+        downmix=media.downmix,
+        sampling=options.sampling or media.sampling,
+    )
+
+
+def _infos(data: Path, options: ExtractOptions) -> list[FeatureInfo]:
+    model = PEAV.from_pretrained(options.model)
+    settings = _settings(model, options)
+    infos = []
+    for kind, name in options.features.items():
+        encoder = find_frontend(model, name)
+        dim = int(encoder.frontend.dim)  # type: ignore[arg-type]
+        media = decode_choices(kind, settings)
+        info = FeatureInfo(name, kind, dim, type(encoder).__name__, frontend_checksum(encoder), media)
+        folder = data / "features" / name
+        if (folder / "features.json").is_file():
+            found = FeatureInfo.read(folder / "features.json")
+            if replace(found, rows={}) != info:
+                raise ValueError(
+                    f"{folder} holds features of another frontend, or of media that were decoded otherwise: delete it to make them anew"
+                )
+            info = found
+        else:
+            info.write(folder)
+        infos.append(info)
+    return infos
+
+
+class _Rows(Dataset[tuple[int, Clip | None, DecodedClip | str]]):
+    """The packed media of a split by row, whole, whatever parts of them the manifest names."""
+
+    def __init__(self, reader: ClipReader, clips: dict[int, Clip], kind: str) -> None:
+        self.reader, self.clips, self.kind = reader, clips, kind
+
+    def __getitem__(self, row: int) -> tuple[int, Clip | None, DecodedClip | str]:
+        clip = self.clips.get(row)
+        if clip is None:
+            return row, None, ""
+        has = clip.has_audio if self.kind == "audio" else clip.has_video
+        settings = self.reader.settings
+        decoded = DecodedClip(clip.id, clip.duration, settings.sample_rate)
+        try:
+            if has and self.kind == "audio":
+                decoded = replace(decoded, samples=self.reader.samples(clip), has_audio=True)
+            elif has:
+                seconds = clip.duration / settings.frames(clip.duration)
+                decoded = replace(decoded, frames=self.reader.frames(clip), has_video=True, frame_seconds=seconds)
+        except (MediaError, SampleError) as error:
+            return row, clip, str(error)
+        return row, clip, decoded
+
+
+def _run(fabric: Fabric, data: Path, options: ExtractOptions, progress: bool) -> None:
+    model = PEAV.from_pretrained(options.model)
+    settings = _settings(model, options)
+    for kind, name in options.features.items():
+        encoder = find_frontend(model, name).to(fabric.device).eval()
+        info = FeatureInfo.read(data / "features" / name / "features.json")
+        for path in sorted((data / "manifest").glob("*.jsonl")):
+            if path.stem not in info.rows:
+                _extract(fabric, data, path, kind, encoder, settings, options, info, progress)
+    fabric.barrier()
+
+
+def _extract(
+    fabric: Fabric,
+    data: Path,
+    manifest: Path,
+    kind: str,
+    encoder: Encoder,
+    settings: DecodeSettings,
+    options: ExtractOptions,
+    info: FeatureInfo,
+    progress: bool,
+) -> None:
+    split = manifest.stem
+    folder = data / "features" / info.name / split
+    clips = _whole_clips(manifest, split)
+    total = max(clips) + 1 if clips else 0
+    done = finished_segments(folder)
+    mine = [s for s in range(_segments(total)) if s % fabric.world_size == fabric.global_rank and s not in done]
+    rows = [
+        row for segment in mine for row in range(segment * ROWS_PER_CHUNK, min((segment + 1) * ROWS_PER_CHUNK, total))
+    ]
+    dataset = _Rows(ClipReader(str(data), settings), clips, kind)
+    loader: DataLoader[Any] = DataLoader(
+        dataset,
+        batch_sampler=[rows[start : start + options.batch_size] for start in range(0, len(rows), options.batch_size)],
+        num_workers=options.num_workers,
+        collate_fn=list,
+        worker_init_fn=_one_thread,
+    )
+    kept: dict[int, list[FeatureRow]] = {}
+    rejects = folder.with_name(f"{split}-rejects-{fabric.global_rank}.jsonl")
+    with tracked(f"{info.name} of {split}", len(rows), progress and fabric.is_global_zero) as advance:
+        for items in loader:
+            for row, made in _features(items, kind, encoder, fabric, info.dim, rejects):
+                segment = row // ROWS_PER_CHUNK
+                kept.setdefault(segment, []).append(made)
+                if len(kept[segment]) == min(ROWS_PER_CHUNK, total - segment * ROWS_PER_CHUNK):
+                    write_segment(folder, segment, kept.pop(segment))
+                advance()
+
+
+def _features(
+    items: list[tuple[int, Clip | None, DecodedClip | str]],
+    kind: str,
+    encoder: Encoder,
+    fabric: Fabric,
+    dim: int,
+    rejects: Path,
+) -> Iterator[tuple[int, FeatureRow]]:
+    """Runs the frontend on those clips of a batch that have the medium."""
+    has = [
+        index
+        for index, (_, _, decoded) in enumerate(items)
+        if isinstance(decoded, DecodedClip) and (decoded.has_audio if kind == "audio" else decoded.has_video)
+    ]
+    made: dict[int, tuple[Tensor, float]] = {}
+    if has:
+        batch: Batch = collate([decoded for index in has if isinstance(decoded := items[index][2], DecodedClip)])
+        with torch.inference_mode(), fabric.autocast():
+            features: CachedFeatures = encoder.frontend_features(fabric.to_device(batch).read(kind))  # type: ignore[operator]
+        seconds = torch.as_tensor(features.frame_seconds).expand(len(has)).tolist()
+        for index, values, mask, hop in zip(has, features.values, features.mask, seconds, strict=True):
+            made[index] = values[mask], hop
+    for index, (row, clip, decoded) in enumerate(items):
+        values, hop = made.get(index, (torch.zeros(0, dim), 1.0))
+        if isinstance(decoded, str) and clip is not None:
+            with rejects.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps({"id": clip.id, "row": row, "reason": decoded}, ensure_ascii=False) + "\n")
+        yield row, FeatureRow(clip.id if clip else "", values, hop, clip.crc32 if clip else 0)
+
+
+def _whole_clips(manifest: Path, split: str) -> dict[int, Clip]:
+    """Returns the packed media by row, as one clip each."""
+    clips: dict[int, Clip] = {}
+    for _, clip in iter_manifest(manifest):
+        if clip.store == f"shards/{split}" and clip.row not in clips:
+            clips[clip.row] = replace(clip, start=clip.media_start, duration=clip.media_duration)
+    return clips
+
+
+def _rows(manifest: Path) -> int:
+    clips = _whole_clips(manifest, manifest.stem)
+    return max(clips) + 1 if clips else 0
+
+
+def _segments(rows: int) -> int:
+    return -(-rows // ROWS_PER_CHUNK)
+
+
+def _one_thread(worker: int) -> None:
+    torch.set_num_threads(1)

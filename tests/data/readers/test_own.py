@@ -1,0 +1,159 @@
+"""clips.jsonl, tables and folders of media."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from peav.data.fields import RecordError
+from peav.data.readers import Folder, JSONLines, Table
+from tests.data.readers.helpers import events, lines, origins, read, texts, wav_bytes, write
+
+
+def jsonl(root: Path) -> Path:
+    table = lines(
+        {"id": "a", "media": "a.wav", "captions": {"audio": "one two three"}, "split": "test", "dataset": "mine"},
+        {"id": "b", "media": "gone.wav"},
+        {"id": "c"},
+    )
+    return write(root, {"clips.jsonl": table, "a.wav": wav_bytes()})
+
+
+def test_jsonl(tmp_path: Path) -> None:
+    source = jsonl(tmp_path / "set")
+    records, rejects = read(JSONLines(), source)
+    assert list(records) == ["a"] and texts(records["a"]) == {"audio": ("one two three",)}
+    assert (records["a"].split, records["a"].dataset, records["a"].line) == ("test", "mine", 1)
+    assert [(reject.id, reject.file, reject.line, reject.missing) for reject in rejects] == [
+        ("b", "gone.wav", 2, True),
+        ("c", None, 3, False),
+    ]
+    assert texts(read(JSONLines(max_caption_words=2), source)[0]["a"]) == {}
+    outside = write(tmp_path, {"other.jsonl": lines({"id": "x", "media": "a.wav"})}) / "other.jsonl"
+    assert list(read(JSONLines(str(outside)), source)[0]) == ["x"]
+    with pytest.raises(FileNotFoundError, match=r"no file .*none.jsonl"):
+        read(JSONLines("none.jsonl"), source)
+
+
+def table(root: Path) -> Path:
+    rows = lines(
+        "id,media,audio,video,start,duration,transcript,domain,split,licence,caption,video_caption",
+        'a,a.wav,,,1.5,2,"hello, world",speech,test,CC0,"One\ntwo",',
+        "b,,a.wav,v.mp4,,,,,,,,A street",
+        "c,gone.wav,,,,,,,,,,",
+        "d,a.wav,,,one,,,,,,,",
+        "e,a.wav,,,,,,,tests,,,",
+        "f,a.wav,a.wav,,,,,,,,,",
+        "a,a.wav,,,,,,,,,,",
+        ",a.wav,,,,,,,,,,",
+        "g,a.wav",
+        "h,a.wav,,,,0,,,,,,",
+    )
+    return write(root, {"clips.csv": "\ufeff" + rows, "a.wav": wav_bytes(), "v.mp4": b"x"})
+
+
+def test_table(tmp_path: Path) -> None:
+    records, rejects = read(Table(dataset="mine", domain="music"), table(tmp_path / "set"))
+    first, second = records.values()
+    assert (first.id, first.line, first.files, first.start, first.duration) == ("a", 2, {"media": "a.wav"}, 1.5, 2.0)
+    assert (first.domain, first.split, first.licence, first.dataset) == ("speech", "test", "CC0", "mine")
+    assert texts(first) == {"audio": ("One\ntwo",)} and first.transcript[0].text == "hello, world"
+    assert (second.id, second.line, second.files) == ("b", 4, {"audio": "a.wav", "video": "v.mp4"})
+    assert (second.domain, second.split, second.duration) == ("music", "train", None)
+    assert texts(second) == {"video": ("A street",)}
+    assert [(reject.id, reject.line, reject.missing) for reject in rejects] == [
+        ("c", 5, True),
+        ("d", 6, False),
+        ("e", 7, False),
+        ("f", 8, False),
+        ("a", 9, False),
+        (None, 10, False),
+        (None, 11, False),
+        ("h", 12, False),
+    ]
+
+
+def test_the_columns_of_a_table(tmp_path: Path) -> None:
+    rows = 'name\tfile\tsay\tnote\n1\ta.wav\tA "dog"\tx\n'
+    source = write(tmp_path, {"my.tsv": rows, "a.wav": wav_bytes()})
+    columns = {"name": "id", "file": "media", "say": "captions.audio_video"}
+    records, rejects = read(Table("my.tsv", columns, ignored_columns=["note"]), source)
+    assert texts(records["1"]) == {"audio_video": ('A "dog"',)} and not rejects
+    with pytest.raises(RecordError, match="unknown column 'note'"):
+        read(Table("my.tsv", columns), source)
+    with pytest.raises(RecordError, match="has no column 'id'"):
+        read(Table("my.tsv", {"name": "domain", "file": "media", "say": "licence"}, ["note"]), source)
+    with pytest.raises(RecordError, match="unknown column 'domian': did you mean 'domain'"):
+        read(Table(), write(tmp_path, {"clips.csv": "id,domian\n"}))
+    with pytest.raises(ValueError, match=r"not to events, captions.text"):
+        Table(columns={"a": "events", "b": "captions.text", "c": "id"})
+    with pytest.raises(FileNotFoundError, match=r"no file 'none.csv'"):
+        read(Table("none.csv"), source)
+
+
+def folder(root: Path) -> Path:
+    full = {
+        "captions": {"video": "A street"},
+        "text": [{"text": "Cars", "origin": "synthetic"}],
+        "events": [{"phrase": "horn", "onset": 0, "offset": 1}],
+        "split": "test",
+        "uploader": "somebody",
+    }
+    return write(
+        root,
+        {
+            "a.wav": wav_bytes(),
+            "a.txt": " Rain on\na roof \n",
+            "val/deep/b.MP4": b"x",
+            "val/deep/b.json": json.dumps(full),
+            "val/c.flac": b"x",
+            "val/c.json": json.dumps({"caption": "Wind"}),
+            "test.ogg": b"x",
+            "bad.mp3": b"x",
+            "bad.json": "[]",
+            "both.mp3": b"x",
+            "both.json": json.dumps({"text": "a", "captions": {"audio": "b"}}),
+            "empty.mp3": b"x",
+            "empty.json": json.dumps({"title": "x"}),
+            "bytes.mp3": b"x",
+            "bytes.txt": b"\xff",
+            ".hidden/d.wav": b"x",
+            "notes.md": "x",
+        },
+    )
+
+
+def test_folder(tmp_path: Path) -> None:
+    source = folder(tmp_path / "set")
+    records, rejects = read(Folder(dataset="mine"), source)
+    assert {clip_id: (texts(record), record.split, record.files) for clip_id, record in records.items()} == {
+        "a.wav": ({"audio": ("Rain on\na roof",)}, "train", {"media": "a.wav"}),
+        "test.ogg": ({}, "train", {"media": "test.ogg"}),
+        "val/c.flac": ({"audio": ("Wind",)}, "validation", {"media": "val/c.flac"}),
+        "val/deep/b.MP4": ({"video": ("A street",), "audio": ("Cars",)}, "test", {"media": "val/deep/b.MP4"}),
+    }
+    both = records["val/deep/b.MP4"]
+    assert events(both) == [("horn", 0.0, 1.0)] and origins(both) == {"real", "synthetic"} and both.dataset == "mine"
+    assert [(reject.id, reject.file) for reject in rejects] == [
+        ("bad.mp3", "bad.json"),
+        ("both.mp3", "both.json"),
+        ("bytes.mp3", "bytes.txt"),
+        ("empty.mp3", "empty.json"),
+    ]
+    records, _ = read(Folder(caption_type="audio_video", split="validation"), source)
+    assert texts(records["a.wav"]) == {"audio_video": ("Rain on\na roof",)} and records["a.wav"].split == "validation"
+
+
+def test_a_folder_without_media(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no media file in"):
+        read(Folder(), write(tmp_path, {"a.txt": "x"}))
+
+
+def test_links_to_folders_are_followed_and_circles_end(tmp_path: Path) -> None:
+    write(tmp_path / "elsewhere", {"a.wav": b"x"})
+    source = write(tmp_path / "set", {"b.wav": b"x"})
+    (source / "link").symlink_to(tmp_path / "elsewhere")
+    (source / "circle").symlink_to(source)
+    assert list(read(Folder(), source)[0]) == ["b.wav", "link/a.wav"]

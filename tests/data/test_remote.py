@@ -1,0 +1,210 @@
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from peav.data import ClipDataset, ClipLoader, Population, StoreError, StoreOptions, TrainingPlan
+from peav.data.datamodule import REMOTE_WINDOW_CHUNKS, ClipDataModule
+from peav.data.manifest import open_manifest
+from peav.data.remote import ChunkCache
+from peav.data.stores import ShardReader, number_chunks
+from peav.types import AudioInput, Batch
+from tests.data.world import RATE, make_data
+
+KEYS = {"aws_access_key_id": "key", "aws_secret_access_key": "secret", "region_name": "us-east-1"}
+
+
+class Server:
+    """A local S3 server in a process of its own."""
+
+    def __init__(self) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        code = f"from moto.server import main; main(['-p', '{self.port}', '-H', '127.0.0.1'])"
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+            time.sleep(0.1)
+        raise RuntimeError("the S3 server did not start")
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.send_signal(signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+    def upload(self, data: Path, bucket: str) -> str:
+        client = boto3.client("s3", endpoint_url=self.url, **KEYS)
+        client.create_bucket(Bucket=bucket)
+        for path in sorted(data.rglob("*")):
+            if path.is_file() and ".index" not in str(path):
+                client.upload_file(str(path), bucket, f"data/{path.relative_to(data)}")
+        return f"s3://{bucket}/data"
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_data(tmp_path_factory.mktemp("source") / "data", clips=120, chunk_bytes=30_000)
+
+
+@pytest.fixture
+def server(source: Path) -> Iterator[Server]:
+    server = Server()
+    server.start()
+    server.upload(source, "clips")
+    yield server
+    server.kill()
+
+
+def options(server: Server | None, cache: Path, **changes: Any) -> StoreOptions:
+    storage = {"endpoint_url": server.url, **KEYS} if server is not None else {}
+    return StoreOptions(**{"cache_dir": str(cache), "storage_options": storage, **changes})
+
+
+def loader(
+    data: str | Path, tokenize: Callable, store: StoreOptions | None = None, workers: int = 0, window: int | None = 3
+) -> ClipLoader:
+    dataset = ClipDataset(data, "train", fields=["audio", "captions.audio"], sample_rate=RATE, store=store)
+    index = dataset.manifest.index
+    chunks = number_chunks([dataset.reader.store(name) for name in index.stores], index.store, index.row)
+    plan = TrainingPlan(Population.of(index, chunks), 4, seed=5, window_chunks=window)
+    return ClipLoader(dataset, plan, tokenize, workers)
+
+
+def content(batch: Batch) -> tuple[Any, ...]:
+    assert isinstance(batch.audio, AudioInput)
+    return batch.ids, batch.captions["audio"].texts, batch.audio.samples.sum(1).tolist()
+
+
+def test_an_object_store_gives_the_same_batches_and_each_chunk_travels_once(
+    source: Path, server: Server, tokenize: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    download = ChunkCache._download
+
+    def counted(self: ChunkCache, name: str, path: Path, size: int | None) -> None:
+        asked.append(name)
+        download(self, name, path, size)
+
+    monkeypatch.setattr(ChunkCache, "_download", counted)
+    want = [[content(batch) for batch in epoch] for epoch in [loader(source, tokenize)] * 2]
+    remote = loader("s3://clips/data", tokenize, options(server, tmp_path / "cache"))
+    assert [[content(batch) for batch in epoch] for epoch in [remote] * 2] == want
+    chunks = [name for name in asked if name.endswith(".bin")]
+    assert len(set(chunks)) == len(chunks) == len(list((source / "shards" / "train").glob("*.bin"))) > 10
+    # What is kept is found by another process; workers give the same.
+    asked.clear()
+    again = loader("s3://clips/data", tokenize, options(server, tmp_path / "cache"), workers=2)
+    assert [content(batch) for batch in again] == want[0] and not any(name.endswith(".bin") for name in asked)
+
+
+def test_the_cache_is_bounded_and_still_enough(
+    source: Path, server: Server, tokenize: Callable, tmp_path: Path
+) -> None:
+    want = [content(batch) for batch in loader(source, tokenize)]
+    cache = tmp_path / "cache"
+    size = max(path.stat().st_size for path in (source / "shards" / "train").glob("*.bin"))
+    small = options(server, cache, cache_gigabytes=3.5 * size / 1e9)
+    held = []
+    for batch, expected in zip(loader("s3://clips/data", tokenize, small), want, strict=True):
+        assert content(batch) == expected
+        held.append(sum(path.stat().st_size for path in cache.rglob("*.bin")))
+    # A chunk that is on its way may come on top.
+    assert max(held) <= 4.5 * size
+
+
+def test_a_store_that_goes_away_stops_the_run_and_nothing_is_lost(
+    source: Path, server: Server, tokenize: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("peav.data.remote.RETRY_SECONDS", (0.1,))
+    monkeypatch.setattr("peav.data.loader._AHEAD_BATCHES", 1)
+    want = [content(batch) for batch in loader(source, tokenize)]
+    store = options(server, tmp_path / "cache")
+    store = StoreOptions(store.cache_dir, 100.0, {**store.storage_options})
+    first = loader("s3://clips/data", tokenize, store)
+    got: list[Any] = []
+    state: dict[str, Any] = {}
+    with pytest.raises(StoreError, match=r"s3://clips/data/shards/train/chunk-0-\d+.bin cannot be fetched"):
+        for batch in first:
+            got.append(content(batch))
+            state = first.state_dict()
+            if len(got) == 5:
+                server.kill()
+    assert 5 <= len(got) < len(want) and got == want[: len(got)] and not first.replaced
+    server.start()
+    server.upload(source, "clips")
+    resumed = loader("s3://clips/data", tokenize, store)
+    resumed.load_state_dict(state)
+    assert got + [content(batch) for batch in resumed] == want
+
+
+def test_what_is_not_in_the_store_is_named(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("peav.data.remote.RETRY_SECONDS", ())
+    with pytest.raises(StoreError, match=r"s3://clips/nothing/manifest/train.jsonl cannot be fetched .*404"):
+        open_manifest("s3://clips/nothing", "train", options(server, tmp_path))
+    with pytest.raises(ValueError, match="cache_gigabytes must be above 0"):
+        StoreOptions(cache_gigabytes=0)
+
+
+def test_a_manifest_that_was_rewritten_is_fetched_again(source: Path, server: Server, tmp_path: Path) -> None:
+    store = options(server, tmp_path / "cache")
+    manifest = open_manifest("s3://clips/data", "train", store)
+    stamp = manifest.path.stat().st_mtime_ns
+    assert open_manifest("s3://clips/data", "train", store).path.stat().st_mtime_ns == stamp
+    text = (source / "manifest" / "train.jsonl").read_text().replace("tone 0", "rewritten")
+    client = boto3.client("s3", endpoint_url=server.url, **KEYS)
+    client.put_object(Bucket="clips", Key="data/manifest/train.jsonl", Body=text.encode())
+    again = open_manifest("s3://clips/data", "train", store)
+    assert again[0].texts["audio"][0] == "rewritten" and again.index.digest == manifest.index.digest
+
+
+def test_a_slow_disk_is_copied_chunk_by_chunk(source: Path, tokenize: Callable, tmp_path: Path) -> None:
+    want = [content(batch) for batch in loader(source, tokenize)]
+    got = [content(batch) for batch in loader(f"local:{source}", tokenize, options(None, tmp_path / "cache"))]
+    assert got == want
+    assert len(list((tmp_path / "cache").rglob("*.bin"))) == len(list((source / "shards").rglob("*.bin")))
+
+
+def test_a_damaged_copy_is_noticed(source: Path, tmp_path: Path) -> None:
+    reader = ShardReader(f"local:{source}/shards/train", options(None, tmp_path / "cache"))
+    reader.read(0)
+    name, size = reader.chunk_name(0)
+    assert reader.cache is not None
+    copy = reader.cache.fetch(name, size)
+    copy.write_bytes(copy.read_bytes()[:100])  # cut short: fetched again
+    assert reader.read(0).id == "train-0" and copy.stat().st_size == size
+
+
+def test_the_data_module_goes_by_windows_in_a_store(server: Server, tokenize: Callable, tmp_path: Path) -> None:
+    module = ClipDataModule(
+        "s3://clips/data",
+        batch_size=4,
+        num_workers=0,
+        sample_rate=RATE,
+        fields=["audio"],
+        store=options(server, tmp_path / "cache"),
+    )
+    module.setup("fit")
+    assert set(module.datasets) == {"train"}  # there is no validation split in the store
+    batches = module.train_dataloader()
+    assert isinstance(batches.plan, TrainingPlan) and batches.plan.window_chunks == REMOTE_WINDOW_CHUNKS
+    assert len(next(iter(batches)).ids) == 4
+    assert os.environ.get("AWS_ACCESS_KEY_ID") is None

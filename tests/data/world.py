@@ -1,0 +1,77 @@
+"""Small prepared data without media files: tones that tell which clip they are, packed in as many chunks as a test wants."""
+
+import io
+import json
+import wave
+from pathlib import Path
+
+import numpy as np
+
+from peav.data.clip import Clip
+from peav.data.groups import bytes_group
+from peav.data.manifest import write_manifest
+from peav.data.samples import Sample
+from peav.data.shards import ShardWriter
+from peav.data.texts import Caption
+
+RATE = 8000
+
+
+def tone(number: int, seconds: float) -> bytes:
+    """A wav whose level is the number of its clip."""
+    samples = np.full(round(seconds * RATE), (number + 1) / 1000)
+    stream = io.BytesIO()
+    with wave.open(stream, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(RATE)
+        file.writeframes((samples * 32767).astype("<i2").tobytes())
+    return stream.getvalue()
+
+
+def make_data(
+    data: Path, clips: int = 60, chunk_bytes: int = 20_000, domains: tuple[str, ...] = ("a", "b"), split: str = "train"
+) -> Path:
+    """Writes `clips` clips of 0.1 to 0.5 s; clip i is in domain i modulo the domains."""
+    store = f"shards/{split}"
+    writer = ShardWriter(data / store, chunk_bytes)
+    made = []
+    for number in range(clips):
+        seconds = 0.1 + 0.1 * (number * 7 % 5)
+        sample = Sample(f"{split}-{number}", audio=tone(number, seconds))
+        made.append(
+            Clip(
+                sample.id,
+                seconds,
+                captions={"audio": (Caption(f"tone {number}"), Caption(f"made {number}", "synthetic"))},
+                domain=domains[number % len(domains)],
+                split=split,
+                has_audio=True,
+                origins={"audio": 0.0},
+                store=store,
+                row=number,
+                crc32=sample.crc32,
+                media_duration=seconds,
+                audio_group=bytes_group(sample.audio),
+            )
+        )
+        writer.add(sample)
+    writer.close()
+    write_manifest(data / "manifest" / f"{split}.jsonl", made)
+    (data / "prepare.json").write_text(json.dumps({"report": {"clips": {split: clips}}}))
+    return data
+
+
+def damage(data: Path, row: int, split: str = "train") -> None:
+    """Flips a byte in the sound of a row."""
+    from peav.data.stores import ShardReader
+
+    media = ShardReader(data / "shards" / split).read(row).audio
+    for chunk in (data / "shards" / split).glob("*.bin"):
+        held = bytearray(chunk.read_bytes())
+        place = held.find(media)
+        if place >= 0:
+            held[place + len(media) // 2] ^= 255
+            chunk.write_bytes(held)
+            return
+    raise AssertionError(f"row {row} is in no chunk")
