@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -139,7 +140,20 @@ def test_a_released_model_is_fine_tuned_by_every_budget(
 
 def test_a_tiny_released_model_trains_alike_from_media_and_from_kept_features(world: Path, tmp_path: Path) -> None:
     losses = []
-    for name, more in (("media", []), ("features", ["--model.cache_features=fp32"])):
+    data = tmp_path / "data"
+    shutil.copytree(world, data)
+    stored = ["--data.features={audio: dac, video: pe}", f"--data.data={data}"]
+    kinds = {
+        "media": [],
+        "kept": ["--model.cache_features=fp32"],
+        "stored": stored,
+        "other": [*stored, "--seed_everything=1"],
+    }
+    for name, more in kinds.items():
+        if name == "stored":
+            # The frontends are frozen: those of the first run's checkpoint are those that it began with.
+            model = ["--model", str(tmp_path / "media/checkpoints/last.ckpt"), "--accelerator", "cpu"]
+            assert main(["prepare", str(data), "--features", "audio=dac", "video=pe", *model]) == 0
         folder = tmp_path / name
         folder.mkdir()
         args = [
@@ -150,11 +164,16 @@ def test_a_tiny_released_model_trains_alike_from_media_and_from_kept_features(wo
             "--trainer.limit_train_batches=3",
             *more,
         ]
+        if name == "other":
+            with pytest.raises(ValueError, match="made by a frontend with other weights"):
+                main(["fit", *args])
+            break
         assert main(["fit", *args]) == 0
         history = read_history(folder / "checkpoints/last.ckpt")["train/loss"]
         losses.append([value for _, value in history])
     assert len(losses[0]) == 6
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert losses[0] == pytest.approx(losses[2], rel=1e-3)  # stored in fp16
 
 
 @pytest.mark.parametrize("path", FILES, ids=str)

@@ -17,6 +17,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 import peav.encoders
 import peav.objectives  # noqa: F401  registers the plugins
 from peav import registry
+from peav.data import ManifestError, MediaError, ShardError, StoreError, TooManyBadClips
 from peav.data.datamodule import ClipDataModule
 from peav.training.assembly import needed_encoders
 from peav.training.callbacks import EmbeddingWriter
@@ -151,7 +152,7 @@ def run_lightning(args: Sequence[str]) -> int:
         args: the command and its options.
 
     Returns:
-        0, or 1 when a file is missing; errors in the configuration end the process with a message, as jsonargparse does.
+        0, or 1 when files are missing or damaged; errors in the configuration end the process with a message, as jsonargparse does.
     """
     registry.load_plugins()
     if misspelt := _unknown_removals(args):
@@ -174,8 +175,8 @@ def run_lightning(args: Sequence[str]) -> int:
             parser_kwargs={"default_env": False},
             auto_configure_optimizers=False,
         )
-    except FileNotFoundError as error:
-        # Data that were never prepared, a checkpoint that is not there: found when the run begins.
+    except (FileNotFoundError, ManifestError, MediaError, ShardError, StoreError, TooManyBadClips) as error:
+        # Data that were never prepared, a checkpoint that is not there, a store that went away: no fault of the program.
         print(f"peav {args[0]}: {error}", file=sys.stderr)
         return 1
     return 0

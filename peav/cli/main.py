@@ -15,6 +15,9 @@ LIGHTNING_COMMANDS = {
     "predict": "write the embeddings of a split",
 }
 
+#: What stands before a command of its own: `peav data stats`.
+DATA_HELP = "look at manifests, check, count, split and mix them: peav data --help"
+
 
 def _commands() -> dict[str, Callable[..., Any]]:
     from peav.cli import commands
@@ -35,6 +38,7 @@ def _help() -> str:
     for name, command in _commands().items():
         first = (command.__doc__ or "").strip().splitlines()[0]
         lines.append(f"  {name:10} {first[0].lower()}{first[1:].rstrip('.')}")
+    lines.append(f"  {'data':10} {DATA_HELP}")
     return "\n".join(lines)
 
 
@@ -56,11 +60,18 @@ def main(args: Sequence[str] | None = None) -> int:
         from peav.cli.lightning import run_lightning
 
         return run_lightning([command, *rest])
+    if command == "data":
+        from peav.cli.data import run_data
+
+        return run_data(rest)
     commands = _commands()
     if command not in commands:
         from peav.registry import suggest
 
-        print(f"peav: no command {command!r}. {suggest(command, [*LIGHTNING_COMMANDS, *commands])}", file=sys.stderr)
+        print(
+            f"peav: no command {command!r}. {suggest(command, [*LIGHTNING_COMMANDS, *commands, 'data'])}",
+            file=sys.stderr,
+        )
         return 2
     from peav.cli.commands import run_command
 

@@ -18,7 +18,7 @@ which Lhotse reads and writes well although it cannot validate it. The rest is c
 | media_duration | seconds that the packed media hold |
 | audio_group, video_group | identity of the packed bytes, equal for equal media |
 
-Further custom fields are kept as they are.
+Further custom fields are kept as they are; `packed_id` among them is the id in the shards of a clip that `peav data mix` renamed.
 """
 
 from __future__ import annotations
@@ -36,6 +36,9 @@ from peav.types import Seconds
 
 #: The fields of a cut that a clip can have.
 CUT_FIELDS = ("id", "start", "duration", "channel", "supervisions", "recording", "custom", "type", "features")
+
+#: The custom field that keeps the id of the packed media of a renamed clip.
+PACKED_ID = "packed_id"
 
 #: The custom fields that are peav's own.
 CUSTOM_FIELDS = (
@@ -128,7 +131,16 @@ class Clip:
         return self.start - self.media_start
 
     @property
-    def partial(self) -> bool:
+    def packed_id(self) -> str:
+        """The id that the packed media go by: another than the clip's own after `peav data mix` renamed it.
+
+        >>> Clip("a", 1.0).packed_id, Clip("talks/a", 1.0, extra={"packed_id": "a"}).packed_id
+        ('a', 'a')
+        """
+        return self.extra.get(PACKED_ID) or self.id
+
+    @property
+    def is_part(self) -> bool:
         """Whether the clip is only a part of the packed media."""
         return self.offset > 1e-6 or self.duration < self.media_duration - 1e-6
 
@@ -139,7 +151,7 @@ class Clip:
     def group(self, kind: str) -> int:
         """Returns the identity of what is heard or seen: of the packed bytes, and of the part of them."""
         group = self.audio_group if kind == "audio" else self.video_group
-        if group == ABSENT or not self.partial:
+        if group == ABSENT or not self.is_part:
             return group
         return bytes_group(f"{group}/{self.offset:.6f}/{self.duration:.6f}".encode())
 
@@ -220,6 +232,7 @@ def clip_from_json(data: Mapping[str, Any]) -> Clip:
     origins = _object(custom, "origins") if "origins" in custom else {}
     media_start = read_number(custom, "media_start")
     media_duration = read_number(custom, "media_duration")
+    read_text(custom, PACKED_ID)
     clip = Clip(
         id=clip_id,
         duration=duration,

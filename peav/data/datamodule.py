@@ -12,6 +12,7 @@ from torch import nn
 from peav.data.augment import AudioAugmentation
 from peav.data.collate import Tokenize
 from peav.data.dataset import ClipDataset, check_fields
+from peav.data.features import FeatureInfo
 from peav.data.loader import ClipLoader
 from peav.data.manifest import has_split
 from peav.data.media import Downmix, Sampling
@@ -174,6 +175,16 @@ class ClipDataModule(LightningDataModule):
             if split == "validation" and stage == "fit" and not has_split(self.data, split, self.store):
                 continue  # training without validation is a choice; asking for it is not
             self.datasets[split] = self._dataset(split)
+
+    @property
+    def feature_infos(self) -> dict[str, FeatureInfo]:
+        """What is read in place of media, by `audio` and `video`."""
+        found = {}
+        for dataset in self.datasets.values():
+            for kind, reader in dataset.features.items():
+                for name in dataset.manifest.index.stores:
+                    found[kind] = reader.store(name)[1]
+        return found
 
     def train_dataloader(self) -> ClipLoader:
         """Returns shuffled batches of equal size."""

@@ -133,8 +133,8 @@ class ClipReader:
         key = clip.store, clip.row
         if self._last is not None and self._last[0] == key:
             return self._last[1]
-        # A part of the packed media has another id than they.
-        sample = self.store(clip.store).read(clip.row, None if clip.partial else clip.id)
+        # A part of the packed media has an id of its own.
+        sample = self.store(clip.store).read(clip.row, None if clip.is_part else clip.packed_id)
         if sample.crc32 != clip.crc32:
             raise ShardError(
                 f"clip {clip.id!r}: shards and manifest have different checksums; they come from different runs of `peav prepare`"

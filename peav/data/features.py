@@ -171,7 +171,7 @@ class FeatureReader:
         if not has:
             return torch.zeros(0, info.dim, dtype=torch.float16), 1.0
         name = f"{self.name} features of clip {clip.id!r}, row {clip.row} of {reader.address}"
-        if clip.partial:
+        if clip.is_part:
             raise ShardError(
                 f"{name}: they are of the whole packed clip, but the manifest has a part of it; pack it anew"
             )

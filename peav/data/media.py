@@ -323,11 +323,16 @@ def _probe_audio(source: Source, path: str) -> AudioStream | None:
         if _lacks_stream(error, "audio"):
             return None
         raise MediaError(path, f"cannot be opened: {first_line(error)}") from error
+    start = metadata.begin_stream_seconds_from_header or 0.0
+    duration = float(metadata.duration_seconds or 0.0)
+    if metadata.duration_seconds_from_header is None:
+        # Matroska knows the duration of the file alone, which counts from 0 and not from the stream's start.
+        duration = max(0.0, duration - max(0.0, start))
     return AudioStream(
         sample_rate=metadata.sample_rate or 0,
         num_channels=metadata.num_channels or 0,
-        start=metadata.begin_stream_seconds_from_header or 0.0,
-        duration=float(metadata.duration_seconds or 0.0),
+        start=start,
+        duration=duration,
         codec=metadata.codec or "",
     )
 

@@ -1,22 +1,23 @@
 """Running frozen frontends once over a prepared folder: `peav prepare DATA --features audio=dac video=pe --model MODEL`.
 
 What they make is written beside the media (`peav.data.features`), 512 clips a segment. Devices share the segments; a segment that is
-done is not made again, so a run that was interrupted goes on where it was, and gives the same bytes on any number of devices.
+done is not made again, so a run that was interrupted goes on where it was. Devices and threads change features by no more than their
+rounding.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from lightning.fabric import Fabric
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from peav.data.clip import Clip
@@ -37,6 +38,7 @@ from peav.data.progress import tracked
 from peav.data.stores import SampleError
 from peav.encoders import DacAudioEncoder, Encoder, PEVideoEncoder
 from peav.model import PEAV
+from peav.training.features import frontend_checksum
 from peav.types import Batch, CachedFeatures
 
 _log = logging.getLogger(__name__)
@@ -117,7 +119,7 @@ def extract_features(data: str | Path, options: ExtractOptions, progress: bool =
     if devices == 1:
         _run(fabric, data, options, progress)
     else:
-        fabric.launch(_run, data, options, progress)  # type: ignore[arg-type]  # it passes the rest on
+        fabric.launch(partial(_run, data=data, options=options, progress=progress))
     made = []
     for info in infos:
         folder = data / "features" / info.name
@@ -128,18 +130,6 @@ def extract_features(data: str | Path, options: ExtractOptions, progress: bool =
         made.append(replace(info, rows=rows))
         made[-1].write(folder)
     return made
-
-
-def frontend_checksum(encoder: Encoder) -> str:
-    """Returns a checksum of the weights of an encoder's frontend."""
-    crc = 0
-    frontend = encoder.frontend
-    if not isinstance(frontend, nn.Module):
-        raise TypeError(f"{type(encoder).__name__} has no frontend")
-    for name, tensor in sorted(frontend.state_dict().items()):
-        crc = zlib.crc32(name.encode(), crc)
-        crc = zlib.crc32(tensor.detach().to("cpu", torch.float32).contiguous().numpy().tobytes(), crc)
-    return f"{crc:08x}"
 
 
 def find_frontend(model: PEAV, name: str) -> Encoder:

@@ -2,16 +2,60 @@
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
+from peav.data.features import FeatureInfo
 from peav.encoders import DacAudioEncoder, PEVideoEncoder
 from peav.types import AudioInput, Batch, CachedFeatures, VideoInput
 
 CachePrecision = Literal["fp16", "fp32"]
+
+
+def frontend_checksum(encoder: nn.Module) -> str:
+    """Returns a checksum of the weights of an encoder's frontend; on several ranks all must ask."""
+    frontend = encoder.frontend
+    if not isinstance(frontend, nn.Module):
+        raise TypeError(f"{type(encoder).__name__} has no frontend")
+    crc = 0
+    for name, tensor in sorted(frontend.state_dict().items()):
+        whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+        crc = zlib.crc32(name.encode(), crc)
+        crc = zlib.crc32(whole.detach().to("cpu", torch.float32).contiguous().numpy().tobytes(), crc)
+    return f"{crc:08x}"
+
+
+def check_features(infos: Mapping[str, FeatureInfo], encoders: nn.ModuleDict) -> None:
+    """Compares the frontends that made cached features with those of the model that is about to read them.
+
+    Args:
+        infos: what the data module reads in place of media, by `audio` and `video`.
+        encoders: of the model.
+
+    Raises:
+        ValueError: if a frontend has other weights, or is trained.
+    """
+    for kind, info in infos.items():
+        for name, encoder in encoders.items():
+            reads = DacAudioEncoder if kind == "audio" else PEVideoEncoder
+            if not isinstance(encoder, reads):
+                continue
+            if isinstance(encoder, PEVideoEncoder) and not encoder.frontend.frozen:
+                raise ValueError(
+                    f"encoder {name!r} trains its frontend, but data.features gives it {info.name!r} in place of frames"
+                )
+            found = frontend_checksum(encoder)
+            if found != info.frontend:
+                raise ValueError(
+                    f"the features {info.name!r} were made by a frontend with other weights ({info.frontend}) than that of encoder "
+                    f"{name!r} ({found}): make them with this model, or initialise the model from the one that made them"
+                )
 
 
 class FeatureCache:

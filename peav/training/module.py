@@ -20,7 +20,7 @@ from peav.encoders import Encoder, TextEncoder
 from peav.model import PEAV
 from peav.objectives import Objective, PairObjective
 from peav.training.assembly import agree, build, check_targets, check_teachers, hide_spans, needed_encoders, provided_by
-from peav.training.features import CachePrecision, FeatureCache
+from peav.training.features import CachePrecision, FeatureCache, check_features
 from peav.training.guard import FiniteGuard, name_suspects
 from peav.training.initial import load_initial, read_initial
 from peav.training.losses import Exchange, Losses, evaluate_objectives, with_gradients
@@ -205,6 +205,10 @@ class PeavModule(LightningModule):
         teach_precision(self.trainer.precision_plugin)
         if stage == "fit" and self.virtual is not None:
             self.virtual.prepare(self.trainer)
+
+    def on_fit_start(self) -> None:
+        """Refuses cached features that another frontend made; the weights of a checkpoint are loaded by now."""
+        check_features(getattr(self.trainer.datamodule, "feature_infos", {}), self.model.encoders)  # type: ignore[attr-defined]
 
     def configure_model(self) -> None:
         """Shards the model where the strategy does (FSDP2: `lightning.pytorch.strategies.ModelParallelStrategy`)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import shlex
@@ -11,11 +12,13 @@ from typing import Any
 
 import pytest
 
+import peav.data
 from peav.cli.lightning import PeavCLI
-from peav.cli.main import LIGHTNING_COMMANDS, _commands
+from peav.cli.main import LIGHTNING_COMMANDS, _commands, main
 from peav.data import read_records
 from peav.data.checks import find_ffmpeg
 from peav.data.datamodule import ClipDataModule
+from peav.data.synthetic import synthesize
 from peav.training import PeavModule
 from tests.checkpoints.test_formats import released_like
 from tests.helpers import small_tokenizer
@@ -90,11 +93,46 @@ def test_the_guide_to_using_models_runs(tmp_path: Path, monkeypatch: pytest.Monk
     }
 
 
-@pytest.mark.parametrize("guide", ["using_models.md", "fine_tuning.md"])
+def test_the_guide_to_data_runs_from_a_folder_of_videos_to_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    synthesize(tmp_path / "world", clips=40, workers=1, domains=("music", "effects"))
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    for number, line in enumerate((tmp_path / "world" / "clips.jsonl").read_text().splitlines()):
+        record = json.loads(line)
+        (tmp_path / "world" / record["media"]).rename(videos / f"{number}.mp4")
+        if number % 2:
+            more = {"captions": record["captions"], "events": record.get("events")}
+            (videos / f"{number}.json").write_text(json.dumps(more))
+        else:
+            (videos / f"{number}.txt").write_text(next(iter(record["captions"].values())))
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs/data.md").read_text()
+    commands = blocks(text, "bash")[0].replace("\\\n", " ").strip().splitlines()
+    assert [words.split()[1] for words in commands] == ["prepare", *["data"] * 4, "fit"]
+    for command in commands:
+        words = shlex.split(command.replace("experiments/", f"{ROOT}/experiments/"))[1:]
+        if words[0] == "fit":
+            words += ["--trainer.enable_progress_bar=false", "--trainer.limit_train_batches=3"]
+        assert main(words) == 0, f"{command}: {capsys.readouterr().err}"
+    assert (tmp_path / "inspect.html").is_file() and list((tmp_path / "runs/mine").rglob("last.ckpt"))
+    report = json.loads((tmp_path / "data" / "prepare.json").read_text())["report"]
+    assert sum(report["clips"].values()) == 40 and not report["rejected"]
+    # The options that the guide names exist.
+    options = set(inspect.signature(ClipDataModule).parameters)
+    assert {name for name in re.findall(r"`(?:--)?data\.(\w+)", text)} <= options | {
+        "augment",
+        "plan",
+        "readers",
+    } | set(peav.data.__all__)
+
+
+@pytest.mark.parametrize("guide", ["using_models.md", "fine_tuning.md", "data.md"])
 def test_the_commands_of_the_guides_exist(guide: str) -> None:
     text = (ROOT / "docs" / guide).read_text()
     for command in re.findall(r"^peav (\w+)", "\n".join(blocks(text, "bash")), re.MULTILINE):
-        assert command in {*LIGHTNING_COMMANDS, *_commands()}
+        assert command in {*LIGHTNING_COMMANDS, *_commands(), "data"}
     for file in re.findall(r"experiments/[\w/.]+\.yaml", text):
         assert (ROOT / file).is_file(), file
     for file in re.findall(r"`((?:fine_tune/)?\w+\.yaml)`", text):

@@ -1,0 +1,247 @@
+"""The commands of `peav data`: thin functions over `peav.data`, whose docstrings are the help of the command line."""
+
+from __future__ import annotations
+
+import inspect as inspect_module
+import json
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any, Literal
+
+from jsonargparse import ArgumentParser
+
+from peav.cli.commands import run_command
+from peav.registry import suggest
+
+Split = Literal["train", "validation", "test"]
+Splits = Literal["all", "train", "validation", "test"]
+
+#: One name, or a list of them.
+Names = tuple[str, ...] | str
+
+
+class DataError(RuntimeError):
+    """Validation found errors."""
+
+
+def inspect(data: str, out: Path | None = None, split: Split = "train", clips: int = 24, seed: int = 0) -> None:
+    """Write a page of numbers and clips to look at, and an overview as a PNG beside it.
+
+    Args:
+        data: folder that `peav prepare` wrote, or its address in an object store.
+        out: the HTML file; inspect.html in the folder of the data by default.
+        split: `train`, `validation` or `test`.
+        clips: how many to show, spread over the domains.
+        seed: of which are shown.
+    """
+    from peav.data.page import inspect_manifest
+    from peav.data.remote import is_remote
+
+    if out is None and is_remote(data):
+        raise ValueError(f"{data} is an object store: say with --out=FILE.html where to write the page")
+    page = inspect_manifest(data, split, out, clips, seed)
+    failed = f", {page.failed} of which cannot be decoded" if page.failed else ""
+    print(f"wrote {page.html} and {page.png}: {page.clips} clips{failed}")
+
+
+def validate(
+    data: str, split: Splits = "all", check_bytes: bool = True, out: Path | None = None, progress: bool = True
+) -> None:
+    """Read every line of the manifests and every row of the shards, and list all that is wrong.
+
+    The exit status is 1 where there are errors; notes are what may well be meant.
+
+    Args:
+        data: folder that `peav prepare` wrote, or its address in an object store.
+        split: `train`, `validation`, `test`, or `all` that there are.
+        check_bytes: read all media and compare their ids and checksums; without it the rows alone are checked.
+        out: JSONL file that gets every problem; the terminal shows the first of each kind.
+        progress: show how far it is.
+    """
+    from rich.console import Console
+
+    from peav.data.validate import validate as run
+
+    report = run(data, split, check_bytes, problems_file=out, progress=progress)
+    Console().print(report.to_rich())
+    if out is not None:
+        print(f"wrote {out}")
+    if report.errors:
+        raise DataError(f"{report.errors:,} errors in {data}")
+
+
+def stats(data: str, split: Splits = "all", out: Path | None = None) -> None:
+    """Count hours, modalities, captions, events, and what occurs more than once.
+
+    Args:
+        data: folder that `peav prepare` wrote, or its address in an object store.
+        split: `train`, `validation`, `test`, or `all` that there are, together.
+        out: JSON file to write the numbers to as well.
+    """
+    from rich.console import Console
+
+    from peav.data.manifest import find_manifest, iter_manifest
+    from peav.data.shards import write_json
+    from peav.data.stats import manifest_stats
+    from peav.data.validate import splits_of
+
+    paths = [find_manifest(data, name) for name in (splits_of(data) if split == "all" else [split])]
+    found = manifest_stats(clip for _, clip in chain.from_iterable(iter_manifest(path) for path in paths))
+    Console().print(found.to_rich())
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_json(out, json.loads(json.dumps(found.to_json())))
+        print(f"wrote {out}")
+
+
+def split(
+    data: str,
+    out: Path,
+    splits: Names = (),
+    by: Literal["recording", "id", "dataset"] = "recording",
+    validation: float = 0.05,
+    test: float = 0.05,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> None:
+    """Distribute the clips anew among train, validation and test; the shards stay where they are.
+
+    For example: peav data split DATA DATA-split --validation=0.1
+
+    Args:
+        data: folder that `peav prepare` wrote, or its address in an object store; it is not changed.
+        out: folder to write.
+        splits: whose clips are distributed, such as `[train, validation]`; those of the others stay in theirs. All by default.
+        by: what stays together: `recording`, clips of one source file or with the same sound or picture; `dataset`, clips of one
+            data set; `id`, nothing but a clip.
+        validation: share of the groups.
+        test: likewise; the rest is for training.
+        seed: of which group falls to which split.
+        overwrite: replace what an earlier edit wrote to `out`.
+    """
+    from peav.data.edit import split_manifest
+
+    _print(split_manifest(data, out, _names(splits), by, validation, test, seed, overwrite))
+
+
+def mix(
+    sources: list[str],
+    *,
+    out: Path,
+    domains: Names = (),
+    datasets: Names = (),
+    licences: Names = (),
+    min_seconds: float | None = None,
+    max_seconds: float | None = None,
+    has_audio: bool | None = None,
+    has_video: bool | None = None,
+    with_captions: Names = (),
+    shares: dict[str, str] | None = None,
+    tokenizer: Literal["train", "copy"] = "train",
+    vocab_size: int = 2048,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> None:
+    """Put the clips of several prepared folders into one; the shards stay where they are.
+
+    Clips of equal ids become NAME/ID. No clip is written twice: how often a domain is seen in training is the loader's to decide, see
+    `domain_weights` of the data module.
+
+    For example: peav data mix talks=/data/a songs=s3://bucket/b --out=mixed --domains='[speech, music]' --min_seconds=2
+
+    Args:
+        sources: prepared folders or addresses, each as ADDRESS or NAME=ADDRESS; clips without a data set get the name as theirs.
+        out: folder to write.
+        domains: only clips of this domain, or of one of these: `music` or `[music, speech]`.
+        datasets: likewise of these data sets.
+        licences: likewise of these licences.
+        min_seconds: only clips of this duration at least.
+        max_seconds: at most.
+        has_audio: only clips with sound (true), or without (false).
+        has_video: only clips with a picture, or without.
+        with_captions: only clips with a caption of this type, or of each of these types.
+        shares: by name, how much of the training clips of a source: a factor up to 1, or hours such as `10h`; all by default.
+        tokenizer: `train` one on the training texts of the mix, or `copy` that of the first source.
+        vocab_size: tokens of one that is trained.
+        seed: of which clips a share takes.
+        overwrite: replace what an earlier edit wrote to `out`.
+    """
+    from peav.data.edit import mix as run
+    from peav.data.where import Where
+
+    where = Where(
+        _names(domains),
+        _names(datasets),
+        _names(licences),
+        min_seconds,
+        max_seconds,
+        has_audio,
+        has_video,
+        _names(with_captions),
+    )
+    _print(run(out, sources, where, shares, tokenizer, vocab_size, seed, overwrite))
+
+
+COMMANDS: dict[str, Callable[..., Any]] = {
+    "inspect": inspect,
+    "validate": validate,
+    "stats": stats,
+    "split": split,
+    "mix": mix,
+}
+
+
+def run_data(args: Sequence[str]) -> int:
+    """Runs `peav data ...` and returns its exit status.
+
+    Args:
+        args: the words after `peav data`.
+    """
+    if not args or args[0] in ("-h", "--help", "help"):
+        print(_help())
+        return 0
+    name, rest = args[0], args[1:]
+    if name not in COMMANDS:
+        print(f"peav data: no command {name!r}. {suggest(name, COMMANDS)}", file=sys.stderr)
+        return 2
+    if name != "mix":
+        return run_command(COMMANDS[name], f"data {name}", rest)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
+    try:
+        _run_mix(rest)
+    except (OSError, ValueError, RuntimeError) as error:
+        print(f"peav data mix: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _run_mix(args: Sequence[str]) -> None:
+    # `auto_cli` knows no arguments that are any number of words.
+    description, _, details = (inspect_module.getdoc(mix) or "").partition("\n\nArgs:\n")
+    parser = ArgumentParser(prog="peav data mix", description=description)
+    about = details.partition("sources: ")[2].partition("\n")[0]
+    parser.add_argument("sources", nargs="+", metavar="SOURCE", help=about)
+    parser.add_function_arguments(mix, skip={"sources"}, as_group=False)
+    mix(**parser.parse_args(list(args)).as_dict())
+
+
+def _help() -> str:
+    lines = ["usage: peav data COMMAND [options]    (peav data COMMAND --help explains one)", ""]
+    for name, command in COMMANDS.items():
+        first = (command.__doc__ or "").strip().splitlines()[0]
+        lines.append(f"  {name:10} {first[0].lower()}{first[1:].rstrip('.')}")
+    return "\n".join(lines)
+
+
+def _names(names: Names) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+def _print(report: Any) -> None:
+    counts = ", ".join(f"{count} {name}" for name, count in report.clips.items())
+    print(f"wrote {report.out}: {counts} clips, {report.hours:.2f} h")
+    for note in report.notes:
+        print(note)
