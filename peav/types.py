@@ -48,15 +48,21 @@ EMBEDDING_NAMES = (
 _T = TypeVar("_T")
 
 
-def map_tensors(value: _T, function: Callable[[Tensor], Tensor]) -> _T:
-    """Returns `value` with `function` applied to every tensor inside it; understands tensors, dataclasses and mappings."""
-    if isinstance(value, Tensor):
-        return function(value)  # type: ignore[return-value]
+def map_tensors(value: _T, function: Callable[[Any], Any], kind: type = Tensor) -> _T:
+    """Returns `value` with `function` applied to every tensor inside it; understands tensors, dataclasses and mappings.
+
+    Args:
+        value: what to go through.
+        function: of a tensor.
+        kind: look for objects of this class instead of tensors.
+    """
+    if isinstance(value, kind):
+        return function(value)
     if is_dataclass(value) and not isinstance(value, type):
-        changed = {f.name: map_tensors(getattr(value, f.name), function) for f in fields(value)}
+        changed = {f.name: map_tensors(getattr(value, f.name), function, kind) for f in fields(value)}
         return replace(value, **changed)
     if isinstance(value, Mapping):
-        return {key: map_tensors(item, function) for key, item in value.items()}  # type: ignore[return-value]
+        return {key: map_tensors(item, function, kind) for key, item in value.items()}  # type: ignore[return-value]
     return value
 
 

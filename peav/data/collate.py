@@ -6,13 +6,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import get_worker_info
 
 from peav.data.decoding import DecodedClip, Replacement
 from peav.data.groups import ABSENT, normalize_text, text_group
 from peav.masking import lengths_to_mask
-from peav.types import AudioInput, Batch, CachedFeatures, EventInput, TextInput, VideoInput
+from peav.types import AudioInput, Batch, CachedFeatures, EventInput, TextInput, VideoInput, map_tensors
+
+#: Tensors of up to so many bytes go through the pipe of a worker.
+_SMALL_BYTES = 1 << 15
 
 #: Texts to (input_ids (N, L) int64, mask (N, L) bool).
 Tokenize = Callable[[Sequence[str]], tuple[Tensor, Tensor]]
@@ -58,8 +63,21 @@ class Collate:
     tokenize: Tokenize | None = None
 
     def __call__(self, clips: Sequence[DecodedClip]) -> Collated:
-        """Joins clips into a batch."""
-        return Collated(collate(clips, self.tokenize), tuple(item for clip in clips for item in clip.replaces))
+        """Joins clips into a batch; from a worker its small tensors come as arrays, see `unpack_small`."""
+        batch = collate(clips, self.tokenize)
+        if get_worker_info() is not None:
+            batch = pack_small(batch)
+        return Collated(batch, tuple(item for clip in clips for item in clip.replaces))
+
+
+def pack_small(batch: Batch) -> Batch:
+    """Returns the batch with arrays in place of its small tensors: each tensor that leaves a worker costs a file and its mapping."""
+    return map_tensors(batch, lambda tensor: tensor.numpy() if tensor.nbytes <= _SMALL_BYTES else tensor)
+
+
+def unpack_small(batch: Batch) -> Batch:
+    """Undoes `pack_small`."""
+    return map_tensors(batch, torch.from_numpy, np.ndarray)
 
 
 def tokenize_texts(texts: Sequence[str | None], tokenize: Tokenize | None) -> TextInput:
@@ -90,6 +108,16 @@ def tokenize_texts(texts: Sequence[str | None], tokenize: Tokenize | None) -> Te
     )
 
 
+def _zeros(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """Returns zeros; in a worker they lie in the memory that it shares with the main process, which saves a copy of the batch."""
+    size = torch.Size(shape).numel() * dtype.itemsize
+    if get_worker_info() is None or not size:
+        return torch.zeros(tuple(shape), dtype=dtype)
+    # The system hands out shared memory full of zeros.
+    storage = torch.UntypedStorage._new_shared(size, device="cpu")
+    return torch.tensor([], dtype=dtype).set_(storage).view(torch.Size(shape))
+
+
 def _audio(clips: Sequence[DecodedClip]) -> AudioInput | CachedFeatures | None:
     present = torch.tensor([clip.has_audio for clip in clips])
     group = torch.tensor([clip.audio_group if clip.has_audio else ABSENT for clip in clips], dtype=torch.int64)
@@ -100,10 +128,11 @@ def _audio(clips: Sequence[DecodedClip]) -> AudioInput | CachedFeatures | None:
     if not waves:
         return None
     lengths = torch.tensor([len(wave) for wave in waves])
-    samples = torch.zeros(len(waves), max(1, int(lengths.max())))
-    for row, wave in enumerate(waves):
+    samples = _zeros((len(waves), max(1, int(lengths.max()))), torch.float32)
+    mask = _zeros(samples.shape, torch.bool)
+    for row, (wave, there) in enumerate(zip(waves, present.tolist(), strict=True)):
         samples[row, : len(wave)] = wave
-    mask = lengths_to_mask(torch.where(present, lengths, 0), samples.shape[1])
+        mask[row, : len(wave)] = there
     seeds = [clip.seed for clip in clips if clip.seed is not None]
     seed = torch.tensor(seeds, dtype=torch.int64) if len(seeds) == len(clips) else None
     return AudioInput(samples, mask, present, group, clips[0].sample_rate, seed)
@@ -120,7 +149,7 @@ def _video(clips: Sequence[DecodedClip]) -> VideoInput | CachedFeatures | None:
     if not videos:
         return None
     lengths = torch.tensor([len(video) for video in videos])
-    frames = torch.zeros(len(videos), int(lengths.max()), *videos[0].shape[1:], dtype=torch.uint8)
+    frames = _zeros((len(videos), int(lengths.max()), *videos[0].shape[1:]), torch.uint8)
     for row, video in enumerate(videos):
         frames[row, : len(video)] = video
     mask = lengths_to_mask(torch.where(present, lengths, 0), frames.shape[1])
@@ -129,7 +158,7 @@ def _video(clips: Sequence[DecodedClip]) -> VideoInput | CachedFeatures | None:
 
 def _features(made: Sequence[Tensor], present: Tensor, group: Tensor, seconds: Sequence[float]) -> CachedFeatures:
     lengths = torch.tensor([len(values) for values in made])
-    values = torch.zeros(len(made), max(1, int(lengths.max())), made[0].shape[1])
+    values = _zeros((len(made), max(1, int(lengths.max())), made[0].shape[1]), torch.float32)
     for row, one in enumerate(made):
         values[row, : len(one)] = one
     mask = lengths_to_mask(torch.where(present, lengths, 0), values.shape[1])

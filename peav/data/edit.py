@@ -112,7 +112,7 @@ def _split_labels(data: str, paths: Mapping[str, Path], by: By) -> NDArray[np.in
     for path in paths.values():
         for _, clip in iter_manifest(path):
             if by == "recording":
-                groups.add(source_keys(clip, absolute_store(data, clip.store)))
+                groups.add(source_keys(clip, absolute_store(data, clip.store)), bytes_group(clip.id.encode()))
             else:
                 labels.append(bytes_group(getattr(clip, by).encode()))
     return groups.labels() if by == "recording" else np.array(labels, dtype=np.int64)

@@ -36,11 +36,14 @@ class SourceGroups:
     def __len__(self) -> int:
         return len(self._labels)
 
-    def add(self, keys: list[int]) -> None:
-        """Adds a clip by the identities of what it was made from, at least one."""
+    def add(self, keys: list[int], label: int) -> None:
+        """Adds a clip by the identities of what it was made from, at least one, and of its id.
+
+        The label of a group is the least of its clips' ids: it does not depend on where the data lie, as some of the keys do.
+        """
         self._clips.extend([len(self._labels)] * len(keys))
         self._keys.extend(keys)
-        self._labels.append(min(keys))
+        self._labels.append(label)
 
     def labels(self) -> NDArray[np.int64]:
         """Returns (N,) an identity of the group of each clip, which does not depend on the order of the clips."""

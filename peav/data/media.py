@@ -165,21 +165,23 @@ def load_audio(
     if duration is None:
         duration = probe(source, path, origin).duration - start
     size = round(duration * sample_rate)
-    output = torch.zeros(size)
     _decodes["audio"] += 1
     if begin + duration <= stream_start:
-        return output
+        return torch.zeros(size)
     if begin >= stream_start + (decoder.metadata.duration_seconds or math.inf):
-        return output if pad_end else output[:0]
+        return torch.zeros(size if pad_end else 0)
     try:
         samples = decoder.get_samples_played_in_range(begin, begin + duration)
     except RuntimeError as error:
         if not pad_end and start > 0 and "No audio frames were decoded" in str(error):
-            return output[:0]
+            return torch.zeros(0)
         raise MediaError(path, f"audio cannot be decoded: {first_line(error)}") from error
     data = samples.data.mean(0) if downmix == "mean" else samples.data[0]
     offset = max(0, round((samples.pts_seconds - begin) * sample_rate))
     count = max(0, min(size - offset, data.numel()))
+    if count == size:
+        return data[:size]
+    output = torch.zeros(size)
     output[offset : offset + count] = data[:count]
     missing = size - offset - count
     return output if pad_end or missing <= _INEXACT_SECONDS * sample_rate else output[: offset + count]
@@ -282,7 +284,7 @@ def _resized(get: Callable[[list[_T]], FrameBatch], which: list[_T], size: tuple
         if size is not None and frames.shape[-2:] != torch.Size(size):
             frames = transforms.resize(frames, list(size), antialias=True)
         parts.append(frames)
-    return torch.cat(parts)
+    return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
 def _name(source: Source, path: str | None) -> str:

@@ -50,7 +50,17 @@ _log = logging.getLogger(__name__)
 
 _UNFINISHED = ".unfinished"
 _LOGS = (OUTCOMES, EARLIER, JOURNAL)
-_OUTPUTS = ("shards", "manifest", "scratch", "tokenizer.json", "rejects.jsonl", "notes.jsonl", "prepare.json", *_LOGS)
+_OUTPUTS = (
+    "shards",
+    "manifest",
+    "features",
+    "scratch",
+    "tokenizer.json",
+    "rejects.jsonl",
+    "notes.jsonl",
+    "prepare.json",
+    *_LOGS,
+)
 
 #: Records that a worker gets at once.
 _GROUP = 8

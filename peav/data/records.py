@@ -163,7 +163,7 @@ def read_records(path: str | Path, strict: bool = False, max_caption_words: int 
 def iter_records(path: str | Path, max_caption_words: int = 1000) -> Iterator[Record | Reject]:
     """Reads a JSONL file of clips a line at a time; a line that cannot be used gives a reject.
 
-    What stays in memory is 8 bytes an id, to notice duplicates.
+    What stays in memory is about 100 bytes an id, to notice duplicates.
 
     Raises:
         FileNotFoundError: if there is no such file.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
+from functools import cached_property
 
 #: The parts of a sample that hold media; a clip has `media`, or `audio` and/or `video`, and the others are empty.
 ROLES = ("media", "audio", "video")
@@ -22,7 +23,7 @@ class Sample:
     audio: bytes = b""
     video: bytes = b""
 
-    @property
+    @cached_property
     def crc32(self) -> int:
         """Checksum of the id and all media.
 

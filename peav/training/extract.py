@@ -32,6 +32,7 @@ from peav.data.features import (
     join_segments,
     write_segment,
 )
+from peav.data.loader import init_worker
 from peav.data.manifest import iter_manifest
 from peav.data.media import MediaError
 from peav.data.progress import tracked
@@ -252,7 +253,7 @@ def _extract(
         batch_sampler=[rows[start : start + options.batch_size] for start in range(0, len(rows), options.batch_size)],
         num_workers=options.num_workers,
         collate_fn=list,
-        worker_init_fn=_one_thread,
+        worker_init_fn=init_worker,
     )
     kept: dict[int, list[FeatureRow]] = {}
     rejects = folder.with_name(f"{split}-rejects-{fabric.global_rank}.jsonl")
@@ -312,7 +313,3 @@ def _rows(manifest: Path) -> int:
 
 def _segments(rows: int) -> int:
     return -(-rows // ROWS_PER_CHUNK)
-
-
-def _one_thread(worker: int) -> None:
-    torch.set_num_threads(1)

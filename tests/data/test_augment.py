@@ -5,14 +5,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from jsonargparse import ArgumentParser
 from torchvision.transforms import v2
 
 from peav.data import ClipDataset, ClipLoader, Population, PrepareReport, TrainingPlan, save_manifest
 from peav.data.augment import Gain, Noise, augment_frames
+from peav.data.collate import collate, pack_small, unpack_small
+from peav.data.datamodule import ClipDataModule
 from peav.data.manifest import Manifest, open_manifest
 from peav.data.texts import Caption
 from peav.encoders import MelAudioEncoder
 from peav.encoders.audio import MelFrontend, SpecAugment
+from peav.testing import tiny_batch
+from peav.types import AudioInput, map_tensors
 
 Prepared = tuple[Path, PrepareReport]
 
@@ -155,3 +160,74 @@ def test_the_mel_encoder_augments_in_training_alone(prepared: Prepared, tokenize
     assert torch.equal(pooled(encoder), pooled(encoder)) and not torch.equal(pooled(encoder), pooled(plain))
     assert torch.equal(pooled(encoder.eval()), pooled(plain.eval()))
     assert isinstance(encoder.frontend, MelFrontend)
+
+
+def test_the_data_module_takes_everything_from_a_yaml(prepared: Prepared) -> None:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(ClipDataModule, "data")
+    text = f"""
+    data:
+      data: {prepared[0]}
+      batch_size: 2
+      num_workers: 0
+      fields: [audio, video]
+      domain_weights: {{tones: 1, "": 2}}
+      origin_weights: {{real: 1, synthetic: 10}}
+      num_buckets: 2
+      modality_dropout: {{audio: 0.1}}
+      max_bad_share: 0.1
+      audio_augment:
+        - class_path: peav.data.augment.Gain
+          init_args: {{min_db: -3}}
+        - class_path: Noise
+      video_augment:
+        - class_path: torchvision.transforms.v2.RandomHorizontalFlip
+      store: {{cache_dir: /tmp/chunks, cache_gigabytes: 2}}
+    """
+    module = parser.instantiate_classes(parser.parse_string(text)).data
+    assert [type(item).__name__ for item in (*module.audio_augment, *module.video_augment)] == [
+        *("Gain", "Noise", "RandomHorizontalFlip")
+    ]
+    assert module.store.cache_gigabytes == 2 and module.audio_augment[0].min_db == -3
+    module.setup("fit")
+    batch = next(iter(module.train_dataloader()))
+    assert len(batch.ids) == 2 and batch.audio.seed is not None
+    # Validation is neither augmented nor thinned out.
+    assert module.datasets["validation"].audio_augment == () and not module.datasets["validation"].modality_dropout
+
+
+def tensors(batch: Any) -> list[torch.Tensor]:
+    found: list[torch.Tensor] = []
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        found.append(tensor)
+        return tensor
+
+    map_tensors(batch, keep)
+    return found
+
+
+def test_every_tensor_of_a_batch_is_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no accelerator here to pin for: that each tensor is asked is what can be seen."""
+    batch = tiny_batch()
+    asked: list[int] = []
+
+    def pin(tensor: torch.Tensor) -> torch.Tensor:
+        asked.append(id(tensor))
+        return tensor
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    assert batch.pin_memory().ids == batch.ids
+    assert asked == [id(tensor) for tensor in tensors(batch)] and len(asked) > 15
+
+
+def test_small_tensors_come_from_workers_as_they_were(prepared: Prepared, tokenize: Callable) -> None:
+    dataset = ClipDataset(prepared[0], "train", frame_size=32)
+    batch = collate([dataset[row] for row in range(4)], tokenize)
+    packed = pack_small(batch)
+    assert isinstance(packed.duration, np.ndarray) and isinstance(packed.audio, AudioInput)
+    assert isinstance(packed.audio.samples, torch.Tensor)
+    found, want = tensors(unpack_small(packed)), tensors(batch)
+    assert len(found) == len(want)
+    for mine, theirs in zip(found, want, strict=True):
+        assert mine.dtype == theirs.dtype and torch.equal(mine, theirs)

@@ -118,7 +118,12 @@ def check_clip(line: bytes) -> Clip | None:
     assert all(caption.text.strip() for captions in clip.captions.values() for caption in captions)
     assert all(captions for captions in clip.captions.values())
     # Whatever reads a clip must be able to.
-    assert isinstance(clip.partial, bool) and clip.group("audio") >= -1 and isinstance(clip.origin("video"), float)
+    assert (
+        isinstance(clip.is_part, bool)
+        and clip.packed_id
+        and clip.group("audio") >= -1
+        and isinstance(clip.origin("video"), float)
+    )
     written = clip.to_line()
     again = clip_from_line(written.encode())
     assert again.to_line() == written
