@@ -42,12 +42,25 @@ def steps(out: Path, rank: int) -> list[dict]:
     return [found[number] for number in sorted(found)]
 
 
-@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_a_killed_run_goes_on_with_the_same_clips_and_losses(tmp_path: Path, ranks: int) -> None:
+#: The end of an epoch, twice inside the next one, and on: what once began an epoch over.
+SHORT = [(2, "epoch:0", 0), (0, f"step:{STEPS + 2}", 0), (1, f"step:{STEPS + 2}", 0), (0, "never", 0)]
+
+
+@pytest.mark.parametrize(
+    ("ranks", "chain"),
+    [
+        pytest.param(1, SHORT, id="short"),
+        pytest.param(1, CHAIN, id="1 rank", marks=pytest.mark.slow),
+        pytest.param(2, CHAIN, id="2 ranks", marks=pytest.mark.slow),
+    ],
+)
+def test_a_killed_run_goes_on_with_the_same_clips_and_losses(
+    tmp_path: Path, ranks: int, chain: list[tuple[int, str, int]]
+) -> None:
     data = make_data(tmp_path / "data", clips=50)
     make_data(data, clips=5, split="validation")
     assert run(data, tmp_path / "calm", ranks, 1, "never") == 0
-    for workers, kill, rank in CHAIN:
+    for workers, kill, rank in chain:
         code = run(data, tmp_path / "killed", ranks, workers, kill, rank % ranks)
         assert (code == 0) == (kill == "never"), f"{kill} ended with {code}"
     for rank in range(ranks):
