@@ -167,6 +167,8 @@ def test_a_tiny_released_model_trains_alike_from_media_and_from_kept_features(wo
         if name == "other":
             with pytest.raises(ValueError, match="made by a frontend with other weights"):
                 main(["fit", *args])
+            with pytest.raises(ValueError, match="made by a frontend with other weights"):
+                main(["validate", *args])
             break
         assert main(["fit", *args]) == 0
         history = read_history(folder / "checkpoints/last.ckpt")["train/loss"]

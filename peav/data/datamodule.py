@@ -178,13 +178,23 @@ class ClipDataModule(LightningDataModule):
 
     @property
     def feature_infos(self) -> dict[str, FeatureInfo]:
-        """What is read in place of media, by `audio` and `video`."""
-        found = {}
+        """What is read in place of media, by `audio` and `video`.
+
+        Raises:
+            ValueError: if the folders that the clips lie in have features of different frontends.
+        """
+        found: dict[str, tuple[str, FeatureInfo]] = {}
         for dataset in self.datasets.values():
             for kind, reader in dataset.features.items():
                 for name in dataset.manifest.index.stores:
-                    found[kind] = reader.store(name)[1]
-        return found
+                    info = reader.store(name)[1]
+                    first, other = found.setdefault(kind, (name, info))
+                    if (other.frontend, other.dim) != (info.frontend, info.dim):
+                        raise ValueError(
+                            f"the features {info.name!r} of {first} and of {name} were made by different frontends ({other.frontend} "
+                            f"and {info.frontend}): make them with one model"
+                        )
+        return {kind: info for kind, (_, info) in found.items()}
 
     def train_dataloader(self) -> ClipLoader:
         """Returns shuffled batches of equal size."""

@@ -83,7 +83,7 @@ def split_manifest(
             find_manifest(data, split, options)
     chosen = tuple(splits) or tuple(paths)
     labels = _split_labels(data, {split: paths[split] for split in paths if split in chosen}, by)
-    draws = uniform(labels, seed)
+    draws = uniform(labels, "split", seed)
     place = np.where(draws < test, 2, np.where(draws < test + validation, 1, 0))
     for number, share in ((1, validation), (2, test)):
         if share and not (place == number).any():
@@ -300,7 +300,7 @@ class _Plan:
                     yield clip
 
     def _draw(self, ids: NDArray[np.int64]) -> NDArray[np.float64]:
-        return uniform(ids, self._seed)
+        return uniform(ids, "mix", self._seed)
 
     def _limit(
         self, name: str, ids: NDArray[np.int64], seconds: NDArray[np.float64], number: float, hours: bool

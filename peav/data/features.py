@@ -143,7 +143,7 @@ class FeatureReader:
             address = feature_store(resolve_store(self.media.data, name), self.name)
             folder = address.rpartition("/")[0]
             if is_remote(folder):
-                path = ChunkCache(folder, self.media.options).fetch("features.json")
+                path = ChunkCache(folder, self.media.options).refresh("features.json")
             else:
                 path = Path(folder) / "features.json"
                 if not path.is_file():
@@ -175,20 +175,29 @@ class FeatureReader:
             raise ShardError(
                 f"{name}: they are of the whole packed clip, but the manifest has a part of it; pack it anew"
             )
-        fields = reader.read_fields(clip.row, name)
         try:
-            _, data, frames, dim, seconds, media, whole = fields
-            values = bytes(data)
-            if not frames:
-                raise SampleError(f"{name}: none could be made of its media, see rejects.jsonl beside them")
-            found = torch.from_numpy(np.frombuffer(values, np.float16).reshape(int(frames), int(dim)).copy())
-        except (TypeError, ValueError) as error:
-            raise SampleError(f"{name}: cannot be read ({type(error).__name__}: {error})") from None
-        if feature_crc32(values, media) != whole:
-            raise SampleError(f"{name}: the bytes do not match their checksum; run `peav prepare --features` again")
-        if media != clip.crc32:
-            raise ShardError(f"{name}: they were made of other media; run `peav prepare --features` again")
-        return found, float(seconds)
+            return _read_row(reader, clip, name)
+        except ShardError:
+            if not reader.fetch_again(clip.row):
+                raise
+            return _read_row(reader, clip, name)
+
+
+def _read_row(reader: ShardReader, clip: Clip, name: str) -> tuple[Tensor, Seconds]:
+    fields = reader.read_fields(clip.row, name)
+    try:
+        _, data, frames, dim, seconds, media, whole = fields
+        values = bytes(data)
+        if not frames:
+            raise SampleError(f"{name}: none could be made of its media, see *-rejects-*.jsonl beside them")
+        found = torch.from_numpy(np.frombuffer(values, np.float16).reshape(int(frames), int(dim)).copy())
+    except (TypeError, ValueError) as error:
+        raise SampleError(f"{name}: cannot be read ({type(error).__name__}: {error})") from None
+    if feature_crc32(values, media) != whole:
+        raise SampleError(f"{name}: the bytes do not match their checksum; run `peav prepare --features` again")
+    if media != clip.crc32:
+        raise ShardError(f"{name}: they were made of other media; run `peav prepare --features` again")
+    return found, float(seconds)
 
 
 @dataclass(frozen=True)

@@ -118,21 +118,25 @@ class ChunkCache:
     def refresh(self, name: str) -> Path:
         """Returns a local copy of a file as the store has it now; an equal copy that is there is left as it is.
 
+        Processes that ask at the same time, such as the ranks of a machine, share what the first of them fetches.
+
         Raises:
             StoreError: if it cannot be fetched.
         """
         path = self.folder / name
-        if not path.exists():
-            self.fetch(name)
-        else:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(f"{path}.fetch"):
-                partial = path.with_name(f"{path.name}.fresh")
-                self._download(name, partial, None)
-                if filecmp.cmp(partial, path, shallow=False):
-                    partial.unlink()
-                else:
-                    partial.replace(path)
+        checked = path.with_name(f"{path.name}.checked")
+        began = time.time_ns()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{path}.fetch"):
+            if path.exists() and checked.exists() and checked.stat().st_mtime_ns >= began:
+                return path
+            partial = path.with_name(f"{path.name}.fresh")
+            self._download(name, partial, None)
+            if path.exists() and filecmp.cmp(partial, path, shallow=False):
+                partial.unlink()
+            else:
+                partial.replace(path)
+            checked.touch()
         return path
 
     def _download(self, name: str, path: Path, size: int | None) -> None:

@@ -137,9 +137,7 @@ def verify_shards(
         raise ShardError(f"{folder} holds {len(reader)} samples, {count} were written; prepare again")
     seen = 0
     for row, clip_id, *crc32 in clips:
-        sample = reader.read(row, clip_id)
-        if crc32 and sample.crc32 != crc32[0]:
-            raise ShardError(f"{folder}, row {row}: the manifest has another checksum for {clip_id!r}; prepare again")
+        reader.read(row, clip_id, *crc32)
         seen += 1
         advance()
     if seen != count:

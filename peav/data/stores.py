@@ -45,6 +45,8 @@ class ShardReader:
         self._index: dict[str, Any] | None = None
         self._loader: PyTreeLoader | None = None
         self._first_rows: NDArray[np.int64] = np.zeros(1, np.int64)
+        self._refreshed = False
+        self._fetched_again: set[int] = set()
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_index": None, "_loader": None}
@@ -76,24 +78,53 @@ class ShardReader:
         if self.cache is not None:
             self.cache.fetch(*self.chunk_name(chunk))
 
-    def read(self, row: int, clip_id: str | None = None) -> Sample:
-        """Returns the sample of a row.
+    def read(self, row: int, clip_id: str | None = None, crc32: int | None = None) -> Sample:
+        """Returns the sample of a row. Where the copy of an object store's chunk is at fault, it is fetched again, once.
 
         Args:
             row: index into the shards.
-            clip_id: the id that the manifest has for this row.
+            clip_id: the id that the manifest has for this row, and
+            crc32: the checksum.
 
         Raises:
             SampleError: if the bytes do not match their checksum, or cannot be read.
-            ShardError: if the row belongs to another clip, or does not exist.
+            ShardError: if the row belongs to another clip or has another checksum than the manifest, or does not exist.
             StoreError: if the store cannot be reached.
         """
+        try:
+            return self._read(row, clip_id, crc32)
+        except ShardError:
+            # Damaged, or of shards that were packed anew since.
+            if not self.fetch_again(row):
+                raise
+            return self._read(row, clip_id, crc32)
+
+    def fetch_again(self, row: int) -> bool:
+        """Fetches the chunk of a row anew, if it lies in an object store and that was not done before; returns whether it was.
+
+        Raises:
+            StoreError: if it cannot be fetched.
+        """
+        if self.cache is None or not 0 <= row < len(self):
+            return False
+        chunk = self._chunk_of(row)
+        if chunk in self._fetched_again:
+            return False
+        self._fetched_again.add(chunk)
+        _log.warning("%s: the copy of chunk %s is damaged or old, it is fetched again", self.address, chunk)
+        self.cache.fetch(*self.chunk_name(chunk), again=True)
+        return True
+
+    def _chunk_of(self, row: int) -> int:
+        return int(np.searchsorted(self.first_rows, row, side="right")) - 1
+
+    def _read(self, row: int, clip_id: str | None, crc32: int | None) -> Sample:
         fields = self.read_fields(row, f"clip {clip_id!r}, row {row} of {self.address}")
         name = f"clip {clip_id!r}, row {row} of {self.address}"
         try:
-            clip, *media, crc32 = fields
+            clip, *media, packed = fields
             sample = Sample(str(clip), **dict(zip(ROLES, map(bytes, media), strict=True)))
-            whole = sample.crc32 == int(crc32)
+            whole = sample.crc32 == int(packed)
         except (TypeError, ValueError) as error:
             raise SampleError(
                 f"{name}: cannot be read ({type(error).__name__}: {error}); prepare the data again"
@@ -105,6 +136,10 @@ class ShardReader:
         if clip_id is not None and sample.id != clip_id:
             raise ShardError(
                 f"{name}: the shards have {sample.id!r} there; manifest and shards come from different runs of `peav prepare`"
+            )
+        if crc32 is not None and sample.crc32 != crc32:
+            raise ShardError(
+                f"{name}: manifest and shards have different checksums; they come from different runs of `peav prepare`"
             )
         return sample
 
@@ -120,13 +155,11 @@ class ShardReader:
             ShardError: if there is no such row.
             StoreError: if the store cannot be reached.
         """
-        first_rows = self.first_rows
         if not 0 <= row < len(self):
             raise ShardError(f"{name}: the shards hold {len(self)} rows; manifest and shards do not belong together")
-        chunk = int(np.searchsorted(first_rows, row, side="right")) - 1
-        loader = self._loader
+        chunk, loader = self._chunk_of(row), self._loader
         try:
-            data = self._item(chunk, row - int(first_rows[chunk]))
+            data = self._item(chunk, row - int(self.first_rows[chunk]))
             return loader.load_item_from_bytes(data, chunk)  # type: ignore[union-attr]
         except (StoreError, ShardError):
             raise
@@ -165,7 +198,9 @@ class ShardReader:
     def _open(self) -> dict[str, Any]:
         if self._index is None:
             if self.cache is not None:
-                path = self.cache.fetch("index.json")
+                # Once, in the process that was here first: the workers that it forks take its word.
+                path = self.cache.fetch("index.json") if self._refreshed else self.cache.refresh("index.json")
+                self._refreshed = True
             else:
                 path = Path(self.address) / "index.json"
                 if not path.is_file():

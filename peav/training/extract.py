@@ -36,6 +36,7 @@ from peav.data.loader import init_worker
 from peav.data.manifest import iter_manifest
 from peav.data.media import MediaError
 from peav.data.progress import tracked
+from peav.data.remote import is_remote
 from peav.data.stores import SampleError
 from peav.encoders import DacAudioEncoder, Encoder, PEVideoEncoder
 from peav.model import PEAV
@@ -104,12 +105,18 @@ def extract_features(data: str | Path, options: ExtractOptions, progress: bool =
 
     Raises:
         FileNotFoundError: if the folder was not prepared.
-        ValueError: if the model lacks the frontend, or features of that name were made by another one.
+        ValueError: if the media lie elsewhere, the model lacks the frontend, or features of that name were made by another one.
     """
+    if is_remote(data):
+        raise ValueError(
+            f"features are made on a disk, beside the media: run this where {data} was prepared, then copy it"
+        )
     data = Path(data)
     manifests = sorted((data / "manifest").glob("*.jsonl"))
     if not manifests:
         raise FileNotFoundError(f"no manifest in {data}: run `peav prepare SOURCE {data}` first")
+    for path in manifests:
+        _check_beside(path)
     infos = _infos(data, options)
     if all(set(info.rows) >= {path.stem for path in manifests} for info in infos):
         _log.info("the features of %s are made already: nothing to do", data)
@@ -131,6 +138,16 @@ def extract_features(data: str | Path, options: ExtractOptions, progress: bool =
         made.append(replace(info, rows=rows))
         made[-1].write(folder)
     return made
+
+
+def _check_beside(manifest: Path) -> None:
+    stores = {clip.store for _, clip in iter_manifest(manifest)}
+    elsewhere = sorted(stores - {f"shards/{manifest.stem}"})
+    if elsewhere:
+        raise ValueError(
+            f"the media of {manifest} lie in {elsewhere[0]}: features are made beside them, so run this on the folder that `peav "
+            "prepare` wrote; manifests made of it by `peav data split` and `mix` read them from there"
+        )
 
 
 def find_frontend(model: PEAV, name: str) -> Encoder:
@@ -282,18 +299,23 @@ def _features(
         if isinstance(decoded, DecodedClip) and (decoded.has_audio if kind == "audio" else decoded.has_video)
     ]
     made: dict[int, tuple[Tensor, float]] = {}
+    problems = {index: decoded for index, (_, _, decoded) in enumerate(items) if isinstance(decoded, str) and decoded}
     if has:
         batch: Batch = collate([decoded for index in has if isinstance(decoded := items[index][2], DecodedClip)])
         with torch.inference_mode(), fabric.autocast():
             features: CachedFeatures = encoder.frontend_features(fabric.to_device(batch).read(kind))  # type: ignore[operator]
         seconds = torch.as_tensor(features.frame_seconds).expand(len(has)).tolist()
         for index, values, mask, hop in zip(has, features.values, features.mask, seconds, strict=True):
-            made[index] = values[mask], hop
-    for index, (row, clip, decoded) in enumerate(items):
+            if bool(torch.isfinite(values[mask].half()).all()):
+                made[index] = values[mask], hop
+            else:
+                problems[index] = "its features are not finite in fp16"
+    for index, (row, clip, _) in enumerate(items):
         values, hop = made.get(index, (torch.zeros(0, dim), 1.0))
-        if isinstance(decoded, str) and clip is not None:
+        if index in problems and clip is not None:
             with rejects.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps({"id": clip.id, "row": row, "reason": decoded}, ensure_ascii=False) + "\n")
+                reject = {"id": clip.id, "row": row, "reason": problems[index]}
+                stream.write(json.dumps(reject, ensure_ascii=False) + "\n")
         yield row, FeatureRow(clip.id if clip else "", values, hop, clip.crc32 if clip else 0)
 
 

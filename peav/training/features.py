@@ -8,6 +8,8 @@ from dataclasses import replace
 from typing import Literal
 
 import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
@@ -56,6 +58,31 @@ def check_features(infos: Mapping[str, FeatureInfo], encoders: nn.ModuleDict) ->
                     f"the features {info.name!r} were made by a frontend with other weights ({info.frontend}) than that of encoder "
                     f"{name!r} ({found}): make them with this model, or initialise the model from the one that made them"
                 )
+
+
+class CheckFeatures(Callback):
+    """Compares cached features with the frontends of the model, once the weights of a checkpoint are loaded."""
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Checks before training."""
+        self._check(trainer, pl_module)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Checks where validation is not a part of training."""
+        if trainer.state.fn != TrainerFn.FITTING:
+            self._check(trainer, pl_module)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Checks before testing."""
+        self._check(trainer, pl_module)
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Checks before predicting."""
+        self._check(trainer, pl_module)
+
+    def _check(self, trainer: Trainer, module: LightningModule) -> None:
+        infos = getattr(trainer.datamodule, "feature_infos", {})  # type: ignore[attr-defined]
+        check_features(infos, module.model.encoders)  # type: ignore[union-attr, arg-type]
 
 
 class FeatureCache:

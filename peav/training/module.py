@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from peav.encoders import Encoder, TextEncoder
 from peav.model import PEAV
 from peav.objectives import Objective, PairObjective
 from peav.training.assembly import agree, build, check_targets, check_teachers, hide_spans, needed_encoders, provided_by
-from peav.training.features import CachePrecision, FeatureCache, check_features
+from peav.training.features import CachePrecision, CheckFeatures, FeatureCache
 from peav.training.guard import FiniteGuard, name_suspects
 from peav.training.initial import load_initial, read_initial
 from peav.training.losses import Exchange, Losses, evaluate_objectives, with_gradients
@@ -206,9 +206,9 @@ class PeavModule(LightningModule):
         if stage == "fit" and self.virtual is not None:
             self.virtual.prepare(self.trainer)
 
-    def on_fit_start(self) -> None:
-        """Refuses cached features that another frontend made; the weights of a checkpoint are loaded by now."""
-        check_features(getattr(self.trainer.datamodule, "feature_infos", {}), self.model.encoders)  # type: ignore[attr-defined]
+    def configure_callbacks(self) -> list[Callback]:
+        """Refuses cached features that another frontend made."""
+        return [CheckFeatures()]
 
     def configure_model(self) -> None:
         """Shards the model where the strategy does (FSDP2: `lightning.pytorch.strategies.ModelParallelStrategy`)."""

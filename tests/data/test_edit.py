@@ -141,9 +141,16 @@ def test_by_dataset_and_what_is_not_chosen_stays(data: Path, tmp_path: Path) -> 
 
 
 def test_shares_are_met_on_average() -> None:
-    draws = uniform(np.array([bytes_group(str(i).encode()) for i in range(20_000)]), 3)
+    draws = uniform(np.array([bytes_group(str(i).encode()) for i in range(20_000)]), "split", 3)
     assert abs((draws < 0.1).mean() - 0.1) < 0.01
     assert draws.min() >= 0 and draws.max() < 1
+
+
+def test_a_share_of_what_a_split_left_is_that_share() -> None:
+    """The default seed of both is 0: of the clips with split draws above 0.4, a share of a half is a half."""
+    ids = np.array([bytes_group(str(i).encode()) for i in range(20_000)])
+    training = ids[uniform(ids, "split", 0) >= 0.4]
+    assert abs((uniform(training, "mix", 0) < 0.5).mean() - 0.5) < 0.02
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,10 @@ import torch
 from peav.cli.main import main
 from peav.data import ClipDataset, PrepareReport
 from peav.data.collate import collate
+from peav.data.datamodule import ClipDataModule
+from peav.data.edit import mix, split_manifest
 from peav.data.features import FeatureInfo
+from peav.data.stores import SampleError
 from peav.encoders import DacAudioEncoder, PEVideoEncoder
 from peav.model import PEAV
 from peav.training import extract
@@ -182,3 +185,62 @@ def test_a_frontend_that_is_not_there_or_another_is_an_error(data: Path, model: 
         extract_features(data, options(tmp_path / "text", features={"audio": "dac"}), progress=False)
     with pytest.raises(FileNotFoundError, match="no manifest"):
         extract_features(tmp_path, options(model), progress=False)
+    with pytest.raises(ValueError, match="made on a disk"):
+        extract_features("s3://bucket/data", options(model), progress=False)
+
+
+def test_features_are_made_beside_the_media_and_not_beside_a_manifest_of_them(
+    data: Path, model: Path, tmp_path: Path
+) -> None:
+    split_manifest(data, tmp_path / "split", by="id", validation=0.3, test=0)
+    with pytest.raises(ValueError, match=r"the media of .*split/manifest/train.jsonl lie in .*data/shards"):
+        extract_features(tmp_path / "split", options(model), progress=False)
+    extract_features(data, options(model), progress=False)
+    clips = ClipDataset(tmp_path / "split", "train", ["audio", "video"], features=BOTH, **SETTINGS)
+    assert all(clip.audio_features is not None and clip.video_features is not None for clip in clips)
+
+
+def test_one_clip_whose_features_overflow_does_not_stop_the_others(
+    data: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = DacAudioEncoder.frontend_features
+    seen = 0
+
+    def overflowing(self: DacAudioEncoder, audio: AudioInput) -> CachedFeatures:
+        nonlocal seen
+        made = make(self, audio)
+        if not seen:
+            made.values[1, 0, 0] = 1e6
+        seen += 1
+        return made
+
+    monkeypatch.setattr(DacAudioEncoder, "frontend_features", overflowing)
+    info = extract_features(data, options(model, features={"audio": "dac"}), progress=False)[0]
+    assert info.rows == {"train": 11, "validation": 3}
+    (reject,) = [json.loads(line) for line in (data / "features/dac/train-rejects-0.jsonl").open()]
+    assert reject["reason"] == "its features are not finite in fp16"
+    dataset = ClipDataset(data, "train", ["audio"], features={"audio": "dac"}, **SETTINGS)
+    readable = 0
+    for row in range(11):
+        if dataset.clip(row).id == reject["id"]:
+            with pytest.raises(SampleError, match="none could be made of its media"):
+                dataset[row]
+        else:
+            readable += dataset[row].audio_features is not None
+    assert readable == 10
+
+
+def test_a_mix_of_features_of_two_frontends_is_refused(data: Path, model: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(data, tmp_path / "other")
+    for folder in (data, other):
+        extract_features(folder, options(model, features={"audio": "dac"}), progress=False)
+    mix(tmp_path / "mixed", [str(data), str(other)])
+    module = ClipDataModule(str(tmp_path / "mixed"), fields=["audio"], features={"audio": "dac"}, **SETTINGS)
+    module.setup("validate")
+    assert module.feature_infos["audio"].dim
+    path = other / "features" / "dac" / "features.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "frontend": "another"}))
+    module = ClipDataModule(str(tmp_path / "mixed"), fields=["audio"], features={"audio": "dac"}, **SETTINGS)
+    module.setup("validate")
+    with pytest.raises(ValueError, match="made by different frontends"):
+        module.feature_infos  # noqa: B018

@@ -1,12 +1,19 @@
+import hashlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import boto3
 import pytest
@@ -15,9 +22,9 @@ from peav.data import ClipDataset, ClipLoader, Population, StoreError, StoreOpti
 from peav.data.datamodule import REMOTE_WINDOW_CHUNKS, ClipDataModule
 from peav.data.manifest import open_manifest
 from peav.data.remote import ChunkCache
-from peav.data.stores import ShardReader, number_chunks
+from peav.data.stores import SampleError, ShardReader, number_chunks
 from peav.types import AudioInput, Batch
-from tests.data.world import RATE, make_data
+from tests.data.world import RATE, damage, make_data
 
 KEYS = {"aws_access_key_id": "key", "aws_secret_access_key": "secret", "region_name": "us-east-1"}
 
@@ -89,6 +96,28 @@ def loader(
     return ClipLoader(dataset, plan, tokenize, workers)
 
 
+def count_downloads(reader: ShardReader) -> list[str]:
+    """Returns a list that grows by the name of each file that the reader fetches."""
+    fetched: list[str] = []
+    assert reader.cache is not None
+    get = reader.cache._get
+
+    def counted(remote: str, path: Path) -> None:
+        fetched.append(remote.rpartition("/")[2])
+        get(remote, path)
+
+    reader.cache._get = counted  # type: ignore[method-assign]
+    return fetched
+
+
+def held_bytes(cache: Path) -> int:
+    total = 0
+    for path in cache.rglob("*.bin"):
+        with suppress(FileNotFoundError):  # the thread that fetches ahead deletes while we look
+            total += path.stat().st_size
+    return total
+
+
 def content(batch: Batch) -> tuple[Any, ...]:
     assert isinstance(batch.audio, AudioInput)
     return batch.ids, batch.captions["audio"].texts, batch.audio.samples.sum(1).tolist()
@@ -126,7 +155,7 @@ def test_the_cache_is_bounded_and_still_enough(
     held = []
     for batch, expected in zip(loader("s3://clips/data", tokenize, small), want, strict=True):
         assert content(batch) == expected
-        held.append(sum(path.stat().st_size for path in cache.rglob("*.bin")))
+        held.append(held_bytes(cache))
     # A chunk that is on its way may come on top.
     assert max(held) <= 4.5 * size
 
@@ -183,6 +212,101 @@ def test_a_slow_disk_is_copied_chunk_by_chunk(source: Path, tokenize: Callable, 
     assert len(list((tmp_path / "cache").rglob("*.bin"))) == len(list((source / "shards").rglob("*.bin")))
 
 
+@pytest.fixture
+def hub(source: Path) -> Iterator[str]:
+    """The address of a server that answers as the Hugging Face hub does, for the data set org/clips."""
+
+    class Hub(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.answer(body=False)
+
+        def do_GET(self) -> None:
+            self.answer(body=True)
+
+        def answer(self, body: bool) -> None:
+            name = self.path.removeprefix("/datasets/org/clips/resolve/main/")
+            found = (source / name).is_file()
+            data = (source / name).read_bytes() if found else b""
+            self.send_response(200 if found else 404)
+            self.send_header("Content-Length", str(len(data)))
+            if found:
+                self.send_header("X-Repo-Commit", "c" * 40)
+                self.send_header("ETag", f'"{hashlib.sha256(data).hexdigest()}"')
+            else:
+                self.send_header("X-Error-Code", "EntryNotFound")
+            self.end_headers()
+            if body:
+                self.wfile.write(data)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def google(source: Path) -> Iterator[dict[str, Any]]:
+    """Options for a server that answers downloads as Google Cloud Storage does, for the bucket clips."""
+
+    class Storage(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            name = unquote(urlsplit(self.path).path.removeprefix("/download/storage/v1/b/clips/o/"))
+            path = source / name.removeprefix("data/")
+            found = name.startswith("data/") and path.is_file()
+            data = path.read_bytes() if found else b"no such object"
+            self.send_response(200 if found else 404)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Storage)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    endpoint = {"api_endpoint": f"http://127.0.0.1:{server.server_port}"}
+    yield {"project": "peav", "use_auth_w_custom_endpoint": False, "client_options": endpoint}
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_bucket_of_google_is_streamed(
+    source: Path,
+    google: dict[str, Any],
+    tokenize: Callable,
+    tmp_path: Path,
+    workers: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = options(None, tmp_path / "cache", storage_options=google)
+    want = [content(batch) for batch in loader(source, tokenize)]
+    assert [content(batch) for batch in loader("gs://clips/data", tokenize, store, workers)] == want
+    monkeypatch.setattr("peav.data.remote.RETRY_SECONDS", ())
+    with pytest.raises(StoreError, match=r"gs://clips/data/manifest/test.jsonl cannot be fetched .*404"):
+        open_manifest("gs://clips/data", "test", store)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_data_set_of_the_hub_is_streamed(
+    source: Path, hub: str, tokenize: Callable, tmp_path: Path, workers: int
+) -> None:
+    store = options(None, tmp_path / "cache", storage_options={"endpoint": hub})
+    want = [content(batch) for batch in loader(source, tokenize)]
+    assert [content(batch) for batch in loader("hf://datasets/org/clips", tokenize, store, workers)] == want
+
+
+def test_what_is_not_on_the_hub_is_named(hub: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("peav.data.remote.RETRY_SECONDS", ())
+    store = options(None, tmp_path / "cache", storage_options={"endpoint": hub})
+    with pytest.raises(StoreError, match=r"hf://datasets/org/clips/manifest/test.jsonl cannot be fetched"):
+        open_manifest("hf://datasets/org/clips", "test", store)
+
+
 def test_a_damaged_copy_is_noticed(source: Path, tmp_path: Path) -> None:
     reader = ShardReader(f"local:{source}/shards/train", options(None, tmp_path / "cache"))
     reader.read(0)
@@ -191,6 +315,69 @@ def test_a_damaged_copy_is_noticed(source: Path, tmp_path: Path) -> None:
     copy = reader.cache.fetch(name, size)
     copy.write_bytes(copy.read_bytes()[:100])  # cut short: fetched again
     assert reader.read(0).id == "train-0" and copy.stat().st_size == size
+
+
+def test_a_copy_with_a_flipped_byte_is_fetched_again(source: Path, tmp_path: Path) -> None:
+    want = ShardReader(source / "shards" / "train").read(0)
+    reader = ShardReader(f"local:{source}/shards/train", options(None, tmp_path / "cache"))
+    assert reader.read(0) == want and reader.cache is not None
+    copy = reader.cache.fetch(*reader.chunk_name(0))
+    whole = copy.read_bytes()
+    place = whole.find(want.audio) + len(want.audio) // 2
+    copy.write_bytes(whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :])
+    assert reader.read(0) == want and copy.read_bytes() == whole
+
+
+def test_damage_in_the_store_itself_is_fetched_once_more_and_then_reported(tmp_path: Path) -> None:
+    data = make_data(tmp_path / "data", clips=8)
+    damage(data, 0)
+    reader = ShardReader(f"local:{data}/shards/train", options(None, tmp_path / "cache"))
+    fetched = count_downloads(reader)
+    for _ in range(3):
+        with pytest.raises(SampleError, match="do not match their checksum"):
+            reader.read(0)
+    assert fetched == ["index.json", "chunk-0-0.bin", "chunk-0-0.bin"]
+
+
+def test_shards_that_were_packed_anew_replace_the_copies_of_the_old_ones(tmp_path: Path) -> None:
+    """The same number of clips, and the same sizes, so that nothing but their content tells them apart."""
+    store = options(None, tmp_path / "cache")
+    data = make_data(tmp_path / "data", clips=20)
+    for dataset in (f"local:{data}", str(data)):  # warms the cache
+        assert len(ClipDataset(dataset, "train", fields=["audio"], sample_rate=RATE, store=store)[3].samples) > 0
+    shutil.rmtree(data)
+    make_data(data, clips=20, level=2)
+    new = ClipDataset(f"local:{data}", "train", fields=["audio"], sample_rate=RATE, store=store)
+    want = ClipDataset(data, "train", fields=["audio"], sample_rate=RATE)
+    assert [float(clip.samples.sum()) for clip in new] == [float(clip.samples.sum()) for clip in want]
+    shutil.rmtree(data)
+    make_data(data, clips=31, chunk_bytes=5_000)  # other chunks of the same names
+    new = ClipDataset(f"local:{data}", "train", fields=["audio"], sample_rate=RATE, store=store)
+    assert [new[row].id for row in range(31)] == [f"train-{row}" for row in range(31)]
+
+
+def test_ranks_that_start_together_share_a_manifest(source: Path, tmp_path: Path) -> None:
+    caches = [ChunkCache(f"local:{source}", options(None, tmp_path / "cache")) for _ in range(4)]
+    fetched: list[str] = []
+    gate = threading.Barrier(4)
+
+    def refresh(cache: ChunkCache) -> Path:
+        get = cache._get
+
+        def slow(remote: str, path: Path) -> None:
+            fetched.append(remote)
+            time.sleep(0.5)
+            get(remote, path)
+
+        cache._get = slow  # type: ignore[method-assign]
+        gate.wait()
+        return cache.refresh("manifest/train.jsonl")
+
+    with ThreadPoolExecutor(4) as pool:
+        paths = set(pool.map(refresh, caches))
+    assert len(paths) == 1 and len(fetched) == 1
+    caches[0].refresh("manifest/train.jsonl")
+    assert len(fetched) == 2  # later on it is asked again
 
 
 def test_the_data_module_goes_by_windows_in_a_store(server: Server, tokenize: Callable, tmp_path: Path) -> None:

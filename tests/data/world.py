@@ -17,9 +17,9 @@ from peav.data.texts import Caption
 RATE = 8000
 
 
-def tone(number: int, seconds: float) -> bytes:
+def tone(number: int, seconds: float, level: float = 1.0) -> bytes:
     """A wav whose level is the number of its clip."""
-    samples = np.full(round(seconds * RATE), (number + 1) / 1000)
+    samples = np.full(round(seconds * RATE), level * (number + 1) / 1000)
     stream = io.BytesIO()
     with wave.open(stream, "wb") as file:
         file.setnchannels(1)
@@ -30,7 +30,12 @@ def tone(number: int, seconds: float) -> bytes:
 
 
 def make_data(
-    data: Path, clips: int = 60, chunk_bytes: int = 20_000, domains: tuple[str, ...] = ("a", "b"), split: str = "train"
+    data: Path,
+    clips: int = 60,
+    chunk_bytes: int = 20_000,
+    domains: tuple[str, ...] = ("a", "b"),
+    split: str = "train",
+    level: float = 1.0,
 ) -> Path:
     """Writes `clips` clips of 0.1 to 0.5 s; clip i is in domain i modulo the domains."""
     store = f"shards/{split}"
@@ -38,7 +43,7 @@ def make_data(
     made = []
     for number in range(clips):
         seconds = 0.1 + 0.1 * (number * 7 % 5)
-        sample = Sample(f"{split}-{number}", audio=tone(number, seconds))
+        sample = Sample(f"{split}-{number}", audio=tone(number, seconds, level))
         made.append(
             Clip(
                 sample.id,
