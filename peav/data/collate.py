@@ -13,11 +13,9 @@ from torch.utils.data import get_worker_info
 
 from peav.data.decoding import DecodedClip, Replacement
 from peav.data.groups import ABSENT, normalize_text, text_group
+from peav.data.sharing import SMALL_BYTES, lender
 from peav.masking import lengths_to_mask
 from peav.types import AudioInput, Batch, CachedFeatures, EventInput, TextInput, VideoInput, map_tensors
-
-#: Tensors of up to so many bytes go through the pipe of a worker.
-_SMALL_BYTES = 1 << 15
 
 #: Texts to (input_ids (N, L) int64, mask (N, L) bool).
 Tokenize = Callable[[Sequence[str]], tuple[Tensor, Tensor]]
@@ -63,16 +61,18 @@ class Collate:
     tokenize: Tokenize | None = None
 
     def __call__(self, clips: Sequence[DecodedClip]) -> Collated:
-        """Joins clips into a batch; from a worker its small tensors come as arrays, see `unpack_small`."""
-        batch = collate(clips, self.tokenize)
-        if get_worker_info() is not None:
-            batch = pack_small(batch)
+        """Joins clips into a batch; a worker sends its small tensors as arrays (`unpack_small`) and lends the others (`Lender`)."""
+        if get_worker_info() is None:
+            batch = collate(clips, self.tokenize)
+        else:
+            lender().begin()
+            batch = map_tensors(pack_small(collate(clips, self.tokenize)), lender().lend)
         return Collated(batch, tuple(item for clip in clips for item in clip.replaces))
 
 
 def pack_small(batch: Batch) -> Batch:
     """Returns the batch with arrays in place of its small tensors: each tensor that leaves a worker costs a file and its mapping."""
-    return map_tensors(batch, lambda tensor: tensor.numpy() if tensor.nbytes <= _SMALL_BYTES else tensor)
+    return map_tensors(batch, lambda tensor: tensor.numpy() if tensor.nbytes <= SMALL_BYTES else tensor)
 
 
 def unpack_small(batch: Batch) -> Batch:
@@ -109,13 +109,8 @@ def tokenize_texts(texts: Sequence[str | None], tokenize: Tokenize | None) -> Te
 
 
 def _zeros(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """Returns zeros; in a worker they lie in the memory that it shares with the main process, which saves a copy of the batch."""
-    size = torch.Size(shape).numel() * dtype.itemsize
-    if get_worker_info() is None or not size:
-        return torch.zeros(tuple(shape), dtype=dtype)
-    # The system hands out shared memory full of zeros.
-    storage = torch.UntypedStorage._new_shared(size, device="cpu")
-    return torch.tensor([], dtype=dtype).set_(storage).view(torch.Size(shape))
+    """Returns zeros; in a worker they lie in memory that the main process sees, which saves a copy of the batch."""
+    return lender().zeros(shape, dtype) if get_worker_info() is not None else torch.zeros(tuple(shape), dtype=dtype)
 
 
 def _audio(clips: Sequence[DecodedClip]) -> AudioInput | CachedFeatures | None:

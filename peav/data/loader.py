@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
+from peav.data import sharing
 from peav.data.collate import Collate, Tokenize, unpack_small
 from peav.data.dataset import ClipDataset
 from peav.data.decoding import Replacement
@@ -127,6 +128,7 @@ class ClipLoader:
         finally:
             if prefetcher is not None:
                 prefetcher.close()
+            sharing.tidy()
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the digest of the plan, the epoch, and the batches of it that were handed out."""
@@ -190,6 +192,7 @@ class ClipLoader:
 def init_worker(worker: int) -> None:
     """Begins a worker: one thread, and an end when the process that wants its batches ends, however that ended."""
     torch.set_num_threads(1)  # the workers are the parallelism
+    sharing.forget()
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
 
 

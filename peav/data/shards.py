@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +84,7 @@ class ShardWriter:
         """
         # A tuple, which stores.py reads: dictionaries LitData stores in another format where pyarrow happens to be installed.
         fields = (sample.id, *(getattr(sample, role) for role in ROLES), sample.crc32)
-        with warnings.catch_warnings():  # a clip may well be larger than a chunk
-            warnings.filterwarnings("ignore", "An item was larger than the target chunk size")
+        with _large_items():
             written = self._writer.add_item(self.rows, fields)
         if written is not None:
             self._sync(written)
@@ -97,7 +97,9 @@ class ShardWriter:
         Raises:
             OSError: if the disk is full.
         """
-        for written in self._writer.done():
+        with _large_items():
+            chunks = self._writer.done()
+        for written in chunks:
             self._sync(written)
         (self.folder / f"{self._writer.rank}.index.json").unlink(missing_ok=True)
 
@@ -113,6 +115,14 @@ class ShardWriter:
     def _sync(self, path: str) -> None:
         sync(Path(path))
         sync(self.folder)
+
+
+@contextmanager
+def _large_items() -> Iterator[None]:
+    """Keeps LitData from warning that a clip is larger than a chunk, as it may well be."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "An item was larger than the target chunk size")
+        yield
 
 
 def verify_shards(

@@ -36,18 +36,19 @@ def make_data(
     domains: tuple[str, ...] = ("a", "b"),
     split: str = "train",
     level: float = 1.0,
+    seconds: float = 0.1,
 ) -> Path:
-    """Writes `clips` clips of 0.1 to 0.5 s; clip i is in domain i modulo the domains."""
+    """Writes `clips` clips of `seconds` to five times as many; clip i is in domain i modulo the domains."""
     store = f"shards/{split}"
     writer = ShardWriter(data / store, chunk_bytes)
     made = []
     for number in range(clips):
-        seconds = 0.1 + 0.1 * (number * 7 % 5)
-        sample = Sample(f"{split}-{number}", audio=tone(number, seconds, level))
+        duration = seconds + seconds * (number * 7 % 5)
+        sample = Sample(f"{split}-{number}", audio=tone(number, duration, level))
         made.append(
             Clip(
                 sample.id,
-                seconds,
+                duration,
                 captions={"audio": (Caption(f"tone {number}"), Caption(f"made {number}", "synthetic"))},
                 domain=domains[number % len(domains)],
                 split=split,
@@ -56,7 +57,7 @@ def make_data(
                 store=store,
                 row=number,
                 crc32=sample.crc32,
-                media_duration=seconds,
+                media_duration=duration,
                 audio_group=bytes_group(sample.audio),
             )
         )
