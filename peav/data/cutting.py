@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 from torchcodec.decoders import AudioDecoder
 
-from peav.data.checks import check_container, find_ffmpeg, run_ffmpeg
+from peav.data.checks import check_container
 from peav.data.media import MediaError, MediaInfo, first_line, probe
+from peav.data.spans import AUDIO_BEFORE, count_alike, run_span, span_input
 from peav.types import Seconds
 
 #: H.264 with a key frame every 16 frames and no B-frames, so that single frames decode fast; lossless audio.
@@ -48,51 +49,35 @@ def cut_span(
     Raises:
         MediaError: if the span is not in the file, or the file is damaged inside it.
     """
-    name = name or str(path)
-    check_container(Path(path), name)
+    path, name = Path(path), name or str(path)
+    check_container(path, name)
     info = probe(path, name)
     if start >= info.duration:
         raise MediaError(name, f"the clip starts at {start:g} s, but the file ends at {info.duration:.2f} s")
     duration = info.duration - start if duration is None else duration
     if info.audio is not None:
         check_finite(path, name, info.origin + start, duration)
-    command = [find_ffmpeg(), "-nostdin", "-v", "error", "-xerror", "-err_detect", "explode", "-threads", "1"]
-    command += [
-        "-ss",
-        f"{start:.6f}",
-        "-t",
-        f"{duration:.6f}",
-        "-i",
-        f"file:{path}",
-        "-map",
-        "0:V:0?",
-        "-map",
-        "0:a:0?",
-    ]
-    command += [
-        "-vf",
-        "scale=trunc(iw/2)*2:trunc(ih/2)*2",
-        "-fps_mode",
-        "vfr",
-        "-enc_time_base:v",
-        "-1",
-        *_CODECS,
-        "-threads",
-        "1",
-    ]
-    command += [
-        "-video_track_timescale",
-        "90000",
-        "-map_metadata",
-        "-1",
-        "-fflags",
-        "+bitexact",
-        "-f",
-        "mp4",
-        "-y",
-        f"file:{output}",
-    ]
-    error = run_ffmpeg(command)
+
+    def command(before: Seconds) -> list[str]:
+        arguments = ["-threads", "1"]
+        outputs: list[str] = []
+        rest: list[str] = []
+        for number, kind in enumerate(kinds):
+            ahead = before if kind == "video" else AUDIO_BEFORE
+            source, filters = span_input(path, info, kind, start, duration, ahead)
+            arguments += source
+            outputs += ["-map", f"{number}:{'V' if kind == 'video' else 'a'}:0"]
+            if kind == "video":
+                filters += ["scale=trunc(iw/2)*2:trunc(ih/2)*2"]
+                outputs += ["-fps_mode", "vfr", "-enc_time_base:v", "-1"]
+            if filters:
+                outputs += [f"-filter:{kind[0]}", ",".join(filters)]
+            rest += count_alike(info, number, kind)
+        outputs += [*_CODECS, "-threads", "1", "-video_track_timescale", "90000", "-map_metadata", "-1"]
+        return [*arguments, *outputs, "-fflags", "+bitexact", "-f", "mp4", "-y", f"file:{output}", *rest]
+
+    kinds = [kind for kind in ("video", "audio") if getattr(info, kind) is not None]
+    error = run_span(path, info, start, command)
     if error:
         raise MediaError(name, f"the span of {duration:g} s at {start:g} s cannot be cut out: {error}")
     return probe(output, name, origin=0.0)

@@ -10,13 +10,22 @@ from pathlib import Path
 
 import torch
 
-from peav.data.checks import FFMPEG, FULL_DISK, TOLERANCE_SECONDS, check_container, check_media, check_video_errors
+from peav.data.checks import (
+    FFMPEG,
+    FULL_DISK,
+    TOLERANCE_SECONDS,
+    check_container,
+    check_media,
+    check_video_errors,
+    is_transport_stream,
+)
 from peav.data.chunking import ChunkCaptions, chunk_record
 from peav.data.cutting import cut_span
 from peav.data.journal import Outcome
 from peav.data.media import MediaError, MediaInfo, probe
 from peav.data.normalize import Normalize, check_normalized, normalize_span
 from peav.data.records import Event, Record, RecordError, Reject, fit_events
+from peav.data.spans import NOTHING_SECONDS
 from peav.types import Seconds
 
 #: A span that differs from the whole file by less than this is the whole file, in seconds.
@@ -227,16 +236,23 @@ def _keep_or_cut(
     for role, file in record.files.items():
         needs = () if role == "media" else (role,)
         path, held = job.root / file, sources[role].duration
-        if record.start > 0 or duration < held - _WHOLE_SECONDS:
+        if record.start > 0 or duration < held - _WHOLE_SECONDS or is_transport_stream(path):
             output = stem.with_name(f"{stem.name}-{role}.mp4")
             info = cut_span(path, output, record.start, duration, file)
             path, held = output, min(duration, held - record.start)
-            infos[role] = check_media(path, needs, settings.min_seconds, held, file, info)
+            infos[role] = _without_traces(check_media(path, needs, settings.min_seconds, held, file, info))
         else:
             decode = not settings.check_video
             infos[role] = check_media(path, needs, settings.min_seconds, None, file, sources[role], decode)
         paths[role] = path
     return paths, infos
+
+
+def _without_traces(info: MediaInfo) -> MediaInfo:
+    """Leaves out sound of which a cut holds no more than the padding of a codec, where there is a picture."""
+    audio, video = info.audio, info.video
+    nothing = audio is not None and video is not None and audio.duration <= NOTHING_SECONDS["audio"]
+    return replace(info, audio=None) if nothing else info
 
 
 def _normalize(

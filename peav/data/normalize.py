@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from peav.data.checks import TOLERANCE_SECONDS, check_media, find_ffmpeg, run_ffmpeg
+from peav.data.checks import TOLERANCE_SECONDS, check_media
 from peav.data.cutting import check_finite
 from peav.data.media import MediaError, MediaInfo, probe
+from peav.data.spans import AUDIO_BEFORE, NOTHING_SECONDS, count_alike, held_seconds, run_span, span_input
 from peav.types import Seconds
 
 #: How each audio codec is encoded, and what its files are called.
@@ -16,12 +17,6 @@ _AUDIO = {
     "flac": ("flac", ["-c:a", "flac", "-sample_fmt", "s16", "-compression_level", "5"]),
     "opus": ("ogg", ["-c:a", "libopus", "-b:a", "128k"]),
 }
-
-#: What is decoded before a span and thrown away, in seconds.
-_BEFORE_SECONDS = 0.5
-
-#: A stream that holds no more of a span than this holds nothing of it, in seconds.
-_NOTHING_SECONDS = 0.01
 
 
 @dataclass(frozen=True)
@@ -84,44 +79,32 @@ def normalize_span(
         MediaError: if the file is damaged inside the span.
         OSError: if the disk is full.
     """
-    if held_seconds(info, kind, start, duration) <= _NOTHING_SECONDS:
+    if held_seconds(info, kind, start, duration) <= NOTHING_SECONDS[kind]:
         return None
-    # The first frames after a seek into mp3 need those before them.
-    before = min(start, _BEFORE_SECONDS) if kind == "audio" else 0.0
-    # FFmpeg counts from the first stream, even where encoder delay puts that before 0.
-    shift = info.origin - min(stream.start for stream in (info.audio, info.video) if stream is not None)
-    arguments = ["-ss", f"{start - before + shift:.6f}", "-t", f"{duration + before:.6f}", "-i", f"file:{path}"]
-    if kind == "video":
-        output = stem.with_name(f"{stem.name}-video.mp4")
-        size = f"scale={how.video_size}:{how.video_size}:flags=bilinear,setsar=1"
-        arguments += ["-map", "0:V:0", "-vf", f"fps=fps={how.video_fps:g}:start_time=0,{size}", "-an"]
-        arguments += ["-c:v", "libx264", "-preset", "veryfast", "-crf", str(how.crf), "-g", str(how.gop), "-bf", "0"]
-        arguments += ["-pix_fmt", "yuv420p", "-threads", "1", "-f", "mp4"]
-    else:
+    if kind == "audio":
         check_finite(path, name, info.origin + start, duration)
         ending, encoder = _AUDIO[how.audio_codec]
-        output = stem.with_name(f"{stem.name}-audio.{ending}")
-        channels = min(2, info.audio.num_channels) if info.audio is not None else 1
-        cut = f"atrim=start={before:.6f},asetpts=PTS-{before:.6f}/TB," if before else ""
-        arguments += ["-map", "0:a:0", "-af", f"{cut}aresample={how.audio_sample_rate}:async=1:first_pts=0"]
-        arguments += ["-vn", "-ac", str(channels), *encoder, "-f", ending]
-    command = [
-        find_ffmpeg(),
-        "-nostdin",
-        "-v",
-        "error",
-        "-xerror",
-        "-err_detect",
-        "explode",
-        "-threads",
-        "1",
-        *arguments,
-    ]
-    command += ["-map_metadata", "-1", "-fflags", "+bitexact", "-flags", "+bitexact", "-y", f"file:{output}"]
-    if info.origin > 0 and info.audio is not None and info.video is not None:
-        # In MPEG-TS FFmpeg counts from the first stream that is used: here from the same as we do.
-        command += ["-map", "0:V:0" if kind == "audio" else "0:a:0", "-c", "copy", "-f", "null", "-"]
-    error = run_ffmpeg(command)
+    else:
+        ending, encoder = "mp4", []
+    output = stem.with_name(f"{stem.name}-{kind}.{ending}")
+
+    def command(before: Seconds) -> list[str]:
+        ahead = before if kind == "video" else AUDIO_BEFORE
+        source, filters = span_input(path, info, kind, start, duration, ahead)
+        if kind == "video":
+            filters += [f"fps=fps={how.video_fps:g}:start_time=0"]
+            filters += [f"scale={how.video_size}:{how.video_size}:flags=bilinear", "setsar=1"]
+            codec = ["-map", "0:V:0", "-vf", ",".join(filters), "-an"]
+            codec += ["-c:v", "libx264", "-preset", "veryfast", "-crf", str(how.crf), "-g", str(how.gop), "-bf", "0"]
+            codec += ["-pix_fmt", "yuv420p", "-threads", "1", "-f", "mp4"]
+        else:
+            channels = min(2, info.audio.num_channels) if info.audio is not None else 1
+            filters += [f"aresample={how.audio_sample_rate}:async=1:first_pts=0"]
+            codec = ["-map", "0:a:0", "-af", ",".join(filters), "-vn", "-ac", str(channels), *encoder, "-f", ending]
+        codec += ["-map_metadata", "-1", "-fflags", "+bitexact", "-flags", "+bitexact", "-y", f"file:{output}"]
+        return ["-threads", "1", *source, *codec, *count_alike(info, 0, kind)]
+
+    error = run_span(path, info, start if kind == "video" else 0.0, command)
     if error:
         raise MediaError(name, f"the {kind} cannot be re-encoded: {error}")
     return output
@@ -149,12 +132,3 @@ def check_normalized(path: Path, kind: str, duration: Seconds, how: Normalize, n
     if info.video is not None and abs(info.video.num_frames - info.duration * how.video_fps) > 1:
         raise MediaError(name, f"its video is re-encoded to {info.video.num_frames} frames in {info.duration:.2f} s")
     return info
-
-
-def held_seconds(info: MediaInfo, kind: str, start: Seconds, duration: Seconds) -> Seconds:
-    """Returns how much of a span its `audio` or `video` stream holds, seconds."""
-    stream = info.audio if kind == "audio" else info.video
-    if stream is None:
-        return 0.0
-    begin = stream.start - info.origin
-    return min(begin + stream.duration, start + duration) - max(begin, start)

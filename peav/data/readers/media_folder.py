@@ -12,10 +12,16 @@ from peav.data.fields import RecordError
 from peav.types import Seconds
 
 #: Extensions of audio files, the best first.
-AUDIO_EXTENSIONS = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a")
+AUDIO_EXTENSIONS = (
+    *(".wav", ".flac", ".aif", ".aiff", ".caf", ".au"),
+    *(".mp3", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".ac3", ".wma", ".amr"),
+)
 
 #: Extensions of files with a picture.
-VIDEO_EXTENSIONS = (".mp4", ".mkv", ".webm", ".avi", ".mov")
+VIDEO_EXTENSIONS = (
+    *(".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg"),
+    *(".ts", ".mts", ".m2ts", ".flv", ".wmv", ".3gp", ".ogv", ".vob"),
+)
 
 #: All of them.
 MEDIA_EXTENSIONS = AUDIO_EXTENSIONS + VIDEO_EXTENSIONS
@@ -29,14 +35,14 @@ class MissingError(RecordError):
         self.file = file
 
 
-def walk(folder: Path, extensions: tuple[str, ...]) -> Iterator[str]:
+def walk(folder: Path, extensions: tuple[str, ...] | None) -> Iterator[str]:
     """Yields the files at any depth of a folder by extension, sorted; hidden files and folders are not looked at.
 
     Links to folders are followed, each folder once.
 
     Args:
         folder: where to look.
-        extensions: in lower case, with their dots; the case of a file's own does not matter.
+        extensions: in lower case, with their dots; the case of a file's own does not matter. None takes all files.
 
     Yields:
         Paths relative to `folder`, with forward slashes.
@@ -54,7 +60,7 @@ def walk(folder: Path, extensions: tuple[str, ...]) -> Iterator[str]:
         found += [
             os.path.relpath(os.path.join(parent, name), folder).replace(os.sep, "/")
             for name in names
-            if os.path.splitext(name)[1].lower() in extensions
+            if extensions is None or os.path.splitext(name)[1].lower() in extensions
         ]
     yield from sorted(found)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -29,6 +30,11 @@ _NUMBERS = ("start", "duration")
 
 #: What the JSON file beside a media file may say.
 _SIDECAR_FIELDS = ("captions", "transcript", "events", "domain", "split", "licence", "dataset", "start", "duration")
+
+
+_SIDECARS = (".json", ".txt")
+
+_log = logging.getLogger(__name__)
 
 
 class JSONLines(Reader):
@@ -131,7 +137,7 @@ class Table(Reader):
 class Folder(Reader):
     """Media files alone, at any depth of a folder. An id is the path of the file, relative to the folder.
 
-    A caption may lie beside NAME.mp4, say: all of NAME.txt, or `text` or `caption`, a string or a list, in NAME.json. That may
+    A caption may lie beside NAME.mp4, say: `text` or `caption`, a string or a list, in NAME.json, or else all of NAME.txt. The JSON may
     also have the fields captions, transcript, events, domain, split, licence, dataset, start and duration of a record
     (`peav.data.records`); what else it says is passed over. Files whose names differ only in the extension are clips of their own.
 
@@ -162,40 +168,57 @@ class Folder(Reader):
         Raises:
             FileNotFoundError: if there is no media file.
         """
-        texts = set(walk(source, (".txt", ".json")))
+        found: dict[str, list[str]] = {}
+        for path in walk(source, None):
+            found.setdefault(os.path.splitext(path)[1].lower(), []).append(path)
+        media = sorted(path for extension in MEDIA_EXTENSIONS for path in found.get(extension, ()))
+        if not media:
+            raise FileNotFoundError(
+                f"no media file in {source}, at any depth: looked for {', '.join(MEDIA_EXTENSIONS)}"
+            )
+        others = {
+            extension: paths for extension, paths in found.items() if extension not in (*MEDIA_EXTENSIONS, *_SIDECARS)
+        }
+        if others:
+            listed = ", ".join(
+                f"{len(paths)} {extension or 'without one'}" for extension, paths in sorted(others.items())
+            )
+            _log.warning("passed over %d files by their extension: %s", sum(map(len, others.values())), listed)
+        texts = {path for extension in _SIDECARS for path in found.get(extension, ())}
         clips = Clips(source, self.dataset, self.domain)
-        path = None
-        for path in walk(source, MEDIA_EXTENSIONS):
+        for path in media:
             stem = os.path.splitext(path)[0]
             fields: dict[str, Any] = {"split": self.split or split_by_folder(path) or "train"}
-            sidecar = next((name for name in (f"{stem}.json", f"{stem}.txt") if name in texts), None)
+            sidecars = [name for name in (f"{stem}.json", f"{stem}.txt") if name in texts]
+            sidecar: str | None = None
             try:
-                if sidecar is not None:
-                    fields |= self._describe(source / sidecar)
+                for sidecar in sidecars:
+                    self._describe(source / sidecar, fields)
             except RecordError as error:
                 yield reject(error, path, 0, sidecar)
                 continue
             yield clips.make(path, 0, path, media=path, **fields)
-        if path is None:
-            raise FileNotFoundError(
-                f"no media file in {source}, at any depth: looked for {', '.join(MEDIA_EXTENSIONS)}"
-            )
 
-    def _describe(self, path: Path) -> dict[str, Any]:
+    def _describe(self, path: Path, fields: dict[str, Any]) -> None:
+        """Adds to the fields what a sidecar says; a text is a caption where the JSON has none of that type."""
         content = path.read_bytes()
         if PurePosixPath(path).suffix == ".txt":
             try:
-                return {"captions": {self.caption_type: content.decode("utf-8-sig").strip()}}
+                text = content.decode("utf-8-sig").strip()
             except UnicodeDecodeError as error:
                 raise RecordError(f"not UTF-8: {error}") from None
+            captions = fields.get("captions")
+            if captions is None or (isinstance(captions, dict) and self.caption_type not in captions):
+                fields["captions"] = {**(captions or {}), self.caption_type: text}
+            return
         data = parse_line(content)
-        fields: dict[str, Any] = {name: data[name] for name in _SIDECAR_FIELDS if name in data}
-        text = data.get("text", data.get("caption"))
-        if text is not None:
-            captions = fields.setdefault("captions", {})
+        said = {name: data[name] for name in _SIDECAR_FIELDS if name in data}
+        given = data.get("text", data.get("caption"))
+        if given is not None:
+            captions = said.setdefault("captions", {})
             if not isinstance(captions, dict) or self.caption_type in captions:
                 raise RecordError(f"give the {self.caption_type} captions by 'captions' or by 'text', not by both")
-            fields["captions"] = captions | {self.caption_type: text}
-        if not fields:
+            said["captions"] = captions | {self.caption_type: given}
+        if not said:
             raise RecordError(f"none of the fields text, caption, {', '.join(_SIDECAR_FIELDS)} is in it")
-        return fields
+        fields |= said

@@ -119,18 +119,25 @@ def folder(root: Path) -> Path:
             "empty.json": json.dumps({"title": "x"}),
             "bytes.mp3": b"x",
             "bytes.txt": b"\xff",
+            "two.m4v": b"x",
+            "two.json": json.dumps({"domain": "speech"}),
+            "two.txt": "A bell",
             ".hidden/d.wav": b"x",
             "notes.md": "x",
+            "LICENSE": "x",
         },
     )
 
 
-def test_folder(tmp_path: Path) -> None:
+def test_folder(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     source = folder(tmp_path / "set")
     records, rejects = read(Folder(dataset="mine"), source)
+    assert "passed over 2 files by their extension: 1 without one, 1 .md" in caplog.text
+    assert records["two.m4v"].domain == "speech"
     assert {clip_id: (texts(record), record.split, record.files) for clip_id, record in records.items()} == {
         "a.wav": ({"audio": ("Rain on\na roof",)}, "train", {"media": "a.wav"}),
         "test.ogg": ({}, "train", {"media": "test.ogg"}),
+        "two.m4v": ({"audio": ("A bell",)}, "train", {"media": "two.m4v"}),
         "val/c.flac": ({"audio": ("Wind",)}, "validation", {"media": "val/c.flac"}),
         "val/deep/b.MP4": ({"video": ("A street",), "audio": ("Cars",)}, "test", {"media": "val/deep/b.MP4"}),
     }
