@@ -166,7 +166,7 @@ def prepare(
         strict: stop at the first record or file that cannot be used.
         min_seconds: shorter clips are left out.
         max_caption_words: longer captions are dropped.
-        chunk_seconds: longer recordings are cut into clips of so many seconds; 0 or null leaves them whole.
+        chunk_seconds: longer recordings are cut into clips of so many seconds, and a rest below 1 s is dropped; 0 leaves them whole.
         chunk_captions: whether the clips of a recording all get its captions without times (`copy`), or none does (`drop`).
         normalize: re-encode clips to small square frames with many key frames, and aligned sound at 48 kHz; decodes 4 times faster.
         normalize_size: height and width of these frames, pixels.
@@ -193,6 +193,11 @@ def prepare(
             "give OUT, the folder to write; it may be left out only with --features, for a prepared SOURCE"
         )
     from peav.data.normalize import Normalize
+
+    if not normalize and (normalize_size, normalize_fps, audio_codec) != (336, 30.0, "flac"):
+        raise ValueError(
+            "--normalize_size, --normalize_fps and --audio_codec say how to normalize: give --normalize true too"
+        )
     from peav.data.prepare import prepare as run
     from peav.data.report import describe_coverage
 

@@ -139,7 +139,7 @@ def mix(
     has_audio: bool | None = None,
     has_video: bool | None = None,
     with_captions: Names = (),
-    shares: dict[str, str] | None = None,
+    shares: dict[str, float | str] | None = None,
     tokenizer: Literal["train", "copy"] = "train",
     vocab_size: int = 2048,
     seed: int = 0,

@@ -19,6 +19,7 @@ import peav.objectives  # noqa: F401  registers the plugins
 from peav import registry
 from peav.data import ManifestError, MediaError, ShardError, StoreError, TooManyBadClips
 from peav.data.datamodule import ClipDataModule
+from peav.data.fields import DataSettingError
 from peav.training.assembly import needed_encoders
 from peav.training.callbacks import EmbeddingWriter
 from peav.training.module import PeavModule
@@ -140,6 +141,14 @@ def _message(error: Exception) -> str:
     return str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
 
 
+def _without_traceback(error: Exception) -> str:
+    """Returns what an error says; that of a data loader's worker begins with the traceback of the worker."""
+    text = str(error)
+    if not text.startswith("Caught "):
+        return text
+    return re.sub(r"^[\w.]*Error: ", "", text.strip().splitlines()[-1])
+
+
 def _plain(value: Any) -> dict[str, Any]:
     init_args = value.get("init_args")
     return {"class_path": value["class_path"], "init_args": dict(init_args.items()) if init_args else {}}
@@ -175,8 +184,16 @@ def run_lightning(args: Sequence[str]) -> int:
             parser_kwargs={"default_env": False},
             auto_configure_optimizers=False,
         )
-    except (FileNotFoundError, ManifestError, MediaError, ShardError, StoreError, TooManyBadClips) as error:
+    except (
+        FileNotFoundError,
+        DataSettingError,
+        ManifestError,
+        MediaError,
+        ShardError,
+        StoreError,
+        TooManyBadClips,
+    ) as error:
         # Data that were never prepared, a checkpoint that is not there, a store that went away: no fault of the program.
-        print(f"peav {args[0]}: {error}", file=sys.stderr)
+        print(f"peav {args[0]}: {_without_traceback(error)}", file=sys.stderr)
         return 1
     return 0

@@ -164,7 +164,7 @@ def find_ffmpeg() -> str:
     path = shutil.which("ffmpeg")
     if path is None:
         raise MediaError(
-            FFMPEG, f"the command is not on PATH; {_FFMPEG_HELP}, or prepare with check_video=False and no spans"
+            FFMPEG, f"the command is not on PATH; {_FFMPEG_HELP}, or prepare with --check_video false and no spans"
         )
     return path
 

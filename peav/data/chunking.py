@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Literal
 
 from peav.data.records import Event, Record
-from peav.data.texts import Caption
+from peav.data.texts import during
 from peav.types import Seconds
 
 #: What becomes of a caption about the whole recording: every clip gets it, or none.
@@ -70,7 +70,7 @@ def chunk_record(
 
 def _part(record: Record, number: int, begin: Seconds, length: Seconds, captions: ChunkCaptions) -> Record:
     events = None if record.events is None else _cut_events(record.events, begin, begin + length)
-    kept = {kind: _during(items, begin, begin + length, captions == "copy") for kind, items in record.captions.items()}
+    kept = {kind: during(items, begin, begin + length, captions == "copy") for kind, items in record.captions.items()}
     return replace(
         record,
         id=f"{record.id}#{number:04d}",
@@ -78,7 +78,7 @@ def _part(record: Record, number: int, begin: Seconds, length: Seconds, captions
         duration=length,
         events=events,
         captions={kind: items for kind, items in kept.items() if items},
-        transcript=_during(record.transcript, begin, begin + length, False),
+        transcript=during(record.transcript, begin, begin + length, False),
         notes=(),
     )
 
@@ -86,16 +86,3 @@ def _part(record: Record, number: int, begin: Seconds, length: Seconds, captions
 def _cut_events(events: Iterable[Event], begin: Seconds, end: Seconds) -> tuple[Event, ...]:
     spans = ((event.phrase, max(event.onset, begin), min(event.offset, end)) for event in events)
     return tuple(Event(phrase, onset - begin, offset - begin) for phrase, onset, offset in spans if onset < offset)
-
-
-def _during(items: Iterable[Caption], begin: Seconds, end: Seconds, untimed: bool) -> tuple[Caption, ...]:
-    kept = []
-    for item in items:
-        if item.start is None or item.end is None:
-            if untimed:
-                kept.append(item)
-            continue
-        start, stop = max(item.start, begin), min(item.end, end)
-        if stop - start >= min(item.end - item.start, end - begin) / 2:
-            kept.append(replace(item, start=start - begin, end=stop - begin))
-    return tuple(kept)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterator
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 
 from peav.data.clip import Clip
 from peav.data.groups import ABSENT, bytes_group
+from peav.data.records import SPLITS
 from peav.data.remote import StoreError
 from peav.data.samples import ShardError
 from peav.data.stores import ShardReader
@@ -104,6 +106,29 @@ def shared_media(claims: Claims) -> Iterator[tuple[str, str, str, int]]:
                     yield medium, name, names[other], shared
 
 
+class Shared:
+    """Which sounds and pictures two splits have in common: 16 bytes a clip."""
+
+    def __init__(self) -> None:
+        self._groups = {(medium, split): array("q") for medium in ("audio", "video") for split in SPLITS}
+
+    def add(self, clip: Clip) -> None:
+        """Adds a clip."""
+        for medium in ("audio", "video"):
+            if (group := clip.group(medium)) != ABSENT:
+                self._groups[medium, clip.split].append(group)
+
+    def sentences(self) -> list[str]:
+        """Returns a sentence for each medium and two splits that share some."""
+        lines = []
+        for medium, noun in (("audio", "sound"), ("video", "picture")):
+            held = {split: np.array(self._groups[medium, split], np.int64) for split in SPLITS}
+            for split, other in combinations(SPLITS, 2):
+                if shared := int(np.isin(held[other], held[split]).sum()):
+                    lines.append(f"{shared} clips of {other} have a {noun} that {split} has too")
+        return lines
+
+
 def check_rows(
     claims: Claims, store: int, reader: ShardReader, check_bytes: bool, advance: Callable[[], None]
 ) -> Iterator[tuple[int | None, str, str, str]]:
@@ -148,23 +173,34 @@ def _check_media(
     claims: Claims, positions: list[int], reader: ShardReader, advance: Callable[[], None]
 ) -> Iterator[tuple[int | None, str, str, str]]:
     rows, crcs, packed, partial = (claims.column(name) for name in ("row", "crc32", "packed", "partial"))
-    last: tuple[int, int, str] | str = ""
+    last: tuple[int, int, str, dict[str, int]] | str = ""
     last_row = -1
     for position in positions:
         row = int(rows[position])
         if row != last_row:
             try:
                 sample = reader.read(row)
-                last = (sample.crc32, bytes_group(sample.id.encode()), sample.id)
+                groups = {kind: bytes_group(data) for kind in ("audio", "video") if (data := sample.source(kind))}
+                last = (sample.crc32, bytes_group(sample.id.encode()), sample.id, groups)
             except (ShardError, StoreError) as error:
                 last = str(error).replace("clip None, row", "row")
             last_row = row
         if isinstance(last, str):
             yield position, "error", "bytes", last
-        elif not partial[position] and last[1] != packed[position]:
-            yield position, "error", "bytes", f"row {row} of {reader.address} holds another clip, {last[2]!r}"
         elif last[0] != crcs[position]:
-            yield position, "error", "bytes", f"row {row} of {reader.address} has another checksum than the manifest"
+            other = not partial[position] and last[1] != packed[position]
+            what = f"holds another clip, {last[2]!r}" if other else "has another checksum than the manifest"
+            yield position, "error", "bytes", f"row {row} of {reader.address} {what}"
+        elif not partial[position]:
+            for kind in ("audio", "video"):
+                group = int(claims.column(kind)[position])
+                if group not in (ABSENT, last[3].get(kind)):
+                    yield (
+                        position,
+                        "error",
+                        "bytes",
+                        f"row {row} of {reader.address} holds other {kind} than {kind}_group says",
+                    )
         advance()
 
 

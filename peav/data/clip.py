@@ -6,7 +6,7 @@ which Lhotse reads and writes well although it cannot validate it. The rest is c
 
 | field | meaning |
 |---|---|
-| captions | {caption type: [text, or {text, origin, start, end}]} |
+| captions | {caption type: [text, or {text, origin, start, end}]}, times in seconds of the packed media |
 | transcript, domain, split, licence, dataset | as in the record |
 | annotated | whether events are known |
 | has_audio, has_video | what the packed clip holds |
@@ -25,13 +25,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from peav.data.fields import RecordError, check_names, check_tree, read_number, read_text
 from peav.data.groups import ABSENT, bytes_group
 from peav.data.records import SPLITS, Event, Record, parse_line
-from peav.data.texts import Caption, parse_captions, texts_of
+from peav.data.texts import Caption, during, parse_captions, texts_of
 from peav.types import Seconds
 
 #: The fields of a cut that a clip can have.
@@ -170,7 +170,9 @@ class Clip:
             for index, event in enumerate(self.events or ())
         ]
         custom: dict[str, Any] = {
-            "captions": {kind: [caption.to_json() for caption in items] for kind, items in self.captions.items()},
+            "captions": {
+                kind: [self._in_media(item).to_json() for item in items] for kind, items in self.captions.items()
+            },
             "transcript": self.transcript,
             "annotated": self.events is not None,
             # Lhotse takes a dictionary with the keys width and height for one of its images.
@@ -189,6 +191,13 @@ class Clip:
         if recording is not None:
             cut["recording"] = dict(recording)
         return {**cut, "custom": custom, "type": "MonoCut"}
+
+    def _in_media(self, caption: Caption) -> Caption:
+        """Returns a caption with the times of the packed media, which the file has."""
+        offset = self.offset if self.is_part else 0.0
+        if caption.start is None or caption.end is None or not offset:
+            return caption
+        return replace(caption, start=caption.start + offset, end=caption.end + offset)
 
     def to_line(self) -> str:
         """Returns the line of the manifest."""
@@ -210,9 +219,11 @@ def clip_from_json(data: Mapping[str, Any]) -> Clip:
     Raises:
         RecordError: if a field is unknown, is missing or holds what it cannot.
     """
-    check_names(data, CUT_FIELDS, "field of a cut")
     if data.get("type", "MonoCut") != "MonoCut":
-        raise RecordError(f"a clip is a MonoCut, got a {data['type']!r}")
+        raise RecordError(
+            f"a clip is a MonoCut of Lhotse's, got a {data['type']}: one that is padded or mixed has no packed media"
+        )
+    check_names(data, CUT_FIELDS, "field of a cut")
     clip_id = read_text(data, "id")
     if not clip_id or not clip_id.strip():
         raise RecordError(f"'id' must be a string that is not empty, got {data.get('id')!r}")
@@ -223,6 +234,8 @@ def clip_from_json(data: Mapping[str, Any]) -> Clip:
     recording = _object(data, "recording") if data.get("recording") is not None else None
     if recording is not None and not read_text(recording, "id"):
         raise RecordError(f"'recording' must have an 'id', got {recording!r}")
+    if recording is not None:
+        _check_transforms(recording)
     split = read_text(custom, "split") or "train"
     if split not in SPLITS:
         raise RecordError(f"'split' must be one of {', '.join(SPLITS)}, got {split!r}")
@@ -233,10 +246,13 @@ def clip_from_json(data: Mapping[str, Any]) -> Clip:
     media_start = read_number(custom, "media_start")
     media_duration = read_number(custom, "media_duration")
     read_text(custom, PACKED_ID)
+    begin = start or 0.0
+    media_start = begin if media_start is None else media_start
+    media_duration = duration if media_duration is None else media_duration
     clip = Clip(
         id=clip_id,
         duration=duration,
-        start=start or 0.0,
+        start=begin,
         captions=parse_captions(custom.get("captions"), 1 << 30, []),
         transcript=read_text(custom, "transcript"),
         events=_events(data, custom, duration),
@@ -252,8 +268,8 @@ def clip_from_json(data: Mapping[str, Any]) -> Clip:
         store=read_text(custom, "store") or f"shards/{split}",
         row=_integer(custom, "row"),
         crc32=_integer(custom, "crc32"),
-        media_start=start or 0.0 if media_start is None else media_start,
-        media_duration=duration if media_duration is None else media_duration,
+        media_start=media_start,
+        media_duration=media_duration,
         audio_group=_integer(custom, "audio_group", ABSENT),
         video_group=_integer(custom, "video_group", ABSENT),
         recording=recording,
@@ -267,7 +283,22 @@ def clip_from_json(data: Mapping[str, Any]) -> Clip:
             f"the cut spans {clip.start:g} to {clip.start + clip.duration:g} s of its source, but only {clip.media_start:g} to "
             f"{end:g} s were packed"
         )
+    if clip.is_part:
+        # Captions have the times of the packed media: Lhotse's `truncate` does not know of them.
+        captions = {kind: during(items, clip.offset, clip.offset + duration) for kind, items in clip.captions.items()}
+        clip = replace(clip, captions={kind: items for kind, items in captions.items() if items})
     return clip
+
+
+def _check_transforms(recording: Mapping[str, Any]) -> None:
+    """Refuses recordings that Lhotse would change on loading: what is packed is the unchanged media."""
+    for transform in recording.get("transforms") or ():
+        name = transform.get("name") if isinstance(transform, Mapping) else transform
+        if name != "Resample":  # media are decoded at the rate of the data module anyway
+            raise RecordError(
+                f"the recording has the transform {name!r}, but the packed media are without it: augment by data.audio_augment, or pack "
+                "the changed sound"
+            )
 
 
 def clip_from_record(record: Record) -> Clip:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 
 import torch
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
@@ -13,6 +14,8 @@ from peav.data.augment import AudioAugmentation
 from peav.data.collate import Tokenize
 from peav.data.dataset import ClipDataset, check_fields
 from peav.data.features import FeatureInfo
+from peav.data.fields import DataSettingError
+from peav.data.index import ManifestError
 from peav.data.loader import ClipLoader
 from peav.data.manifest import has_split
 from peav.data.media import Downmix, Sampling
@@ -42,6 +45,17 @@ class CountResumedEpoch(Callback):
         ended = loop.epoch_loop.restarted_on_train_batch_end and loop.epoch_loop.batch_progress.is_last_batch
         if loop.restarted_mid_epoch and ended:
             loop.reset_restart_stage()
+
+
+@contextmanager
+def _as_setting_errors() -> Iterator[None]:
+    """Tells values that cannot be from faults of the program; damaged data say so themselves."""
+    try:
+        yield
+    except (ManifestError, DataSettingError):
+        raise
+    except ValueError as error:
+        raise DataSettingError(str(error)) from error
 
 
 class ClipDataModule(LightningDataModule):
@@ -174,23 +188,25 @@ class ClipDataModule(LightningDataModule):
         for split in wanted[stage]:
             if split == "validation" and stage == "fit" and not has_split(self.data, split, self.store):
                 continue  # training without validation is a choice; asking for it is not
-            self.datasets[split] = self._dataset(split)
+            with _as_setting_errors():
+                self.datasets[split] = self._dataset(split)
 
     @property
     def feature_infos(self) -> dict[str, FeatureInfo]:
         """What is read in place of media, by `audio` and `video`.
 
         Raises:
-            ValueError: if the folders that the clips lie in have features of different frontends.
+            DataSettingError: if the folders that the clips lie in have features of different frontends.
         """
         found: dict[str, tuple[str, FeatureInfo]] = {}
         for dataset in self.datasets.values():
             for kind, reader in dataset.features.items():
                 for name in dataset.manifest.index.stores:
-                    info = reader.store(name)[1]
+                    with _as_setting_errors():
+                        info = reader.store(name)[1]
                     first, other = found.setdefault(kind, (name, info))
                     if (other.frontend, other.dim) != (info.frontend, info.dim):
-                        raise ValueError(
+                        raise DataSettingError(
                             f"the features {info.name!r} of {first} and of {name} were made by different frontends ({other.frontend} "
                             f"and {info.frontend}): make them with one model"
                         )
@@ -199,7 +215,8 @@ class ClipDataModule(LightningDataModule):
     def train_dataloader(self) -> ClipLoader:
         """Returns shuffled batches of equal size."""
         dataset = self.datasets["train"]
-        plan = self.plan(dataset)
+        with _as_setting_errors():
+            plan = self.plan(dataset)
         _log.info("training: %s", plan.describe())
         return self._loader(dataset, plan)
 
@@ -239,9 +256,10 @@ class ClipDataModule(LightningDataModule):
 
     def _loader(self, dataset: ClipDataset, plan: TrainingPlan | EvaluationPlan) -> ClipLoader:
         pin = torch.cuda.is_available() if self.pin_memory is None else self.pin_memory
-        return ClipLoader(
-            dataset, plan, self._tokenize(), self.num_workers, self.prefetch_factor, pin, self.max_bad_share
-        )
+        with _as_setting_errors():
+            return ClipLoader(
+                dataset, plan, self._tokenize(), self.num_workers, self.prefetch_factor, pin, self.max_bad_share
+            )
 
     def _dataset(self, split: str) -> ClipDataset:
         training = split == "train" and not (self.trainer is not None and self.trainer.predicting)

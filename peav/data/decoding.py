@@ -134,9 +134,8 @@ class ClipReader:
         key = clip.store, clip.row
         if self._last is not None and self._last[0] == key:
             return self._last[1]
-        # A part of the packed media has an id of its own.
-        packed_id = None if clip.is_part else clip.packed_id
-        sample = self.store(clip.store).read(clip.row, packed_id, clip.crc32)
+        # The checksum knows the id that was packed; the clip's own may be another one.
+        sample = self.store(clip.store).read(clip.row, crc32=clip.crc32, name=clip.id)
         self._last = key, sample
         return sample
 

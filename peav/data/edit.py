@@ -16,6 +16,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from peav.data.claims import Shared
 from peav.data.clip import PACKED_ID, Clip
 from peav.data.draws import uniform
 from peav.data.editing import EditError, EditReport, EditWriter, absolute_store, check_out, copy_tokenizer
@@ -144,7 +145,7 @@ def parse_source(text: str) -> Source:
     return Source(text.rstrip("/").rpartition("/")[2] if is_remote(text) else Path(text).resolve().name, text)
 
 
-def parse_share(text: str) -> tuple[float, bool]:
+def parse_share(text: str | float) -> tuple[float, bool]:
     """Reads how much of a source is taken: a factor, or hours; returns the number and whether it is hours.
 
     Raises:
@@ -153,9 +154,9 @@ def parse_share(text: str) -> tuple[float, bool]:
     >>> parse_share("0.5"), parse_share("10h")
     ((0.5, False), (10.0, True))
     """
-    hours = text.endswith("h")
+    hours = str(text).endswith("h")
     try:
-        number = float(text.removesuffix("h"))
+        number = float(str(text).removesuffix("h"))
     except ValueError:
         raise ValueError(f"a share is a factor up to 1, such as 0.5, or hours, such as 10h; got {text!r}") from None
     if not number > 0:
@@ -172,7 +173,7 @@ def mix(
     out: str | Path,
     sources: Sequence[str],
     where: Where | None = None,
-    shares: Mapping[str, str] | None = None,
+    shares: Mapping[str, str | float] | None = None,
     tokenizer: Literal["train", "copy"] = "train",
     vocab_size: int = 2048,
     seed: int = 0,
@@ -181,7 +182,8 @@ def mix(
 ) -> EditReport:
     """Puts clips of several prepared folders into one. Where they have no data set yet, they get the name of their folder.
 
-    A clip whose id another folder has too is called NAME/ID.
+    A clip whose id another folder has too is called NAME/ID. The same packed clip in two sources is an error; equal media that were
+    packed twice are noted where they are in two splits.
 
     Args:
         out: folder to write.
@@ -198,7 +200,7 @@ def mix(
         What was written.
 
     Raises:
-        EditError: if `out` holds other data, names clash, or no clip is left.
+        EditError: if `out` holds other data, names clash, two sources have the same packed clip, or no clip is left.
         FileNotFoundError: if a folder was not prepared.
         ManifestError: if a manifest cannot be read.
         ValueError: if a share or a filter cannot be met.
@@ -218,13 +220,15 @@ def mix(
     check_out(out, [folder.data for folder in folders], "peav data mix", overwrite)
     plan = _Plan(folders, where, limits, seed, options)
     settings = {"where": asdict(where), "shares": dict(shares or {}), "tokenizer": tokenizer, "seed": seed}
-    seen = {split: array("q") for split in SPLITS}
+    seen, media = {split: array("q") for split in SPLITS}, Shared()
     with EditWriter(out, "peav data mix", settings, sources) as writer:
         writer.report.notes += plan.notes
         for folder, clip in plan.clips():
             clip = plan.adopt(folder, clip)
             seen[clip.split].append(bytes_group(clip.id.encode()))
+            media.add(clip)
             writer.add(clip)
+        writer.report.notes += media.sentences()
         if not writer.report.clips:
             raise EditError("no clip is left: the filter takes none of the sources")
         _check_unique(seen)
@@ -253,11 +257,13 @@ class _Plan:
         self.notes: list[str] = []
         self._folders, self._where, self._seed, self._options = folders, where, seed, options
         self._below: dict[str, float] = {}
-        seen, held = SeenLabels(where), []
+        seen, held, packed = SeenLabels(where), [], []
         for folder in folders:
-            ids, training, seconds = array("q"), array("q"), array("d")
+            ids, training, seconds, spans = array("q"), array("q"), array("d"), array("q")
             for clip in self._read(folder, seen.add):
                 ids.append(bytes_group(clip.id.encode()))
+                store = absolute_store(folder.data, clip.store)
+                spans.append(bytes_group(f"{store}\0{clip.row}\0{clip.offset:.6f}\0{clip.duration:.6f}".encode()))
                 if clip.split == "train":
                     training.append(ids[-1])
                     seconds.append(clip.duration)
@@ -266,6 +272,13 @@ class _Plan:
             if not ids:
                 self.notes.append(f"the filter takes no clip of {folder.name}")
             held.append(np.unique(np.array(ids, np.int64)))
+            packed.append(np.unique(np.array(spans, np.int64)))
+            for other, before in zip(folders, packed[:-1], strict=False):
+                if same := len(np.intersect1d(before, packed[-1], assume_unique=True)):
+                    raise EditError(
+                        f"{same} clips of {folder.name} are clips of {other.name} too, the same rows of the same shards: a mix holds no "
+                        "clip twice; leave one of the two out"
+                    )
         seen.check()
         unique, counts = np.unique(np.concatenate(held), return_counts=True)
         self._clashing = set(unique[counts > 1].tolist())

@@ -24,8 +24,9 @@ from peav.data.cutting import cut_span
 from peav.data.journal import Outcome
 from peav.data.media import MediaError, MediaInfo, probe
 from peav.data.normalize import Normalize, check_normalized, normalize_span
-from peav.data.records import Event, Record, RecordError, Reject, fit_events
+from peav.data.records import EVENT_TOLERANCE_SECONDS, Event, Record, RecordError, Reject, fit_events
 from peav.data.spans import NOTHING_SECONDS
+from peav.data.texts import fit_captions
 from peav.types import Seconds
 
 #: A span that differs from the whole file by less than this is the whole file, in seconds.
@@ -188,6 +189,7 @@ def _examine(job: Job) -> list[Examined]:
         _check_span(record, duration, longest, settings.min_seconds)
         if record.events is not None:
             record = replace(record, events=fit_events(record.events, duration))
+        record = _fit_texts(record, duration)
     except (MediaError, RecordError) as error:
         return [rejected(record, file, error.reason if isinstance(error, MediaError) else str(error))]
     except Exception as error:  # one bad file must not stop the run, whatever it provokes
@@ -200,6 +202,17 @@ def _examine(job: Job) -> list[Examined]:
         _examine_clip(job, part, sources, span, longest, number)
         for number, (part, span) in enumerate(zip(parts, spans, strict=True))
     ]
+
+
+def _fit_texts(record: Record, duration: Seconds) -> Record:
+    notes = list(record.notes)
+    captions = {
+        kind: fit_captions(items, duration, EVENT_TOLERANCE_SECONDS, f"caption of type {kind!r}", notes)
+        for kind, items in record.captions.items()
+    }
+    transcript = fit_captions(record.transcript, duration, EVENT_TOLERANCE_SECONDS, "segment of the transcript", notes)
+    kept = {kind: items for kind, items in captions.items() if items}
+    return replace(record, captions=kept, transcript=transcript, notes=tuple(notes))
 
 
 def _examine_clip(

@@ -131,7 +131,7 @@ class TileMaker:
         address = resolve_store(self._data, clip.store)
         if address not in self._readers:
             self._readers[address] = ShardReader(address, self._options)
-        return self._readers[address].read(clip.row, None if clip.is_part else clip.packed_id, clip.crc32)
+        return self._readers[address].read(clip.row, crc32=clip.crc32, name=clip.id)
 
 
 def _frame(clip: Clip, sample: Sample) -> str:

@@ -18,6 +18,7 @@ from peav.data import sharing
 from peav.data.collate import Collate, Tokenize, unpack_small
 from peav.data.dataset import ClipDataset
 from peav.data.decoding import Replacement
+from peav.data.fields import DataSettingError
 from peav.data.plan import TrainingPlan
 from peav.data.sampler import EvaluationPlan, PlannedBatches, Position
 from peav.data.stores import Prefetcher, ShardReader
@@ -147,7 +148,7 @@ class ClipLoader:
 
     def _check_digest(self) -> None:
         if self._digest is not None and self._digest != self._own_digest():
-            raise ValueError(
+            raise DataSettingError(
                 f"the run was interrupted in epoch {self.position.epoch} after {self.position.batches} batches of another sequence: "
                 "the clips, batch_size times ranks, seed, weights, buckets or windows have changed. Resume with the same ones, or "
                 "start a new run from the weights (model.init_from)"

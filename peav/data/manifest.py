@@ -74,6 +74,8 @@ def find_manifest(data: str | Path, split: str, options: StoreOptions | None = N
     if is_remote(data):
         return ChunkCache(str(data), options or StoreOptions()).refresh(f"manifest/{split}.jsonl")
     path = manifest_path(Path(data), split)
+    if not Path(data).is_dir():
+        raise FileNotFoundError(f"no folder {data}: give one that `peav prepare` wrote")
     if not path.is_file():
         have = sorted(file.stem for file in (Path(data) / "manifest").glob("*.jsonl"))
         hint = f"it holds the splits {', '.join(have)}" if have else "run `peav prepare SOURCE OUT` first and give OUT"
@@ -151,12 +153,20 @@ def write_manifest(path: Path, clips: Iterable[Clip | Cut]) -> Path:
 
     Raises:
         RecordError: if a cut is none that peav can read.
+        ValueError: if there is no clip.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as stream:
-        for clip in clips:
-            clip = clip if isinstance(clip, Clip) else clip_from_json(clip.to_dict())
-            stream.write(clip.to_line() + "\n")
-    partial.replace(path)
+    empty = True
+    try:
+        with partial.open("w", encoding="utf-8") as stream:
+            for clip in clips:
+                empty = False
+                clip = clip if isinstance(clip, Clip) else clip_from_json(clip.to_dict())
+                stream.write(clip.to_line() + "\n")
+        if empty:
+            raise ValueError(f"there is no clip to write: {path} stays as it is")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
     return path

@@ -171,7 +171,7 @@ class _Split:
         held = self._partial.stat().st_size if self._partial.exists() else 0
         if held < durable.manifest_bytes:
             raise ShardError(
-                f"{self._partial} was changed or deleted since an earlier run wrote it; use overwrite=True"
+                f"{self._partial} was changed or deleted since an earlier run wrote it; use --overwrite true"
             )
         self.manifest = LineFile(self._partial, durable.manifest_bytes)
 
@@ -180,7 +180,9 @@ class _Split:
         with self._partial.open("rb") as stream:
             held = clip_from_line(next(islice(stream, row, None))).id
         if held != clip_id:
-            raise ShardError(f"an earlier run packed {held!r} where {clip_id!r} comes now; prepare with overwrite=True")
+            raise ShardError(
+                f"an earlier run packed {held!r} where {clip_id!r} comes now; prepare with --overwrite true"
+            )
 
     def finish(self) -> None:
         """Writes the index of the shards, and gives the manifest its name."""

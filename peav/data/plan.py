@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from peav.data.fields import DataSettingError
 from peav.data.index import REAL_CAPTIONS, SYNTHETIC_CAPTIONS, ManifestIndex
 from peav.data.texts import CAPTION_ORIGINS
 
@@ -124,12 +125,12 @@ class TrainingPlan:
         """Returns the steps of an epoch.
 
         Raises:
-            ValueError: if the clips do not fill one global batch.
+            DataSettingError: if the clips do not fill one global batch.
         """
         groups = self._groups(world_size)
         steps = groups.clips // (self.batch_size * world_size)
         if not steps:
-            raise ValueError(
+            raise DataSettingError(
                 f"the training split has {groups.clips} clips, too few for a batch of {self.batch_size} on each of "
                 f"{world_size} ranks; lower batch_size or prepare more clips"
             )
@@ -266,7 +267,9 @@ def _group(plan: TrainingPlan, size: int) -> _Groups:
                 raise ValueError(f"origin_weights leave no clip of the domain {name!r}; give the domain the weight 0")
     kept = shares > 0
     if len(population) and not kept.any():
-        raise ValueError("the weights leave no clip to train on")
+        raise ValueError(
+            "the weights leave no clip to train on: none has captions of an origin, or a domain, with a weight above 0"
+        )
     keep_rows = np.repeat(kept, counts)
     starts = np.concatenate([[0], np.cumsum(counts[kept])])
     return _Groups(order[keep_rows], starts, buckets[kept], shares[kept], bucket_of, int(counts[kept].sum()))
@@ -348,7 +351,7 @@ def _check_weights(weights: Mapping[str, float] | None, known: tuple[str, ...], 
     unknown, missing = sorted(set(weights) - set(known)), sorted(set(known) - set(weights))
     names = ", ".join(repr(name) for name in sorted(known))
     if unknown:
-        raise ValueError(f"{what}_weights names {unknown[0]!r}, which no clip has; the data have {names}")
+        raise ValueError(f"{what}_weights names {unknown[0]!r}, but the {what}s are {names}")
     if missing:
         raise ValueError(f"{what}_weights must give each {what} a weight, 0 to leave it out; {missing[0]!r} has none")
     if not all(np.isfinite(value) and value >= 0 for value in weights.values()) or not sum(weights.values()):

@@ -103,7 +103,8 @@ def prepare(
         vocab_size: tokens of the tokenizer trained on the training texts.
         chunk_bytes: size of a shard file in bytes.
         progress: show how far it is: a bar on a terminal, else lines in the log.
-        chunk_seconds: recordings that are longer become clips ID#0000, ID#0001, ... of so many seconds; 0 or None leaves them whole.
+        chunk_seconds: recordings that are longer become clips ID#0000, ID#0001, ... of so many seconds; a rest of less than a second is
+            dropped, and noted. 0 or None leaves them whole.
         chunk_captions: what becomes of a caption without times when its recording is cut: `copy` gives it to each clip, `drop` to none.
         normalize: re-encode clips to small frames and aligned sound, see `peav.data.normalize`; None packs media as they are.
         reader: of a data set in the form in which its authors published it; None reads `captions`.
@@ -289,7 +290,7 @@ def _finished(out: Path, digest: str) -> PrepareReport | None:
         if held != digest:
             raise PrepareError(
                 f"{out} was prepared from another source, other files or other settings: "
-                "give another folder, or overwrite=True to replace it"
+                "give another folder, or --overwrite true to replace it"
             )
         remove_logs(out)
         (out / _UNFINISHED).unlink(missing_ok=True)
@@ -310,7 +311,7 @@ def _start(out: Path, digest: str, overwrite: bool) -> None:
     if not overwrite and packed:
         raise PrepareError(
             f"{out} was left unfinished, with {packed:,} clips packed, by a run with another source, other files or other "
-            "settings: give those again, another folder, or overwrite=True to begin anew"
+            "settings: give those again, another folder, or --overwrite true to begin anew"
         )
     for name in _OUTPUTS:
         path = out / name

@@ -45,6 +45,18 @@ EVENT_FIELDS = ("phrase", "onset", "offset")
 #: The splits that a clip may belong to.
 SPLITS = ("train", "validation", "test")
 
+#: Other words for them.
+SPLIT_WORDS = {
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validate": "validation",
+    "dev": "validation",
+    "testing": "test",
+    "eval": "test",
+    "evaluation": "test",
+}
+
 #: How far an event may reach over the edge of its clip and still be clamped, in seconds.
 EVENT_TOLERANCE_SECONDS = 0.05
 
@@ -241,7 +253,7 @@ duration, captions, transcript, domain, events, split, licence, dataset
         raise RecordError("'duration' must be above 0 seconds, got 0")
     split = read_text(data, "split") or "train"
     if split not in SPLITS:
-        raise RecordError(f"'split' must be one of {', '.join(SPLITS)}, got {split!r}{hint(split, SPLITS)}")
+        raise RecordError(f"'split' must be one of {', '.join(SPLITS)}, got {split!r}{hint_split(split)}")
     record = Record(
         id=_clip_id(data),
         line=line,
@@ -259,6 +271,16 @@ duration, captions, transcript, domain, events, split, licence, dataset
         video=files["video"],
     )
     return replace(record, notes=tuple(notes)), notes
+
+
+def hint_split(word: str) -> str:
+    """Returns the end of a sentence about a word that is no split.
+
+    >>> hint_split("val"), hint_split("trian"), hint_split("x")
+    (": did you mean 'validation'?", ": did you mean 'train'?", '.')
+    """
+    meant = SPLIT_WORDS.get(word.lower())
+    return f": did you mean {meant!r}?" if meant else hint(word, SPLITS)
 
 
 def fit_events(events: tuple[Event, ...], duration: Seconds) -> tuple[Event, ...]:

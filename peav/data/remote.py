@@ -66,9 +66,16 @@ def resolve_store(data: str | Path, store: str) -> str:
 
     >>> resolve_store("s3://bucket/data/", "shards/train"), resolve_store("runs/a", "/mnt/b/shards/train")
     ('s3://bucket/data/shards/train', '/mnt/b/shards/train')
+
+    What a slow disk's manifest names lies on a slow disk too.
+
+    >>> resolve_store("local:/net/mix", "/net/b/shards/train")
+    'local:/net/b/shards/train'
     """
-    if is_remote(store) or os.path.isabs(store):
+    if is_remote(store):
         return store
+    if os.path.isabs(store):
+        return f"local:{store}" if str(data).startswith("local:") else store
     return f"{str(data).rstrip('/')}/{store}"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -95,7 +96,7 @@ class Tally:
         self.rejects += rejects[: REPORTED - len(self.rejects)]
         self.notes += notes[: REPORTED - len(self.notes)]
         for reject in rejects:
-            kind = reject.reason.split(":")[0]
+            kind = re.sub(r"\d+(\.\d+)?", "N", reject.reason.split(":")[0])  # times and counts make no kind
             self.reasons[kind if kind in self.reasons or len(self.reasons) < _KINDS else "other reasons"] += 1
 
 
@@ -209,7 +210,7 @@ def read_report(out: Path) -> tuple[str, PrepareReport]:
         coverage = {name: (have, total) for name, (have, total) in report.coverage.items()}
         return data["digest"], replace(report, out=str(out), rejects=rejects, notes=notes, coverage=coverage)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged or of another version ({error}); give overwrite=True") from None
+        raise ValueError(f"{path} is damaged or of another version ({error}); give --overwrite true") from None
 
 
 def describe_coverage(report: PrepareReport) -> list[str]:

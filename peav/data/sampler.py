@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
+from peav.data.fields import DataSettingError
+
 #: A batch of a plan: positions with the epoch that chooses their captions, or bare positions in evaluation.
 Indices = list[tuple[int, int]] | list[int]
 
@@ -32,11 +34,11 @@ class EvaluationPlan:
         """Returns the steps.
 
         Raises:
-            ValueError: if a rank would be left without a clip in some step.
+            DataSettingError: if a rank would be left without a clip in some step.
         """
         steps = -(-self.rows // (self.batch_size * world_size))
         if not self.rows or (world_size > 1 and self.rows < steps * world_size):
-            raise ValueError(
+            raise DataSettingError(
                 f"{self.rows} clips cannot be shared among {world_size} ranks in batches of {self.batch_size} with none left "
                 "empty; use fewer ranks or another batch_size"
             )

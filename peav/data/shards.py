@@ -58,7 +58,7 @@ class ShardWriter:
             path = folder / info["filename"]
             if not path.is_file() or path.stat().st_size != info["chunk_bytes"]:
                 raise ShardError(
-                    f"{path} was changed or deleted since an earlier run wrote it; prepare with overwrite=True"
+                    f"{path} was changed or deleted since an earlier run wrote it; prepare with --overwrite true"
                 )
         self.rows = sum(info["chunk_size"] for info in chunks)
         self._writer = BinaryWriter(str(folder), chunk_bytes=chunk_bytes, chunk_index=len(chunks))
@@ -147,7 +147,7 @@ def verify_shards(
         raise ShardError(f"{folder} holds {len(reader)} samples, {count} were written; prepare again")
     seen = 0
     for row, clip_id, *crc32 in clips:
-        reader.read(row, clip_id, *crc32)
+        reader.read(row, clip_id, crc32[0] if crc32 else None)
         seen += 1
         advance()
     if seen != count:

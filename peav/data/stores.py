@@ -78,13 +78,14 @@ class ShardReader:
         if self.cache is not None:
             self.cache.fetch(*self.chunk_name(chunk))
 
-    def read(self, row: int, clip_id: str | None = None, crc32: int | None = None) -> Sample:
+    def read(self, row: int, clip_id: str | None = None, crc32: int | None = None, name: str | None = None) -> Sample:
         """Returns the sample of a row. Where the copy of an object store's chunk is at fault, it is fetched again, once.
 
         Args:
             row: index into the shards.
-            clip_id: the id that the manifest has for this row, and
-            crc32: the checksum.
+            clip_id: the id that was packed there, or
+            crc32: the checksum that the manifest has, which tells it as well.
+            name: how errors call the clip; by its id by default.
 
         Raises:
             SampleError: if the bytes do not match their checksum, or cannot be read.
@@ -92,12 +93,12 @@ class ShardReader:
             StoreError: if the store cannot be reached.
         """
         try:
-            return self._read(row, clip_id, crc32)
+            return self._read(row, clip_id, crc32, name or clip_id)
         except ShardError:
             # Damaged, or of shards that were packed anew since.
             if not self.fetch_again(row):
                 raise
-            return self._read(row, clip_id, crc32)
+            return self._read(row, clip_id, crc32, name or clip_id)
 
     def fetch_again(self, row: int) -> bool:
         """Fetches the chunk of a row anew, if it lies in an object store and that was not done before; returns whether it was.
@@ -118,9 +119,9 @@ class ShardReader:
     def _chunk_of(self, row: int) -> int:
         return int(np.searchsorted(self.first_rows, row, side="right")) - 1
 
-    def _read(self, row: int, clip_id: str | None, crc32: int | None) -> Sample:
-        fields = self.read_fields(row, f"clip {clip_id!r}, row {row} of {self.address}")
-        name = f"clip {clip_id!r}, row {row} of {self.address}"
+    def _read(self, row: int, clip_id: str | None, crc32: int | None, name: str | None) -> Sample:
+        name = f"clip {name!r}, row {row} of {self.address}"
+        fields = self.read_fields(row, name)
         try:
             clip, *media, packed = fields
             sample = Sample(str(clip), **dict(zip(ROLES, map(bytes, media), strict=True)))
@@ -139,7 +140,8 @@ class ShardReader:
             )
         if crc32 is not None and sample.crc32 != crc32:
             raise ShardError(
-                f"{name}: manifest and shards have different checksums; they come from different runs of `peav prepare`"
+                f"{name}: manifest and shards have different checksums (the shards have {sample.id!r} there); they come from different "
+                "runs of `peav prepare`"
             )
         return sample
 
@@ -204,7 +206,7 @@ class ShardReader:
             else:
                 path = Path(self.address) / "index.json"
                 if not path.is_file():
-                    raise ShardError(f"no shards in {self.address}: run `peav prepare` to make them")
+                    raise ShardError(_no_shards(self.address))
             try:
                 index = json.loads(path.read_text())
                 loader = PyTreeLoader()
@@ -217,6 +219,15 @@ class ShardReader:
                 ) from None
             self._index, self._loader = index, loader
         return self._index
+
+
+def _no_shards(address: str) -> str:
+    if Path(address).is_absolute() and not Path(address).exists():
+        return (
+            f"no folder {address}: manifests made by `peav data split` and `mix` name shards by their full path; if they were moved, "
+            "move them back, put a link there, or make the manifest anew"
+        )
+    return f"no shards in {address}: run `peav prepare` to make them"
 
 
 class Prefetcher:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from peav.data.fields import RecordError, check_names, check_unicode, hint, read_number, read_text
@@ -112,6 +112,59 @@ def parse_transcript(value: Any, notes: list[str]) -> tuple[Caption, ...]:
         else:
             notes.append("empty transcript dropped")
     return tuple(segments)
+
+
+def during(items: Iterable[Caption], begin: Seconds, end: Seconds, untimed: bool = True) -> tuple[Caption, ...]:
+    """Returns the captions of a part of a clip, with times that count from the start of the part.
+
+    One that has times belongs to the part if at least half of it lies there, or it covers at least half of the part.
+
+    Args:
+        items: of the clip.
+        begin: of the part, seconds of the clip.
+        end: likewise.
+        untimed: whether captions without times belong to it.
+
+    >>> during([Caption("rain", "real", 1.0, 4.0), Caption("wind", "real", 0.0, 2.0)], 1.5, 5.0)
+    (Caption(text='rain', origin='real', start=0.0, end=2.5),)
+    """
+    kept = []
+    for item in items:
+        if item.start is None or item.end is None:
+            if untimed:
+                kept.append(item)
+            continue
+        start, stop = max(item.start, begin), min(item.end, end)
+        if stop - start >= min(item.end - item.start, end - begin) / 2:
+            kept.append(replace(item, start=start - begin, end=stop - begin))
+    return tuple(kept)
+
+
+def fit_captions(
+    items: Iterable[Caption], duration: Seconds, tolerance: Seconds, what: str, notes: list[str]
+) -> tuple[Caption, ...]:
+    """Ends captions where their clip ends, and drops those that begin after it; both are noted.
+
+    Args:
+        items: of a clip.
+        duration: of the clip, seconds.
+        tolerance: an end beyond that of the clip by no more than this is not worth a note, seconds.
+        what: how notes call one.
+        notes: gets the sentences.
+    """
+    kept = []
+    for item in items:
+        if item.start is None or item.end is None or item.end <= duration:
+            kept.append(item)
+            continue
+        place = f"{what} at {item.start:g} to {item.end:g} s"
+        if item.start >= duration:
+            notes.append(f"{place} dropped: its clip has {duration:.3f} s")
+            continue
+        if item.end > duration + tolerance:
+            notes.append(f"{place} ends with its clip of {duration:.3f} s")
+        kept.append(replace(item, end=duration))
+    return tuple(kept)
 
 
 def texts_of(captions: Mapping[str, Iterable[Caption]]) -> dict[str, tuple[str, ...]]:

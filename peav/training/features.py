@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from peav.data.features import FeatureInfo
+from peav.data.fields import DataSettingError
 from peav.encoders import DacAudioEncoder, PEVideoEncoder
 from peav.types import AudioInput, Batch, CachedFeatures, VideoInput
 
@@ -41,7 +42,7 @@ def check_features(infos: Mapping[str, FeatureInfo], encoders: nn.ModuleDict) ->
         encoders: of the model.
 
     Raises:
-        ValueError: if a frontend has other weights, or is trained.
+        DataSettingError: if a frontend has other weights, or is trained.
     """
     for kind, info in infos.items():
         for name, encoder in encoders.items():
@@ -49,12 +50,12 @@ def check_features(infos: Mapping[str, FeatureInfo], encoders: nn.ModuleDict) ->
             if not isinstance(encoder, reads):
                 continue
             if isinstance(encoder, PEVideoEncoder) and not encoder.frontend.frozen:
-                raise ValueError(
+                raise DataSettingError(
                     f"encoder {name!r} trains its frontend, but data.features gives it {info.name!r} in place of frames"
                 )
             found = frontend_checksum(encoder)
             if found != info.frontend:
-                raise ValueError(
+                raise DataSettingError(
                     f"the features {info.name!r} were made by a frontend with other weights ({info.frontend}) than that of encoder "
                     f"{name!r} ({found}): make them with this model, or initialise the model from the one that made them"
                 )

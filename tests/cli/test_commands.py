@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -140,6 +141,45 @@ def test_data_that_were_never_prepared_are_named(tmp_path: Path, world: Path) ->
     missing = tmp_path / "nowhere"
     options = [o for o in overrides(world, tmp_path) if not o.startswith("--data.data")]
     assert str(missing) in fails(["fit", "--config", TINY, *options, f"--data.data={missing}"])
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (
+            "domain_weights={speach: 2}",
+            "domain_weights names 'speach', but the domains are 'effects', 'music', 'speech'",
+        ),
+        ("domain_weights={speech: 2}", "domain_weights must give each domain a weight"),
+        ("origin_weights={reel: 1}", "origin_weights names 'reel', but the origins are 'real', 'synthetic'"),
+        ("num_buckets=0", "num_buckets must be at least 1, got 0"),
+        ("modality_dropout={audio: 0.7, video: 0.7}", "the sum of modality_dropout must be from 0 to 1"),
+        ("batch_size=4096", "too few for a batch of 4096"),
+    ],
+)
+def test_settings_that_do_not_fit_the_data_are_a_sentence(
+    world: Path, tmp_path: Path, option: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["fit", "--config", TINY, *overrides(world, tmp_path), f"--data.{option}"]) == 1
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said.startswith("peav fit: ") and message in said
+
+
+def test_shards_that_were_moved_are_named_also_from_a_worker(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = shutil.copytree(world, tmp_path / "data")
+    assert main(["data", "split", str(data), str(tmp_path / "split"), "--validation=0.2", "--test=0.2"]) == 0
+    data.rename(tmp_path / "moved")
+    options = [*overrides(tmp_path / "split", tmp_path), "--data.num_workers=1"]
+    assert main(["fit", "--config", TINY, *options]) == 1
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said.startswith("peav fit: no folder") and "if they were moved, move them back" in said
+
+
+def test_choices_of_normalizing_need_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["prepare", str(tmp_path), str(tmp_path / "out"), "--normalize_size=64"]) == 1
+    assert "give --normalize true too" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

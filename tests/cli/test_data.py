@@ -57,19 +57,21 @@ def test_an_unknown_command_suggests_one(capsys: Capture) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["stats", "NOWHERE"], "no split 'train'"),
-        (["inspect", "NOWHERE"], "no split 'train'"),
-        (["validate", "NOWHERE"], "no split 'train'"),
+        (["stats", "NOWHERE"], "no folder"),
+        (["inspect", "NOWHERE"], "no folder"),
+        (["validate", "NOWHERE"], "no folder"),
         (["stats", "DATA", "--split=test"], "it holds the splits train"),
         (["inspect", "DATA", "--clips=-1"], "at least 0"),
         (["split", "DATA", "DATA"], "never writes over its input"),
         (["split", "DATA", "OUT", "--validation=0.7", "--test=0.3"], "must leave some for train"),
         (["mix", "a=DATA", "a=DATA", "--out=OUT"], "two sources are called 'a'"),
-        (["mix", "a=NOWHERE", "--out=OUT"], "no split 'train'"),
+        (["mix", "a=NOWHERE", "--out=OUT"], "no folder"),
         (["mix", "DATA", "--out=DATA"], "never writes over its input"),
         (["mix", "DATA", "--out=OUT", "--domains=c"], "no clip has the domain 'c'"),
         (["mix", "DATA", "--out=OUT", "--with_captions=audoi"], "did you mean 'audio'"),
         (["mix", "DATA", "--out=OUT", "--min_seconds=60"], "no clip is left"),
+        (["mix", "a=DATA", "b=DATA", "--out=OUT"], "a mix holds no clip twice"),
+        (["mix", "a=DATA", "--out=OUT", "--shares={a: 2}"], "a share is at most 1"),
     ],
 )
 def test_an_error_is_one_line(data: Path, tmp_path: Path, words: list[str], message: str, capsys: Capture) -> None:

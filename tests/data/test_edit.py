@@ -229,7 +229,12 @@ def test_a_mix_holds_every_clip_once_and_renames_those_that_clash(data: Path, so
     out = tmp_path / "out"
     report = mix(out, [str(data), str(songs)])
     assert report.clips == {"train": 100, "validation": 5, "test": 3}
-    assert report.notes == ["40 ids belong to several sources: their clips are called NAME/ID"]
+    assert report.notes == [
+        "40 ids belong to several sources: their clips are called NAME/ID",
+        "5 clips of validation have a sound that train has too",
+        "3 clips of test have a sound that train has too",
+        "3 clips of test have a sound that validation has too",
+    ]
     sources = {"talks": data, "songs": songs}
     expected = []
     for name, folder in sources.items():
@@ -251,10 +256,19 @@ def test_a_mix_holds_every_clip_once_and_renames_those_that_clash(data: Path, so
 
 def test_a_mix_of_mixes_still_finds_its_media(data: Path, songs: Path, tmp_path: Path) -> None:
     mix(tmp_path / "one", [str(data), str(songs)])
-    mix(tmp_path / "two", [f"again={tmp_path / 'one'}", f"x={songs}"], where=Where(domains=("music",)))
+    third = make_data(tmp_path / "third", clips=40, domains=("music",), level=3)
+    mix(tmp_path / "two", [f"again={tmp_path / 'one'}", str(third)], where=Where(domains=("music",)))
     clips = read(tmp_path / "two", "train")
     assert len(clips) == 80 and len({clip.id for clip in clips}) == 80
     assert validate(tmp_path / "two").errors == 0
+
+
+def test_a_mix_holds_no_clip_twice(data: Path, songs: Path, tmp_path: Path) -> None:
+    split_manifest(data, tmp_path / "split", by="id", validation=0.2, test=0)
+    for sources in ([f"a={data}", f"b={data}"], [str(songs), str(tmp_path / "split"), f"b={data}"]):
+        with pytest.raises(EditError, match=r"65 clips of b are clips of (a|split) too"):
+            mix(tmp_path / "out", sources)
+        assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
@@ -306,10 +320,11 @@ def test_a_share_in_hours_takes_just_enough(data: Path, tmp_path: Path, seed: in
         ({"sources": ["{data}", "{data}"]}, "two sources are called 'talks'"),
         ({"shares": {"talks": "2"}}, "domain_weights"),
         ({"shares": {"talks": "lots"}}, "a factor up to 1"),
+        ({"shares": {"talks": 2}}, "domain_weights"),
         ({"shares": {"talk": "0.5"}}, "did you mean 'talks'"),
         ({"where": Where(domains=("aa",))}, "no clip has the domain 'aa': did you mean 'a'"),
         ({"where": Where(min_seconds=60)}, "no clip is left"),
-        ({"sources": ["{data}/nowhere"]}, "no split 'train'"),
+        ({"sources": ["{data}/nowhere"]}, "no folder"),
     ],
 )
 def test_a_mix_that_cannot_be_is_refused(data: Path, tmp_path: Path, change: dict, message: str) -> None:

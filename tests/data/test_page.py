@@ -12,7 +12,6 @@ import pytest
 from PIL import Image
 
 from peav.data import PrepareReport
-from peav.data.clip import Clip
 from peav.data.gallery import choose_clips
 from peav.data.manifest import open_manifest, save_manifest
 from peav.data.page import inspect_manifest
@@ -141,8 +140,10 @@ def test_the_choice_is_spread_over_domains_and_depends_on_the_seed_alone(data: P
 
 
 def test_a_manifest_without_clips_gives_a_page(data: Path, tmp_path: Path) -> None:
-    clips: list[Clip] = []
-    save_manifest(data, "train", clips)
+    with pytest.raises(ValueError, match="there is no clip to write"):
+        save_manifest(data, "train", iter(()))
+    assert inspect_manifest(data, "train", tmp_path / "page.html").clips > 0
+    (data / "manifest/train.jsonl").write_text("")
     page = inspect_manifest(data, "train", tmp_path / "page.html")
     assert page.clips == 0 and Elements(page.html.read_text()).counts["img"] == 1
 

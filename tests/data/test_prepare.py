@@ -222,7 +222,7 @@ def test_shards_of_several_chunks(tmp_path: Path) -> None:
     reader = ShardReader(tmp_path / "s")
     for row in (59, 0, 31, 30, 7):
         assert reader.read(row) == samples[row]
-    with pytest.raises(ShardError, match="no shards"):
+    with pytest.raises(ShardError, match="no folder"):
         ShardReader(tmp_path / "t").read(0)
 
 

@@ -20,6 +20,7 @@ import pytest
 
 from peav.data import ClipDataset, ClipLoader, Population, StoreError, StoreOptions, TrainingPlan
 from peav.data.datamodule import REMOTE_WINDOW_CHUNKS, ClipDataModule
+from peav.data.edit import split_manifest
 from peav.data.manifest import open_manifest
 from peav.data.remote import ChunkCache
 from peav.data.stores import SampleError, ShardReader, number_chunks
@@ -312,6 +313,13 @@ def test_what_is_not_on_the_hub_is_named(hub: str, tmp_path: Path, monkeypatch: 
     store = options(None, tmp_path / "cache", storage_options={"endpoint": hub})
     with pytest.raises(StoreError, match=r"hf://datasets/org/clips/manifest/test.jsonl cannot be fetched"):
         open_manifest("hf://datasets/org/clips", "test", store)
+
+
+def test_what_a_slow_disks_manifest_names_is_copied_too(source: Path, tmp_path: Path) -> None:
+    split_manifest(source, tmp_path / "split", by="id", validation=0.2, test=0)
+    store = options(None, tmp_path / "cache")
+    assert levels(f"local:{tmp_path / 'split'}", store) == levels(tmp_path / "split")
+    assert len(list((tmp_path / "cache").rglob("*.bin"))) == len(list((source / "shards").rglob("*.bin")))
 
 
 def test_a_damaged_copy_is_noticed(source: Path, tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ CORRUPTIONS: list[tuple[str, Callable[[Lines], Any], list[tuple[str, str, int | 
     (
         "two of one id",
         lambda lines: lines[4].update(id="train-1"),
-        [("error", "id", 5, "train-1"), ("error", "bytes", 5, "train-1")],
+        [("error", "id", 5, "train-1")],
         "line 2 has the same id",
     ),
     ("a field of others", custom(4, captoins={}), [("note", "field", None, None)], "did you mean 'captions'"),
@@ -105,7 +105,9 @@ CORRUPTIONS: list[tuple[str, Callable[[Lines], Any], list[tuple[str, str, int | 
     ("other split", custom(4, split="test"), [("error", "split", 5, "train-4")], "manifest of 'train'"),
     ("store that is not there", custom(4, store="shards/x"), [UNNAMED, ("error", "store", None, None)], "shards/x"),
     ("other checksum", custom(4, crc32=1), [("error", "bytes", 5, "train-4")], "another checksum"),
-    ("other id", lambda lines: lines[4].update(id="new"), [("error", "bytes", 5, "new")], "holds another clip"),
+    ("other sound", custom(4, audio_group=7), [("error", "bytes", 5, "train-4")], "other audio than audio_group says"),
+    ("a picture", custom(4, has_video=True, video_group=7), [("error", "bytes", 5, "train-4")], "other video than"),
+    ("other id", lambda lines: lines[4].update(id="new"), [], ""),
     ("no line for a row", lambda lines: lines.pop(), [UNNAMED], "1 of the 8 rows"),
     ("renamed", lambda lines: lines[4].update(id="x/4", custom=lines[4]["custom"] | {"packed_id": "train-4"}), [], ""),
 ]
@@ -186,7 +188,7 @@ def test_an_order_of_its_own_changes_nothing(data: Path) -> None:
 
 
 def test_what_is_not_prepared_is_said(tmp_path: Path, data: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="no split 'train'"):
+    with pytest.raises(FileNotFoundError, match="no folder"):
         validate(tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match="it holds the splits train"):
         validate(data, "test")

@@ -6,21 +6,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
 from peav.data.fields import hint
-from peav.data.records import SPLITS
+from peav.data.records import SPLIT_WORDS, SPLITS
 
-_NAMES = {
-    "train": "train",
-    "training": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validate": "validation",
-    "validation": "validation",
-    "dev": "validation",
-    "test": "test",
-    "testing": "test",
-    "eval": "test",
-    "evaluation": "test",
-}
+_NAMES = {**{split: split for split in SPLITS}, **SPLIT_WORDS}
 
 
 def split_of_name(name: str) -> str | None:
