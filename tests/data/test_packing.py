@@ -253,7 +253,7 @@ def test_another_source_does_not_go_on(
         patch.setattr(module, "verify_and_count", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             prepare(out=tmp_path / "data", workers=0, **arguments)
-    with pytest.raises(PrepareError, match=r"left unfinished, with .* overwrite=True"):
+    with pytest.raises(PrepareError, match=r"left unfinished, with .* --overwrite true"):
         prepare(out=tmp_path / "data", workers=0, **{**arguments, "min_seconds": 0.2})
     few = tmp_path / "few.jsonl"
     few.write_text("".join((source / "clips.jsonl").read_text().splitlines(keepends=True)[:3]))

@@ -155,11 +155,11 @@ def test_a_finished_folder_is_left_alone(media: Path, tmp_path: Path) -> None:
     again = prepare(media, out, **arguments)
     assert again.done_before and again.rejects == first.rejects and again.clips == first.clips
     assert (out / "prepare.json").stat().st_mtime_ns == stamp
-    with pytest.raises(PrepareError, match="overwrite=True"):
+    with pytest.raises(PrepareError, match="--overwrite true"):
         prepare(media, out, min_seconds=0.2, **arguments)
     assert not prepare(media, out, min_seconds=0.2, overwrite=True, **arguments).done_before
     write_records(tmp_path / "clips.jsonl", [{"id": "a", "audio": "mono.wav"}])
-    with pytest.raises(PrepareError, match="overwrite=True"):
+    with pytest.raises(PrepareError, match="--overwrite true"):
         prepare(media, out, min_seconds=0.2, **arguments)
 
 
