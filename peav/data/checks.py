@@ -103,14 +103,6 @@ def check_container(path: Path, name: str) -> None:
             _check_ogg(stream, path.stat().st_size, name)
 
 
-def is_transport_stream(path: Path) -> bool:
-    """Returns whether a file is MPEG-TS, in which torchcodec finds wrong pictures after a seek, without an error."""
-    with path.open("rb") as stream:
-        head = stream.read(400)
-    # Packets of 188 bytes that begin with 0x47; Blu-ray and AVCHD put 4 bytes before each.
-    return any(head[begin : begin + size + 1 : size] == b"\x47\x47" for begin, size in ((0, 188), (4, 192)))
-
-
 def _check_wav(stream: BinaryIO, size: int, name: str) -> None:
     while len(chunk := stream.read(8)) == 8:
         kind, length = struct.unpack("<4sI", chunk)

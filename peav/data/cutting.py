@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torchcodec.decoders import AudioDecoder
 
-from peav.data.checks import check_container
+from peav.data.checks import check_container, find_ffmpeg, run_ffmpeg
 from peav.data.media import MediaError, MediaInfo, first_line, probe
 from peav.data.spans import AUDIO_BEFORE, count_alike, run_span, span_input
 from peav.types import Seconds
@@ -77,10 +77,29 @@ def cut_span(
         return [*arguments, *outputs, "-fflags", "+bitexact", "-f", "mp4", "-y", f"file:{output}", *rest]
 
     kinds = [kind for kind in ("video", "audio") if getattr(info, kind) is not None]
-    error = run_span(path, info, start, command)
+    error = run_span(path, start, command)
     if error:
         raise MediaError(name, f"the span of {duration:g} s at {start:g} s cannot be cut out: {error}")
     return probe(output, name, origin=0.0)
+
+
+def remux(path: Path, output: Path, name: str) -> Path:
+    """Puts the first sound and picture of a file into Matroska as they are, in which torchcodec finds its pictures.
+
+    Args:
+        path: the file.
+        output: the file to write.
+        name: how errors call the file.
+
+    Raises:
+        MediaError: if it cannot be read.
+    """
+    command = [find_ffmpeg(), "-nostdin", "-v", "error", "-fflags", "+genpts", "-i", f"file:{path}"]
+    command += ["-map", "0:V:0?", "-map", "0:a:0?", "-c", "copy", "-map_metadata", "-1", "-flags", "+bitexact"]
+    error = run_ffmpeg([*command, "-fflags", "+bitexact", "-f", "matroska", "-y", f"file:{output}"])
+    if error:
+        raise MediaError(name, f"cannot be put into another container: {error}")
+    return output
 
 
 def check_finite(path: str | Path, name: str, begin: Seconds, duration: Seconds) -> None:

@@ -17,12 +17,11 @@ from peav.data.checks import (
     check_container,
     check_media,
     check_video_errors,
-    is_transport_stream,
 )
 from peav.data.chunking import ChunkCaptions, chunk_record
-from peav.data.cutting import cut_span
+from peav.data.cutting import cut_span, remux
 from peav.data.journal import Outcome
-from peav.data.media import MediaError, MediaInfo, probe
+from peav.data.media import MediaError, MediaInfo, misleads_seek, probe
 from peav.data.normalize import Normalize, check_normalized, normalize_span
 from peav.data.records import EVENT_TOLERANCE_SECONDS, Event, Record, RecordError, Reject, fit_events
 from peav.data.spans import NOTHING_SECONDS
@@ -34,6 +33,10 @@ _WHOLE_SECONDS = 0.05
 
 #: A rest of a long recording is a clip from so many seconds on.
 _MIN_CHUNK_SECONDS = 1.0
+
+
+#: How files end that were put into another container, packet by packet.
+_REMUXED = ".remuxed.mkv"
 
 
 @dataclass(frozen=True)
@@ -165,7 +168,7 @@ def _examine_all(jobs: Sequence[Job]) -> list[list[Examined]]:
         for index, (job, clips) in enumerate(zip(jobs, outcomes, strict=True))
         for number, clip in enumerate(clips)
         for role, path in clip.paths.items()
-        if job.settings.check_video and clip.infos[role].video is not None and path not in clip.scratch
+        if job.settings.check_video and clip.infos[role].video is not None and not _is_encoded(clip, path)
     ]
     for found, error in check_video_errors([path for *_, path in suspects]).items():
         index, number, role, _ = suspects[found]
@@ -174,17 +177,43 @@ def _examine_all(jobs: Sequence[Job]) -> list[list[Examined]]:
     return outcomes
 
 
+def _is_encoded(clip: Examined, path: Path) -> bool:
+    return path in clip.scratch and not path.name.endswith(_REMUXED)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A source file as it is read, and what it holds."""
+
+    path: Path
+    info: MediaInfo
+
+
 def _examine(job: Job) -> list[Examined]:
+    clips = _examine_record(job)
+    packed = [index for index, clip in enumerate(clips) if clip.paths]
+    for path in job.scratch.glob(f"{job.index}-*{_REMUXED}"):
+        whole = next((index for index in packed if path in clips[index].paths.values()), None)
+        if whole is None:
+            path.unlink()
+        else:
+            clips[whole] = replace(clips[whole], scratch=(*clips[whole].scratch, path))
+    return clips
+
+
+def _examine_record(job: Job) -> list[Examined]:
     record, settings = job.record, job.settings
     file: str | None = None
     try:
-        sources: dict[str, MediaInfo] = {}
+        sources: dict[str, _Source] = {}
         for role, file in record.files.items():
             path = job.root / file
             if not path.is_file():
                 return [rejected(record, file, "no such file", missing=True)]
-            sources[role] = probe(path, file)
-        longest = max(info.duration for info in sources.values())
+            if misleads_seek(path):
+                path = remux(path, job.scratch / f"{job.index}-{role}{_REMUXED}", file)
+            sources[role] = _Source(path, probe(path, file))
+        longest = max(source.info.duration for source in sources.values())
         duration = longest - record.start if record.duration is None else record.duration
         _check_span(record, duration, longest, settings.min_seconds)
         if record.events is not None:
@@ -216,7 +245,7 @@ def _fit_texts(record: Record, duration: Seconds) -> Record:
 
 
 def _examine_clip(
-    job: Job, record: Record, sources: dict[str, MediaInfo], duration: Seconds, longest: Seconds, number: int
+    job: Job, record: Record, sources: dict[str, _Source], duration: Seconds, longest: Seconds, number: int
 ) -> Examined:
     stem = job.scratch / f"{job.index}-{number}"
     try:
@@ -230,7 +259,8 @@ def _examine_clip(
     except Exception as error:  # one bad file must not stop the run, whatever it provokes
         _refuse_full_disk(error, job.scratch)
         return _cleaned(_scratch(stem), rejected(record, None, f"unexpected {type(error).__name__}: {error}"))
-    clip = Examined(record, None, paths, infos, _scratch(stem), duration, longest, sources, record.events)
+    held = {role: source.info for role, source in sources.items()}
+    clip = Examined(record, None, paths, infos, _scratch(stem), duration, longest, held, record.events)
     notes = [
         f"captions of type {kind!r}, but the clip has no {missing}"
         for kind in record.captions
@@ -241,22 +271,22 @@ def _examine_clip(
 
 
 def _keep_or_cut(
-    job: Job, record: Record, sources: dict[str, MediaInfo], duration: Seconds, stem: Path
+    job: Job, record: Record, sources: dict[str, _Source], duration: Seconds, stem: Path
 ) -> tuple[dict[str, Path], dict[str, MediaInfo]]:
     settings = job.settings
     paths: dict[str, Path] = {}
     infos: dict[str, MediaInfo] = {}
     for role, file in record.files.items():
         needs = () if role == "media" else (role,)
-        path, held = job.root / file, sources[role].duration
-        if record.start > 0 or duration < held - _WHOLE_SECONDS or is_transport_stream(path):
+        path, held = sources[role].path, sources[role].info.duration
+        if record.start > 0 or duration < held - _WHOLE_SECONDS:
             output = stem.with_name(f"{stem.name}-{role}.mp4")
             info = cut_span(path, output, record.start, duration, file)
             path, held = output, min(duration, held - record.start)
             infos[role] = _without_traces(check_media(path, needs, settings.min_seconds, held, file, info))
         else:
             decode = not settings.check_video
-            infos[role] = check_media(path, needs, settings.min_seconds, None, file, sources[role], decode)
+            infos[role] = check_media(path, needs, settings.min_seconds, None, file, sources[role].info, decode)
         paths[role] = path
     return paths, infos
 
@@ -269,13 +299,13 @@ def _without_traces(info: MediaInfo) -> MediaInfo:
 
 
 def _normalize(
-    job: Job, record: Record, sources: dict[str, MediaInfo], duration: Seconds, stem: Path
+    job: Job, record: Record, sources: dict[str, _Source], duration: Seconds, stem: Path
 ) -> tuple[dict[str, Path], dict[str, MediaInfo]]:
     how = job.settings.normalize or Normalize()
     made: dict[str, Path] = {}
     infos: dict[str, MediaInfo] = {}
     for role, file in record.files.items():
-        path, info = job.root / file, sources[role]
+        path, info = sources[role].path, sources[role].info
         if role != "media" and getattr(info, role) is None:
             raise MediaError(file, f"holds no {role}")
         if record.start > 0 or duration < info.duration - _WHOLE_SECONDS:

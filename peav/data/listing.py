@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-_FORMAT = 2
+_FORMAT = 3
 
 
 @dataclass(frozen=True)

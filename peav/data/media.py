@@ -187,6 +187,21 @@ def load_audio(
     return output if pad_end or missing <= _INEXACT_SECONDS * sample_rate else output[: offset + count]
 
 
+def misleads_seek(source: Source) -> bool:
+    """Returns whether a file is MPEG-TS or MPEG-PS.
+
+    With B-frames torchcodec 0.11 shows wrong pictures of them after a seek, without an error; FFmpeg's command line does not.
+    """
+    if isinstance(source, bytes):
+        head = source[:400]
+    else:
+        with open(source, "rb") as stream:
+            head = stream.read(400)
+    # TS has packets of 188 bytes that begin with 0x47, before each of which Blu-ray and AVCHD put 4 bytes.
+    packets = (head[begin : begin + size + 1 : size] for begin, size in ((0, 188), (4, 192)))
+    return b"\x47\x47" in packets or head.startswith(b"\x00\x00\x01\xba")
+
+
 def frame_times(num_frames: int, duration: Seconds, start: Seconds = 0.0) -> list[Seconds]:
     """Returns the centres of `num_frames` equal parts of a span.
 
@@ -246,6 +261,12 @@ def load_frames(
     if sampling not in ("time", "index"):
         raise ValueError(f"sampling must be 'time' or 'index', got {sampling!r}")
     decoder = _open(VideoDecoder, source, path, num_ffmpeg_threads=1, seek_mode="exact")
+    if misleads_seek(source):
+        raise MediaError(
+            path,
+            "torchcodec shows wrong pictures of MPEG-TS and MPEG-PS: put it into another container first (ffmpeg -i FILE -c copy "
+            "FILE.mp4), or pack it by `peav prepare`",
+        )
     metadata = decoder.metadata
     first, end, total = (
         metadata.begin_stream_seconds or 0.0,

@@ -104,7 +104,7 @@ def normalize_span(
         codec += ["-map_metadata", "-1", "-fflags", "+bitexact", "-flags", "+bitexact", "-y", f"file:{output}"]
         return ["-threads", "1", *source, *codec, *count_alike(info, 0, kind)]
 
-    error = run_span(path, info, start if kind == "video" else 0.0, command)
+    error = run_span(path, start, command)
     if error:
         raise MediaError(name, f"the {kind} cannot be re-encoded: {error}")
     return output

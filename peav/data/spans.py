@@ -72,17 +72,16 @@ def count_alike(info: MediaInfo, number: int, kind: str) -> list[str]:
     return ["-map", f"{number}:{other}:0", "-c", "copy", "-f", "null", "-"]
 
 
-def run_span(path: Path, info: MediaInfo, start: Seconds, command: Callable[[Seconds], list[str]]) -> str:
+def run_span(path: Path, start: Seconds, command: Callable[[Seconds], list[str]]) -> str:
     """Re-encodes a span with every error fatal; returns what went wrong, "" if nothing did.
 
-    The pictures after a seek may refer to others that were not decoded (an open group of pictures, or none that ever ends). FFmpeg
-    says that as it says damage. So where a span fails but the whole file does not, the span is decoded from further ahead, and what
-    goes wrong there does not count.
+    The pictures after a seek may refer to others that were not decoded (an open group of pictures, or none that ever ends), and sound
+    may be entered in mid-frame. FFmpeg says that as it says damage. So where a span fails but the whole file does not, the picture is
+    decoded from further ahead, and what goes wrong does not count.
 
     Args:
         path: the file.
-        info: what it holds.
-        start: of the span.
+        start: of the span, seconds.
         command: arguments of FFmpeg, given how much of the picture to decode before the span.
 
     Raises:
@@ -90,7 +89,7 @@ def run_span(path: Path, info: MediaInfo, start: Seconds, command: Callable[[Sec
     """
     begin = [find_ffmpeg(), "-nostdin", "-v", "error"]
     error = run_ffmpeg([*begin, *_STRICT, *command(0.0)])
-    if error and start > 0 and info.video is not None:
+    if error and start > 0:
         stat = path.stat()
         if not _whole_file_error(path, stat.st_size, stat.st_mtime_ns):
             return run_ffmpeg([*begin, *command(VIDEO_BEFORE)])
