@@ -9,7 +9,7 @@ from torchcodec.decoders import AudioDecoder
 
 from peav.data.checks import check_container, find_ffmpeg, run_ffmpeg
 from peav.data.media import MediaError, MediaInfo, first_line, probe
-from peav.data.spans import AUDIO_BEFORE, count_alike, run_span, span_input
+from peav.data.spans import AUDIO_BEFORE, run_span, span_input
 from peav.types import Seconds
 
 #: H.264 with a key frame every 16 frames and no B-frames, so that single frames decode fast; lossless audio.
@@ -61,7 +61,6 @@ def cut_span(
     def command(before: Seconds) -> list[str]:
         arguments = ["-threads", "1"]
         outputs: list[str] = []
-        rest: list[str] = []
         for number, kind in enumerate(kinds):
             ahead = before if kind == "video" else AUDIO_BEFORE
             source, filters = span_input(path, info, kind, start, duration, ahead)
@@ -72,9 +71,8 @@ def cut_span(
                 outputs += ["-fps_mode", "vfr", "-enc_time_base:v", "-1"]
             if filters:
                 outputs += [f"-filter:{kind[0]}", ",".join(filters)]
-            rest += count_alike(info, number, kind)
         outputs += [*_CODECS, "-threads", "1", "-video_track_timescale", "90000", "-map_metadata", "-1"]
-        return [*arguments, *outputs, "-fflags", "+bitexact", "-f", "mp4", "-y", f"file:{output}", *rest]
+        return [*arguments, *outputs, "-fflags", "+bitexact", "-f", "mp4", "-y", f"file:{output}"]
 
     kinds = [kind for kind in ("video", "audio") if getattr(info, kind) is not None]
     error = run_span(path, start, command)

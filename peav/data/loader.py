@@ -163,7 +163,8 @@ class ClipLoader:
             self.replaced.append(item)
         self._bad += len({item.by for item in replaced})
         bad = self._bad
-        if replaced and bad > max(_MIN_BAD, self.max_bad_share * self._drawn):
+        allowed = max(_MIN_BAD, self.max_bad_share * self._drawn) if self.max_bad_share else 0
+        if replaced and bad > allowed:
             raise TooManyBadClips(
                 f"{bad} of {self._drawn} clips could not be read, more than max_bad_share={self.max_bad_share:g} allows; the last: "
                 f"{replaced[-1].reason}. `peav data validate` reads them all"

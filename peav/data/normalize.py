@@ -9,7 +9,7 @@ from typing import Literal
 from peav.data.checks import TOLERANCE_SECONDS, check_media
 from peav.data.cutting import check_finite
 from peav.data.media import MediaError, MediaInfo, probe
-from peav.data.spans import AUDIO_BEFORE, NOTHING_SECONDS, count_alike, held_seconds, run_span, span_input
+from peav.data.spans import AUDIO_BEFORE, NOTHING_SECONDS, held_seconds, run_span, span_input
 from peav.types import Seconds
 
 #: How each audio codec is encoded, and what its files are called.
@@ -102,7 +102,7 @@ def normalize_span(
             filters += [f"aresample={how.audio_sample_rate}:async=1:first_pts=0"]
             codec = ["-map", "0:a:0", "-af", ",".join(filters), "-vn", "-ac", str(channels), *encoder, "-f", ending]
         codec += ["-map_metadata", "-1", "-fflags", "+bitexact", "-flags", "+bitexact", "-y", f"file:{output}"]
-        return ["-threads", "1", *source, *codec, *count_alike(info, 0, kind)]
+        return ["-threads", "1", *source, *codec]
 
     error = run_span(path, start, command)
     if error:

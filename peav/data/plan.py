@@ -243,7 +243,7 @@ class _Groups:
 
 def _group(plan: TrainingPlan, size: int) -> _Groups:
     population = plan.population
-    bucket_of = _buckets(population.duration, plan.num_buckets, MIN_BUCKET_BATCHES * size)
+    bucket_of = _buckets(population.duration, plan.num_buckets, size)
     domain = population.domain.astype(np.int64) if plan.domain_weights else np.zeros(len(population), np.int64)
     origin = population.origin.astype(np.int64) if plan.origin_weights else np.zeros(len(population), np.int64)
     code = (bucket_of * len(population.domains) + domain) * 4 + origin
@@ -252,6 +252,8 @@ def _group(plan: TrainingPlan, size: int) -> _Groups:
     starts = np.concatenate([[0], np.cumsum(counts)])
     domains, origins, buckets = codes // 4 % len(population.domains), codes % 4, codes // 4 // len(population.domains)
     shares = counts.astype(np.float64)
+    if not plan.domain_weights and not plan.origin_weights and len(counts) > 1:
+        shares = shares // size * size  # whole batches of each bucket, so that no clip is drawn twice
     if plan.origin_weights:
         for value in np.unique(domains):
             shares[domains == value] *= _origin_factors(
@@ -292,28 +294,32 @@ def _origin_factors(
     return factors
 
 
-def _buckets(duration: NDArray[np.float64], num_buckets: int, min_clips: int) -> NDArray[np.int64]:
-    """Returns the bucket (N,) of each clip: equally many clips in each, edges that differ, and never fewer than `min_clips`."""
+def _buckets(duration: NDArray[np.float64], num_buckets: int, size: int) -> NDArray[np.int64]:
+    """Returns the bucket (N,) of each clip: about as many clips in each, durations that differ, and whole batches in all but the last.
+
+    Args:
+        duration: (N,) seconds.
+        num_buckets: at most.
+        size: of a global batch; a bucket has at least `MIN_BUCKET_BATCHES` of them.
+    """
+    min_clips = MIN_BUCKET_BATCHES * size
     count = min(num_buckets, len(duration) // max(1, min_clips))
     if count < 2:
         return np.zeros(len(duration), np.int64)
     edges = np.quantile(duration, np.arange(1, count) / count)
-    kept: list[float] = []
-    shortest = float(duration.min())
+    order = np.argsort(duration, kind="stable")
+    ends: list[int] = []
+    last = float(duration.min())
     for edge in edges:
-        if edge > (kept[-1] if kept else shortest) * MIN_BUCKET_RATIO:
-            kept.append(float(edge))
-    bucket = np.searchsorted(kept, duration, side="right").astype(np.int64)
-    sizes = np.bincount(bucket, minlength=len(kept) + 1)
-    new = 0
-    target = np.zeros(len(sizes), np.int64)
-    held = 0
-    for index, clips in enumerate(sizes):
-        target[index] = new
-        held += int(clips)
-        if held >= min_clips and sizes[index + 1 :].sum() >= min_clips:
-            new, held = new + 1, 0
-    return target[bucket]
+        # Clips of one duration may fall to both sides: what counts is that batches are whole.
+        end = round(int(np.searchsorted(duration, edge, side="right", sorter=order)) / size) * size
+        whole = end - (ends[-1] if ends else 0) >= min_clips and len(duration) - end >= min_clips
+        if edge > last * MIN_BUCKET_RATIO and whole:
+            ends.append(end)
+            last = float(edge)
+    bucket = np.empty(len(duration), np.int64)
+    bucket[order] = np.searchsorted(ends, np.arange(len(duration)), side="right")
+    return bucket
 
 
 def _draw(

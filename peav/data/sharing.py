@@ -4,6 +4,10 @@ Torch hands each tensor of a batch over in shared memory of its own, which the s
 apart again: 6 ms of CPU time for the 7 MB of a ten-second clip, where decoding takes 88. Here a worker keeps the memory and lends
 it: by its end the tensor that the main process got says that the worker may fill the memory anew. A tensor that somebody holds is
 never touched, nor is what shares its storage.
+
+What counts is the main process. A child that it forks while it holds a batch sees the same memory, and must copy what it means to
+keep. Torch itself moves a tensor to other memory in `share_memory_` and in queues of `torch.multiprocessing`: an array that was
+made of the tensor before is of no use afterwards, as with any tensor on the heap.
 """
 
 from __future__ import annotations

@@ -61,17 +61,6 @@ def span_input(
     return source, [f"{letter}trim=start={begin:.6f}{limit}", f"{letter}setpts=PTS-{begin:.6f}/TB"]
 
 
-def count_alike(info: MediaInfo, number: int, kind: str) -> list[str]:
-    """Returns an output of FFmpeg's that lets it count the time of input `number`, read for its `kind`, as we do.
-
-    In MPEG-TS it counts from the first stream that is used, so that the other one is used as well, for nothing.
-    """
-    if info.origin <= 0 or info.audio is None or info.video is None:
-        return []
-    other = "V" if kind == "audio" else "a"
-    return ["-map", f"{number}:{other}:0", "-c", "copy", "-f", "null", "-"]
-
-
 def run_span(path: Path, start: Seconds, command: Callable[[Seconds], list[str]]) -> str:
     """Re-encodes a span with every error fatal; returns what went wrong, "" if nothing did.
 

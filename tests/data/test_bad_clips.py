@@ -63,6 +63,13 @@ def test_too_many_bad_clips_stop_the_run(data: Path) -> None:
     assert len(list(patient)) == 10 and len(patient.replaced) >= 30
 
 
+def test_none_may_be_bad_where_none_is_allowed(data: Path) -> None:
+    damage(data, 3)
+    with pytest.raises(TooManyBadClips, match=r"1 of .* clips could not be read, more than max_bad_share=0 allows"):
+        for _ in range(2):
+            list(loader(data, max_bad_share=0.0))
+
+
 def test_evaluation_replaces_nothing_and_other_shards_are_no_bad_clip(data: Path, tmp_path: Path) -> None:
     damage(data, 3)
     dataset = ClipDataset(data, "train", fields=["audio"], sample_rate=RATE)
