@@ -81,7 +81,8 @@ class ClipDataModule(LightningDataModule):
             on 1 to 10. By default every clip and every caption counts alike.
         num_buckets: buckets of durations; each step has clips of one of them, on all ranks.
         window_chunks: chunks whose clips are shuffled among each other; all of them on disk, 64 in an object store by default.
-        max_bad_share: share of the training clips that may be replaced because they cannot be read; beyond it the run stops.
+        max_bad_share: share of the training clips that may be replaced because they cannot be read; beyond it, and beyond ten clips, the
+            run stops. 0 allows none.
         modality_dropout: probability with which a clip that has both loses its `audio`, and its `video`.
         audio_augment: changes of the training waveforms, in order (`peav.data.augment`).
         video_augment: transforms of `torchvision.transforms.v2` for the training frames, in order.

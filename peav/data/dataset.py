@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -158,7 +159,9 @@ class ClipDataset(Dataset[DecodedClip]):
         return decoded
 
     def __getitems__(self, indices: Sequence[int] | Sequence[tuple[int, int]]) -> list[DecodedClip]:
-        """Returns the clips of a batch. In training a clip that cannot be read is replaced by the next of its bucket and domain.
+        """Returns the clips of a batch.
+
+        In training a clip that cannot be read is replaced by the next of its bucket and domain, or else of its bucket.
 
         Raises:
             MediaError: if a clip cannot be decoded, in evaluation or after `MAX_SUBSTITUTES` others could not either.
@@ -176,11 +179,14 @@ class ClipDataset(Dataset[DecodedClip]):
                 raise
             failed = [(self.manifest[position].id, str(error))]
             first = error
-        for tried, other in enumerate(substitutes(self.peers, position)):
-            if tried >= MAX_SUBSTITUTES:
+        buckets = self.peers // len(self.manifest.index.domains)
+        tried = {position}
+        for other in chain(substitutes(self.peers, position), substitutes(buckets, position)):
+            if len(tried) > MAX_SUBSTITUTES:
                 break
-            if other in taken:
+            if other in taken or other in tried:
                 continue
+            tried.add(other)
             try:
                 clip = self[epoch, other]
             except (MediaError, SampleError) as error:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import zlib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -29,6 +30,8 @@ from peav.types import Seconds
 
 if TYPE_CHECKING:
     from peav.data.decoding import ClipReader, DecodeSettings
+
+_ANEW = "delete their folder and run `peav prepare DATA --features ...` again"
 
 #: Rows of one chunk: about 50 MB.
 ROWS_PER_CHUNK = 512
@@ -147,14 +150,20 @@ class FeatureReader:
             else:
                 path = Path(folder) / "features.json"
                 if not path.is_file():
+                    made = sorted(found.parent.name for found in path.parent.parent.glob("*/features.json"))
+                    there = f"there are {', '.join(made)}" if made else "there are none"
                     raise ShardError(
-                        f"there are no features {self.name!r} in {folder}: make them with "
-                        f"`peav prepare DATA --features {self.kind}={self.name} --model MODEL`"
+                        f"there are no features {self.name!r} in {folder} ({there}): `peav prepare DATA --features audio=dac video=pe "
+                        "--model MODEL` makes some"
                     )
             info = FeatureInfo.read(path)
             if info.kind != self.kind:
                 raise ShardError(f"the features {self.name!r} in {folder} were made of {info.kind}, not of {self.kind}")
             info.check(self.media.settings)
+            if address.rpartition("/")[2] not in info.rows:
+                raise ShardError(
+                    f"the features {self.name!r} in {folder} are not finished: run `peav prepare DATA --features ...` again, it goes on"
+                )
             self._stores[name] = ShardReader(address, self.media.options), info
         return self._stores[name]
 
@@ -194,9 +203,9 @@ def _read_row(reader: ShardReader, clip: Clip, name: str) -> tuple[Tensor, Secon
     except (TypeError, ValueError) as error:
         raise SampleError(f"{name}: cannot be read ({type(error).__name__}: {error})") from None
     if feature_crc32(values, media) != whole:
-        raise SampleError(f"{name}: the bytes do not match their checksum; run `peav prepare --features` again")
+        raise SampleError(f"{name}: the bytes do not match their checksum; {_ANEW}")
     if media != clip.crc32:
-        raise ShardError(f"{name}: they were made of other media; run `peav prepare --features` again")
+        raise ShardError(f"{name}: they were made of other media; {_ANEW}")
     return found, float(seconds)
 
 
@@ -251,6 +260,12 @@ def write_segment(folder: Path, segment: int, rows: list[FeatureRow]) -> None:
 def finished_segments(folder: Path) -> set[int]:
     """Returns the segments that are done."""
     return {int(path.stem.removeprefix("segment-")) for path in folder.glob("segment-*.json")}
+
+
+def remove_scratch(folder: Path) -> None:
+    """Deletes what killed processes left of segments that they were writing."""
+    for scratch in folder.glob(".segment-*"):
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def join_segments(folder: Path, segments: int) -> int:

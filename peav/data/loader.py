@@ -33,7 +33,7 @@ _MIN_BAD = 10
 #: Batches by which chunks of object stores are fetched ahead.
 _AHEAD_BATCHES = 16
 
-#: Workers of longer epochs are started anew with each: torchcodec 0.11 keeps about 0.6 KB of every audio decoder that it closes.
+#: Workers that decoded more clips are replaced at the end of an epoch: torchcodec 0.11 keeps about 0.6 KB of every audio decoder.
 _WORKER_CLIPS = 100_000
 
 #: Replacements that are logged one by one.
@@ -90,16 +90,17 @@ class ClipLoader:
         # No reference back to the loader: in a cycle its workers would outlive it.
         self.position = Position()
         self.batch_sampler = PlannedBatches(self.position)
-        self._loader: DataLoader[Any] = DataLoader(
-            dataset,
-            batch_sampler=self.batch_sampler,
-            num_workers=num_workers,
-            collate_fn=Collate(tokenize),
-            persistent_workers=num_workers > 0 and len(dataset) <= _WORKER_CLIPS * num_workers,
-            prefetch_factor=prefetch_factor if num_workers else None,
-            pin_memory=pin_memory,
-            worker_init_fn=init_worker,
-        )
+        self._options: dict[str, Any] = {
+            "batch_sampler": self.batch_sampler,
+            "num_workers": num_workers,
+            "collate_fn": Collate(tokenize),
+            "persistent_workers": num_workers > 0,
+            "prefetch_factor": prefetch_factor if num_workers else None,
+            "pin_memory": pin_memory,
+            "worker_init_fn": init_worker,
+        }
+        self._loader: DataLoader[Any] = DataLoader(dataset, **self._options)
+        self._decoded = 0
 
     def __len__(self) -> int:
         """Returns the steps of a whole epoch."""
@@ -114,8 +115,11 @@ class ClipLoader:
             self.dataset.peers = self.plan.peers(world_size())
         batches = self.plan.batches(position.epoch, rank(), world_size())[position.batches :]
         self.batch_sampler.batches = batches
+        if self._decoded >= _WORKER_CLIPS * max(1, self._loader.num_workers):
+            self._loader, self._decoded = DataLoader(self.dataset, **self._options), 0
         # The workers are forked here, before there is a thread beside this one.
-        collated = iter(self._loader)
+        with sharing.starting_workers():
+            collated = iter(self._loader)
         prefetcher = self._prefetch(batches) if isinstance(batches, np.ndarray) else None
         try:
             for batch, replaced in collated:
@@ -133,7 +137,11 @@ class ClipLoader:
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the digest of the plan, the epoch, and the batches of it that were handed out."""
-        return {"digest": self._own_digest(), "epoch": self.position.epoch, "batches": self.position.batches}
+        return {
+            "digest": self._digest or self._own_digest(),
+            "epoch": self.position.epoch,
+            "batches": self.position.batches,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes to where `state_dict()` was taken: the next iteration gives the rest of that epoch.
@@ -157,6 +165,7 @@ class ClipLoader:
 
     def _count(self, clips: int, replaced: tuple[Replacement, ...]) -> None:
         self._drawn += clips
+        self._decoded += clips
         for item in replaced:
             if len(self.replaced) < _LOGGED:
                 _log.warning("clip %r cannot be read, clip %r takes its place: %s", item.clip, item.by, item.reason)

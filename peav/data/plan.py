@@ -328,17 +328,19 @@ def _draw(
     """Draws `quota` clips of a group: each as often as another, or once more; and the place of each in the epoch."""
     times, rest = divmod(quota, len(rows))
     parts, keys = [], []
-    for turn in range(times + (rest > 0)):
-        noise = rng.random(len(rows))
+    noise = rng.random(len(rows))
+    turns = times + (rest > 0)
+    for turn in range(turns):
         some = slice(None) if turn < times else np.argpartition(noise, rest - 1)[:rest]
         chosen = rows[some]
         parts.append(chosen)
         if window is not None:
             keys.append(window[chosen] + rng.random(len(chosen)) * window[-1])
-        elif turn < times:
-            keys.append((turn + noise) * len(rows) / quota)
+        elif turns > 1:
+            # From turn to turn the order changes a little, so that a clip does not meet itself in a step.
+            keys.append((turn + noise[some] + 0.25 * rng.random(len(chosen))) * len(rows) / quota)
         else:
-            keys.append((turn + rng.random(len(chosen)) * rest / len(rows)) * len(rows) / quota)
+            keys.append(noise if times else rng.random(len(chosen)))
     if not parts:
         return rows[:0], np.zeros(0)
     return np.concatenate(parts), np.concatenate(keys)

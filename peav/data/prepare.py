@@ -8,10 +8,8 @@ found the disk full, goes on where it was when the same command is given again, 
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -24,7 +22,7 @@ from typing import Any
 from peav.data.checks import FULL_DISK, find_ffmpeg
 from peav.data.chunking import ChunkCaptions
 from peav.data.examine import Done, Job, PackSettings, Settled, crashed, examine
-from peav.data.journal import EARLIER, JOURNAL, OUTCOMES, LineFile, Outcome, read_journal
+from peav.data.journal import EARLIER, JOURNAL, OUTCOMES, LineFile, Outcome, locked, read_journal
 from peav.data.listing import list_reader, list_records
 from peav.data.normalize import Normalize
 from peav.data.packing import Packer, remove_logs
@@ -115,6 +113,7 @@ def prepare(
     Raises:
         PrepareError: if no clip could be used, if `out` holds something else, if `strict` and a file is bad, or if the disk is full.
         FileNotFoundError: if there are no records.
+        FolderInUse: if another process is at work in `out`.
     """
     began = time.perf_counter()
     source, out = Path(source), Path(out)
@@ -142,7 +141,7 @@ def prepare(
     run = _Run(
         source, out, source / captions, listing.records, pack, workers, strict, progress, reader, max_caption_words
     )
-    with _full_disk_explained(out), _locked(out), ends_on_terminate():
+    with _full_disk_explained(out), locked(out), ends_on_terminate():
         _start(out, listing.digest, overwrite)
         rows, tally = run.pack(chunk_bytes)
         if not rows:
@@ -320,25 +319,6 @@ def _start(out: Path, digest: str, overwrite: bool) -> None:
         else:
             path.unlink(missing_ok=True)
     mark.write_text(digest)
-
-
-@contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Keeps a second run out of the folder while one is at work; the lock ends with the process."""
-    out.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(out, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise PrepareError(
-                f"another `peav prepare` is at work in {out}: wait for it, or give another folder"
-            ) from None
-        except OSError as error:
-            _log.warning("%s cannot be locked (%s): see that no second run writes there", out, error)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

@@ -114,7 +114,7 @@ class ChunkCache:
             with suppress(FileNotFoundError):  # deleted this moment: the caller asks again
                 os.utime(path)
             return path
-        path.parent.mkdir(parents=True, exist_ok=True)
+        self._make_folder(path.parent)
         with FileLock(f"{path}.fetch"):
             if again or not _is_whole(path, size):
                 if size:
@@ -133,7 +133,7 @@ class ChunkCache:
         path = self.folder / name
         checked = path.with_name(f"{path.name}.checked")
         began = time.time_ns()
-        path.parent.mkdir(parents=True, exist_ok=True)
+        self._make_folder(path.parent)
         with FileLock(f"{path}.fetch"):
             if path.exists() and checked.exists() and checked.stat().st_mtime_ns >= began:
                 return path
@@ -145,6 +145,12 @@ class ChunkCache:
                 partial.replace(path)
             checked.touch()
         return path
+
+    def _make_folder(self, folder: Path) -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"store.cache_dir={self.options.cache_dir} cannot be made: {error}") from None
 
     def _download(self, name: str, path: Path, size: int | None) -> None:
         path.unlink(missing_ok=True)

@@ -5,16 +5,18 @@ apart again: 6 ms of CPU time for the 7 MB of a ten-second clip, where decoding 
 it: by its end the tensor that the main process got says that the worker may fill the memory anew. A tensor that somebody holds is
 never touched, nor is what shares its storage.
 
-What counts is the main process. A child that it forks while it holds a batch sees the same memory, and must copy what it means to
-keep. Torch itself moves a tensor to other memory in `share_memory_` and in queues of `torch.multiprocessing`: an array that was
-made of the tensor before is of no use afterwards, as with any tensor on the heap.
+A child that the main process forks while it holds a batch sees the same memory, so that what was lent across a fork is given up and
+not filled again; of the workers' own start nothing is to be feared. Torch itself moves a tensor to other memory in `share_memory_`
+and in queues of `torch.multiprocessing`: an array that was made of it before is of no use afterwards, as with any on the heap.
 """
 
 from __future__ import annotations
 
 import os
+import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,8 +28,10 @@ from torch import Tensor
 #: What is smaller goes through the pipe of a worker, bytes.
 SMALL_BYTES = 1 << 15
 
-#: The first bytes of a lender's memory; the first of them says whether it is lent.
+#: The first bytes of a lender's memory; the first of them says what may be done with it.
 _HEADER_BYTES = 64
+
+_FREE, _LENT, _GIVEN_UP = 0, 1, 2
 
 #: Memory that was not lent in so many loans is given back to the system.
 _IDLE_LOANS = 64
@@ -55,7 +59,7 @@ class _Slot:
 
     @property
     def free(self) -> bool:
-        return not self.flag[0]
+        return bool(self.flag[0] == _FREE)
 
 
 class Lender:
@@ -79,8 +83,9 @@ class Lender:
     def begin(self) -> None:
         """Begins a batch."""
         for slot, _ in self._filling.values():
-            slot.flag[0] = 0
+            slot.flag[0] = _FREE
         self._filling.clear()
+        self._slots = [slot for slot in self._slots if slot.flag[0] != _GIVEN_UP]
         self._retire([slot for slot in self._slots if slot.free and self._loans - slot.last_loan >= _IDLE_LOANS])
 
     def zeros(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
@@ -90,7 +95,7 @@ class Lender:
         if size <= SMALL_BYTES:
             return torch.zeros(tuple(shape), dtype=dtype)
         slot = self._find(size)
-        slot.flag[0] = 1
+        slot.flag[0] = _LENT
         self._loans += 1
         slot.last_loan = self._loans
         tensor = slot.memory[_HEADER_BYTES : _HEADER_BYTES + size].view(dtype).view(tuple(shape)).zero_()
@@ -98,10 +103,12 @@ class Lender:
         return tensor
 
     def lend(self, tensor: Tensor) -> Any:
-        """Returns what to send in place of a tensor: it becomes a tensor where it is received; others are sent as they are."""
+        """Returns what to send in place of a tensor: it becomes a tensor where it is received. Others are sent as they are."""
         slot, mine = self._filling.get(tensor.data_ptr(), (None, None))
         if slot is None or mine is None or tensor.shape != mine.shape or tensor.dtype != mine.dtype:
-            return tensor
+            memory = tensor.untyped_storage().data_ptr()
+            a_part = any(memory == slot.memory.untyped_storage().data_ptr() for slot in self._slots)
+            return tensor.clone() if a_part else tensor
         del self._filling[tensor.data_ptr()]
         retired, self._retired = tuple(self._retired), []
         loan = Loan(slot.key, tuple(tensor.shape), tensor.dtype, None if slot.known else slot.memory, retired)
@@ -158,6 +165,29 @@ class _Lease(np.ndarray):
 #: Memory of workers that this process knows.
 _known: dict[tuple[int, int], NDArray[np.uint8]] = {}
 
+#: How often this process was forked for other purposes than its loaders' workers.
+_forks = 0
+_starting_workers = threading.local()
+
+
+@contextmanager
+def starting_workers() -> Iterator[None]:
+    """Says of the forks in the block that they never look at a batch."""
+    _starting_workers.now = True
+    try:
+        yield
+    finally:
+        _starting_workers.now = False
+
+
+def _count_fork() -> None:
+    global _forks
+    if not getattr(_starting_workers, "now", False):
+        _forks += 1
+
+
+os.register_at_fork(after_in_parent=_count_fork)
+
 
 def _receive(
     key: tuple[int, int],
@@ -174,7 +204,7 @@ def _receive(
     whole = _known[key]
     size = torch.Size(shape).numel() * dtype.itemsize
     lease = whole[_HEADER_BYTES : _HEADER_BYTES + size].view(_Lease)
-    weakref.finalize(lease, _return, whole, os.getpid()).atexit = False
+    weakref.finalize(lease, _return, key, whole, os.getpid(), _forks).atexit = False
     return torch.from_numpy(lease).view(dtype).view(shape)
 
 
@@ -189,10 +219,16 @@ def tidy() -> None:
         _known.pop(key, None)
 
 
-def _return(memory: NDArray[np.uint8], owner: int) -> None:
-    """Says that memory is free again; a fork of the process that borrowed it has no say in that."""
-    if os.getpid() == owner:
-        memory[0] = 0
+def _return(key: tuple[int, int], memory: NDArray[np.uint8], owner: int, forks: int) -> None:
+    """Says that memory is free again, or given up where a fork may still look at it. The fork itself has no say in that."""
+    if os.getpid() != owner:
+        return
+    if forks == _forks:
+        memory[0] = _FREE
+    else:
+        if _known.get(key) is memory:
+            del _known[key]
+        memory[0] = _GIVEN_UP
 
 
 def _is_alive(pid: int) -> bool:

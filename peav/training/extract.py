@@ -30,10 +30,13 @@ from peav.data.features import (
     decode_choices,
     finished_segments,
     join_segments,
+    remove_scratch,
     write_segment,
 )
+from peav.data.index import HAS_AUDIO, HAS_VIDEO
+from peav.data.journal import locked
 from peav.data.loader import init_worker
-from peav.data.manifest import iter_manifest
+from peav.data.manifest import iter_manifest, open_manifest
 from peav.data.media import MediaError
 from peav.data.progress import tracked
 from peav.data.remote import is_remote
@@ -47,6 +50,8 @@ _log = logging.getLogger(__name__)
 
 #: The frontends by the names of the command line, and the medium that each reads.
 FRONTENDS: dict[str, tuple[type[Encoder], str]] = {"dac": (DacAudioEncoder, "audio"), "pe": (PEVideoEncoder, "video")}
+
+_FLAGS = {"audio": HAS_AUDIO, "video": HAS_VIDEO}
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
@@ -105,7 +110,9 @@ def extract_features(data: str | Path, options: ExtractOptions, progress: bool =
 
     Raises:
         FileNotFoundError: if the folder was not prepared.
-        ValueError: if the media lie elsewhere, the model lacks the frontend, or features of that name were made by another one.
+        FolderInUse: if another process is at work there.
+        ValueError: if the media lie elsewhere, no clip has the medium, the model lacks the frontend, or features of that name were made
+            by another one.
     """
     if is_remote(data):
         raise ValueError(
@@ -117,7 +124,25 @@ def extract_features(data: str | Path, options: ExtractOptions, progress: bool =
         raise FileNotFoundError(f"no manifest in {data}: run `peav prepare SOURCE {data}` first")
     for path in manifests:
         _check_beside(path)
+    for kind in options.features:
+        if not any(open_manifest(data, path.stem).index.has(_FLAGS[kind]).any() for path in manifests):
+            raise ValueError(
+                f"no clip of {data} has {kind}: there is nothing to make {options.features[kind]!r} features of"
+            )
+    with locked(data):
+        return _extract_all(data, manifests, options, progress)
+
+
+def _extract_all(data: Path, manifests: list[Path], options: ExtractOptions, progress: bool) -> list[FeatureInfo]:
     infos = _infos(data, options)
+    for info in infos:
+        for path in manifests:
+            remove_scratch(data / "features" / info.name / path.stem)
+            if info.rows.get(path.stem, _rows(path)) != _rows(path):
+                raise ValueError(
+                    f"{data / 'features' / info.name} holds features of {info.rows[path.stem]} rows of {path.stem}, but there are "
+                    f"{_rows(path)}: delete it to make them anew"
+                )
     if all(set(info.rows) >= {path.stem for path in manifests} for info in infos):
         _log.info("the features of %s are made already: nothing to do", data)
         return infos
@@ -137,12 +162,15 @@ def extract_features(data: str | Path, options: ExtractOptions, progress: bool =
                 rows[path.stem] = join_segments(folder / path.stem, _segments(_rows(path)))
         made.append(replace(info, rows=rows))
         made[-1].write(folder)
+        for rejects in folder.glob("*-rejects-*.jsonl"):  # a segment that was begun twice lists its clips twice
+            lines = dict.fromkeys(rejects.read_text(encoding="utf-8").splitlines(keepends=True))
+            rejects.write_text("".join(lines), encoding="utf-8")
     return made
 
 
 def _check_beside(manifest: Path) -> None:
-    stores = {clip.store for _, clip in iter_manifest(manifest)}
-    elsewhere = sorted(stores - {f"shards/{manifest.stem}"})
+    stores = open_manifest(manifest.parents[1], manifest.stem).index.stores
+    elsewhere = sorted(set(stores) - {f"shards/{manifest.stem}"})
     if elsewhere:
         raise ValueError(
             f"the media of {manifest} lie in {elsewhere[0]}: features are made beside them, so run this on the folder that `peav "
@@ -329,8 +357,7 @@ def _whole_clips(manifest: Path, split: str) -> dict[int, Clip]:
 
 
 def _rows(manifest: Path) -> int:
-    clips = _whole_clips(manifest, manifest.stem)
-    return max(clips) + 1 if clips else 0
+    return int(open_manifest(manifest.parents[1], manifest.stem).index.row.max(initial=-1)) + 1
 
 
 def _segments(rows: int) -> int:

@@ -63,6 +63,15 @@ def test_too_many_bad_clips_stop_the_run(data: Path) -> None:
     assert len(list(patient)) == 10 and len(patient.replaced) >= 30
 
 
+def test_another_domain_stands_in_where_a_clip_is_alone_in_its_own(tmp_path: Path) -> None:
+    data = make_data(tmp_path / "data", clips=60, domains=tuple(f"domain {number}" for number in range(60)))
+    damage(data, 7)
+    patient = loader(data)
+    ids = [name for batch in patient for name in batch.ids]
+    assert len(ids) == 60 and len(set(ids)) == 59 and "train-7" not in ids
+    assert [item.clip for item in patient.replaced] == ["train-7"]
+
+
 def test_none_may_be_bad_where_none_is_allowed(data: Path) -> None:
     damage(data, 3)
     with pytest.raises(TooManyBadClips, match=r"1 of .* clips could not be read, more than max_bad_share=0 allows"):

@@ -7,17 +7,19 @@ import pytest
 import torch
 
 from peav.cli.main import main
-from peav.data import ClipDataset, PrepareReport
+from peav.data import ClipDataset, PrepareReport, ShardError
 from peav.data.collate import collate
 from peav.data.datamodule import ClipDataModule
 from peav.data.edit import mix, split_manifest
 from peav.data.features import FeatureInfo
+from peav.data.journal import FolderInUse, locked
 from peav.data.stores import SampleError
 from peav.encoders import DacAudioEncoder, PEVideoEncoder
 from peav.model import PEAV
 from peav.training import extract
 from peav.training.extract import ExtractOptions, extract_features
 from peav.types import AudioInput, CachedFeatures, VideoInput
+from tests.data.world import make_data
 from tests.inputs.helpers import make_model
 
 Prepared = tuple[Path, PrepareReport]
@@ -185,8 +187,39 @@ def test_a_frontend_that_is_not_there_or_another_is_an_error(data: Path, model: 
         extract_features(data, options(tmp_path / "text", features={"audio": "dac"}), progress=False)
     with pytest.raises(FileNotFoundError, match="no manifest"):
         extract_features(tmp_path, options(model), progress=False)
+    with pytest.raises(ValueError, match=r"no clip of .* has video"):
+        silent = make_data(tmp_path / "tones")
+        extract_features(silent, options(model), progress=False)
     with pytest.raises(ValueError, match="made on a disk"):
         extract_features("s3://bucket/data", options(model), progress=False)
+
+
+def test_features_that_are_half_made_or_of_fewer_clips_say_so(
+    data: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    audio = options(model, features={"audio": "dac"})
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(extract, "write_segment", killed)
+        with pytest.raises(KeyboardInterrupt):
+            extract_features(data, audio, progress=False)
+    (data / "features/dac/train/.segment-0-1").mkdir(parents=True)
+    with pytest.raises(ShardError, match=r"not finished: run .* again, it goes on"):
+        ClipDataset(data, "train", ["audio"], features={"audio": "dac"}, **SETTINGS)[0]
+    with locked(data), pytest.raises(FolderInUse, match="is at work"):
+        extract_features(data, audio, progress=False)
+    extract_features(data, audio, progress=False)
+    assert not list((data / "features").rglob(".segment-*"))
+    with pytest.raises(ShardError, match=r"no features 'pe' .*\(there are dac\)"):
+        ClipDataset(data, "train", ["video"], features={"video": "pe"}, **SETTINGS)[0]
+    info = data / "features/dac/features.json"
+    changed = json.loads(info.read_text())
+    info.write_text(json.dumps({**changed, "rows": {**changed["rows"], "train": 7}}))
+    with pytest.raises(ValueError, match=r"holds features of 7 rows of train, but there are 11: delete it"):
+        extract_features(data, audio, progress=False)
 
 
 def test_features_are_made_beside_the_media_and_not_beside_a_manifest_of_them(

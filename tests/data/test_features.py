@@ -84,7 +84,7 @@ def test_the_loader_reads_features(data: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"features": {"audio": "none"}}, ShardError, "there are no features 'none' .*--features audio=none"),
+        ({"features": {"audio": "none"}}, ShardError, "there are no features 'none' .*there are dac, pe"),
         ({"features": {"audio": "pe"}}, ShardError, "were made of video, not of audio"),
         ({"features": {"text": "dac"}}, ValueError, "audio or video, not for 'text'"),
         ({"features": {"audio": "dac"}, "sample_rate": 8000}, ValueError, "sample_rate=16000, but .* sample_rate=8000"),

@@ -80,6 +80,14 @@ def test_a_weight_of_zero_leaves_a_domain_out() -> None:
     assert (plan.peers()[clips.domain == 0] == -1).all() and (plan.peers()[clips.domain != 0] >= 0).all()
 
 
+@pytest.mark.parametrize("buckets", [1, 3])
+def test_a_clip_that_comes_often_does_not_meet_itself(buckets: int) -> None:
+    clips = population(2000)
+    plan = TrainingPlan(clips, 16, domain_weights={"speech": 0.2, "music": 1.0, "effects": 0.5}, num_buckets=buckets)
+    steps = [step for epoch in range(10) for step in plan.batches(epoch, 0, 2)]
+    assert len(steps) == 10 * 62 and all(len(np.unique(step)) == len(step) for step in steps)
+
+
 def test_a_step_has_one_bucket_of_durations_on_all_ranks() -> None:
     clips = population()
     plan = TrainingPlan(clips, 8, num_buckets=4)

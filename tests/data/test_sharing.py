@@ -1,4 +1,5 @@
 import gc
+import multiprocessing
 import os
 from pathlib import Path
 
@@ -85,6 +86,50 @@ def test_a_fork_does_not_give_back_what_its_parent_borrowed(data: Path) -> None:
     assert len(rest) == 9 and torch.equal(samples(batch), kept)
 
 
+def test_a_fork_may_look_at_a_batch_for_as_long_as_it_likes(data: Path) -> None:
+    """What was lent while the process was forked is given up, and the workers take new memory."""
+    context = multiprocessing.get_context("fork")
+    done, answers = context.Event(), context.Queue()
+
+    def watch(batch: object, number: int) -> None:
+        before = samples(batch).clone()
+        done.wait(60)
+        answers.put((number, torch.equal(samples(batch), before)))
+
+    shared, children = loader(data, 2), []
+    for step, batch in enumerate(shared):
+        if step < 4:
+            children.append(context.Process(target=watch, args=(batch, step)))
+            children[-1].start()
+    del batch
+    for _ in range(3):
+        assert len(list(shared)) == 10
+    done.set()
+    assert sorted(answers.get(timeout=60) for _ in children) == [(number, True) for number in range(4)]
+    for child in children:
+        child.join()
+
+
+def test_a_part_of_lent_memory_is_sent_as_a_copy() -> None:
+    lender = Lender()
+    whole = lender.zeros([2, LARGE], torch.float32)
+    whole.fill_(1)
+    sent = [lender.lend(whole[:1]), lender.lend(whole[1:])]
+    lender.begin()
+    lender.zeros([2, LARGE], torch.float32).fill_(9)
+    assert all((part == 1).all() for part in sent)
+
+
+def test_workers_that_decoded_much_are_replaced(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("peav.data.loader._WORKER_CLIPS", 60)
+    shared = loader(data, 1)
+    pids = []
+    for _ in range(4):  # of 40 clips each
+        assert len(list(shared)) == 10
+        pids.append(multiprocessing.active_children()[0].pid)
+    assert pids[0] == pids[1] != pids[2] == pids[3]
+
+
 def test_memory_of_workers_that_ended_is_let_go(data: Path) -> None:
     shared = loader(data, 1)
     kept = samples(next(iter(shared)))
@@ -138,8 +183,6 @@ def test_other_tensors_and_small_ones_are_sent_as_they_are() -> None:
     lender = Lender()
     small, foreign = lender.zeros([2], torch.float32), torch.ones(LARGE)
     assert lender.lend(small) is small and lender.lend(foreign) is foreign and not lender.num_bytes
-    shared = lender.zeros([2, LARGE], torch.float32)
-    assert isinstance(lender.lend(shared[:1]), torch.Tensor)  # a part of it is copied by torch
 
 
 def test_growing_batches_do_not_pile_up_memory() -> None:
