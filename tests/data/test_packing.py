@@ -23,10 +23,14 @@ from tests.data.conftest import RATE, cut_bytes, write_records, write_wav
 #: Two clips of 16 kB a chunk.
 _CHUNK_BYTES = 40_000
 
+#: Records are taken slowly, so that a signal finds the run at work.
 _RUN = """
-import json, logging, sys
+import json, logging, sys, time
+from peav.data import packing
 from peav.data.prepare import prepare
 logging.basicConfig(level=logging.INFO)
+add = packing.Packer.add
+packing.Packer.add = lambda *arguments: (time.sleep(0.03), add(*arguments))[1]
 prepare(**json.loads(sys.argv[1]))
 """
 
@@ -176,7 +180,7 @@ def test_stopped_again_and_again_it_ends_with_the_same_bytes(
     start: Callable[..., Run], arguments: dict[str, Any], whole: dict[str, bytes], tmp_path: Path
 ) -> None:
     kept: dict[Path, int] = {}
-    for number, chunks, workers in ((signal.SIGKILL, 2, 2), (signal.SIGTERM, 8, 1), (signal.SIGINT, 14, 0)):
+    for number, chunks, workers in ((signal.SIGKILL, 2, 2), (signal.SIGTERM, 7, 1), (signal.SIGINT, 11, 0)):
         run = start(workers=workers)
         run.wait_for(lambda run=run, chunks=chunks: run.durable_chunks() >= chunks)  # type: ignore[misc]
         run.process.send_signal(number)
