@@ -6,17 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from lhotse import CutSet
 from tokenizers import Tokenizer
 
-from peav.data import PrepareError, PrepareReport, prepare
+from peav.data import ClipDataset, PrepareError, PrepareReport, prepare
 from peav.data.manifest import load_manifest, save_manifest
 from peav.data.samples import Sample, ShardError
 from peav.data.shards import ShardWriter, verify_shards
 from peav.data.stores import ShardReader
 from peav.data.workers import resilient_map
-from tests.data.conftest import write_records
+from tests.data.conftest import RATE, write_records, write_wav
 
 
 def test_bad_clips_are_reported_and_good_ones_get_through(media: Path, tmp_path: Path) -> None:
@@ -161,6 +163,20 @@ def test_a_finished_folder_is_left_alone(media: Path, tmp_path: Path) -> None:
     write_records(tmp_path / "clips.jsonl", [{"id": "a", "audio": "mono.wav"}])
     with pytest.raises(PrepareError, match="--overwrite true"):
         prepare(media, out, min_seconds=0.2, **arguments)
+
+
+def test_a_source_file_that_was_replaced_changes_nothing_that_is_trained_on(media: Path, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    shutil.copy(media / "mono.wav", source / "a.wav")
+    write_records(source / "clips.jsonl", [{"id": "a", "audio": "a.wav"}])
+    prepare(source, tmp_path / "out", workers=0, progress=False)
+    before = ClipDataset(tmp_path / "out", "train", ["audio"])[0].samples
+    write_wav(source / "a.wav", 0.1 * np.ones(RATE))
+    after = ClipDataset(tmp_path / "out", "train", ["audio"])[0].samples
+    assert before is not None and after is not None and torch.equal(before, after)
+    with pytest.raises(PrepareError, match="other files or other settings"):
+        prepare(source, tmp_path / "out", workers=0, progress=False)
 
 
 def test_an_interrupted_folder_is_done_again_and_a_foreign_one_refused(media: Path, tmp_path: Path) -> None:
