@@ -193,14 +193,14 @@ def prepare(
             "give OUT, the folder to write; it may be left out only with --features, for a prepared SOURCE"
         )
     from peav.data.normalize import Normalize
-
-    if not normalize and (normalize_size, normalize_fps, audio_codec) != (336, 30.0, "flac"):
-        raise ValueError(
-            "--normalize_size, --normalize_fps and --audio_codec say how to normalize: give --normalize true too"
-        )
     from peav.data.prepare import prepare as run
     from peav.data.report import describe_coverage
 
+    how = Normalize(normalize_size, normalize_fps, audio_codec=audio_codec)
+    if not normalize and how != Normalize():
+        raise ValueError(
+            "--normalize_size, --normalize_fps and --audio_codec say how to normalize: give --normalize true too"
+        )
     if out is not None:
         report = run(
             source,
@@ -216,7 +216,7 @@ def prepare(
             chunk_bytes,
             chunk_seconds=chunk_seconds,
             chunk_captions=chunk_captions,
-            normalize=Normalize(normalize_size, normalize_fps, audio_codec=audio_codec) if normalize else None,
+            normalize=how if normalize else None,
             reader=reader,
         )
         done = "is prepared already" if report.done_before else f"prepared in {report.seconds:.0f} s"

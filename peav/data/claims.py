@@ -92,31 +92,17 @@ def conflicting_rows(claims: Claims) -> Iterator[tuple[int, int, str]]:
             yield position, first, "and neither of them is a part of the media"
 
 
-def shared_media(claims: Claims) -> Iterator[tuple[str, str, str, int]]:
-    """Yields (medium, split, other split, clips of the other) for sounds and pictures that two splits have in common."""
-    split = claims.column("split")
-    names = list(claims.splits)
-    for medium in ("audio", "video"):
-        groups = claims.column(medium)
-        for index, name in enumerate(names):
-            for other in range(index + 1, len(names)):
-                held = groups[split == other]
-                shared = int(np.isin(held[held != ABSENT], groups[split == index]).sum())
-                if shared:
-                    yield medium, name, names[other], shared
-
-
-class Shared:
-    """Which sounds and pictures two splits have in common: 16 bytes a clip."""
+class SharedMedia:
+    """Which sounds and pictures splits have in common: 16 bytes a clip."""
 
     def __init__(self) -> None:
         self._groups = {(medium, split): array("q") for medium in ("audio", "video") for split in SPLITS}
 
-    def add(self, clip: Clip) -> None:
-        """Adds a clip."""
+    def add(self, clip: Clip, split: str) -> None:
+        """Adds a clip of a split."""
         for medium in ("audio", "video"):
             if (group := clip.group(medium)) != ABSENT:
-                self._groups[medium, clip.split].append(group)
+                self._groups[medium, split].append(group)
 
     def sentences(self) -> list[str]:
         """Returns a sentence for each medium and two splits that share some."""

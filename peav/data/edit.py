@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from peav.data.claims import Shared
+from peav.data.claims import SharedMedia
 from peav.data.clip import PACKED_ID, Clip
 from peav.data.draws import uniform
 from peav.data.editing import EditError, EditReport, EditWriter, absolute_store, check_out, copy_tokenizer
@@ -220,13 +220,13 @@ def mix(
     check_out(out, [folder.data for folder in folders], "peav data mix", overwrite)
     plan = _Plan(folders, where, limits, seed, options)
     settings = {"where": asdict(where), "shares": dict(shares or {}), "tokenizer": tokenizer, "seed": seed}
-    seen, media = {split: array("q") for split in SPLITS}, Shared()
+    seen, media = {split: array("q") for split in SPLITS}, SharedMedia()
     with EditWriter(out, "peav data mix", settings, sources) as writer:
         writer.report.notes += plan.notes
         for folder, clip in plan.clips():
             clip = plan.adopt(folder, clip)
             seen[clip.split].append(bytes_group(clip.id.encode()))
-            media.add(clip)
+            media.add(clip, clip.split)
             writer.add(clip)
         writer.report.notes += media.sentences()
         if not writer.report.clips:

@@ -10,14 +10,7 @@ from pathlib import Path
 
 import torch
 
-from peav.data.checks import (
-    FFMPEG,
-    FULL_DISK,
-    TOLERANCE_SECONDS,
-    check_container,
-    check_media,
-    check_video_errors,
-)
+from peav.data.checks import FFMPEG, FULL_DISK, TOLERANCE_SECONDS, check_container, check_media, check_video_errors
 from peav.data.chunking import ChunkCaptions, chunk_record
 from peav.data.cutting import cut_span, remux
 from peav.data.journal import Outcome
@@ -33,7 +26,6 @@ _WHOLE_SECONDS = 0.05
 
 #: A rest of a long recording is a clip from so many seconds on.
 _MIN_CHUNK_SECONDS = 1.0
-
 
 #: How files end that were put into another container, packet by packet.
 _REMUXED = ".remuxed.mkv"
@@ -278,8 +270,9 @@ def _keep_or_cut(
     infos: dict[str, MediaInfo] = {}
     for role, file in record.files.items():
         needs = () if role == "media" else (role,)
-        path, held = sources[role].path, sources[role].info.duration
-        if record.start > 0 or duration < held - _WHOLE_SECONDS:
+        path, held, video = sources[role].path, sources[role].info.duration, sources[role].info.video
+        trimmed = video is not None and video.trimmed
+        if record.start > 0 or duration < held - _WHOLE_SECONDS or trimmed:
             output = stem.with_name(f"{stem.name}-{role}.mp4")
             info = cut_span(path, output, record.start, duration, file)
             path, held = output, min(duration, held - record.start)

@@ -18,7 +18,7 @@ from typing import Literal, TypeVar
 import torch
 from torch import Tensor
 from torchcodec import FrameBatch
-from torchcodec.decoders import AudioDecoder, VideoDecoder
+from torchcodec.decoders import AudioDecoder, VideoDecoder, VideoStreamMetadata
 from torchvision.transforms.v2 import functional as transforms
 
 from peav.types import Seconds
@@ -71,7 +71,10 @@ class AudioStream:
 
 @dataclass(frozen=True)
 class VideoStream:
-    """The video of a file: frames, mean rate, size in pixels, and start and duration in seconds on the clock of the file."""
+    """The video of a file: frames, mean rate, size in pixels, and start and duration in seconds on the clock of the file.
+
+    It is `trimmed` where an edit list hides pictures.
+    """
 
     num_frames: int
     fps: float
@@ -80,6 +83,7 @@ class VideoStream:
     start: Seconds
     duration: Seconds
     codec: str
+    trimmed: bool = False
 
 
 @dataclass(frozen=True)
@@ -202,6 +206,19 @@ def misleads_seek(source: Source) -> bool:
     return b"\x47\x47" in packets or head.startswith(b"\x00\x00\x01\xba")
 
 
+def _is_trimmed(metadata: VideoStreamMetadata) -> bool:
+    """Returns whether an edit list hides pictures, as `ffmpeg -ss T -c copy` leaves them.
+
+    Where the hidden ones hold the key frame, torchcodec 0.11 shows the next key frame in place of all pictures before it.
+    """
+    announced, end = metadata.num_frames_from_header, metadata.duration_seconds_from_header
+    if announced is None or end is None or (metadata.num_frames or 0) >= announced:
+        return False
+    # A file that was cut short lacks pictures too, but at its end.
+    end += metadata.begin_stream_seconds_from_header or 0.0
+    return (metadata.end_stream_seconds or 0.0) >= end - _INEXACT_SECONDS
+
+
 def frame_times(num_frames: int, duration: Seconds, start: Seconds = 0.0) -> list[Seconds]:
     """Returns the centres of `num_frames` equal parts of a span.
 
@@ -268,6 +285,12 @@ def load_frames(
             "FILE.mp4), or pack it by `peav prepare`",
         )
     metadata = decoder.metadata
+    if _is_trimmed(metadata):
+        raise MediaError(
+            path,
+            "an edit list hides its first pictures, and torchcodec shows wrong ones after them: encode it anew (ffmpeg -i FILE "
+            "NEW.mp4), or pack it by `peav prepare`",
+        )
     first, end, total = (
         metadata.begin_stream_seconds or 0.0,
         metadata.end_stream_seconds or 0.0,
@@ -376,4 +399,5 @@ def _probe_video(source: Source, path: str) -> VideoStream | None:
         start=start,
         duration=(metadata.end_stream_seconds or 0.0) - start,
         codec=metadata.codec or "",
+        trimmed=_is_trimmed(metadata),
     )

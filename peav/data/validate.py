@@ -14,7 +14,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from peav.data.claims import Claims, check_rows, conflicting_rows, repeated_ids, shared_media
+from peav.data.claims import Claims, SharedMedia, check_rows, conflicting_rows, repeated_ids
 from peav.data.clip import CUSTOM_FIELDS, clip_from_json
 from peav.data.fields import RecordError, hint
 from peav.data.line_checks import line_problems, unknown_fields
@@ -190,6 +190,7 @@ class _Check:
     def __init__(self, report: ValidationReport, stream: TextIO | None, paths: dict[str, Path]) -> None:
         self.report = report
         self.claims = Claims()
+        self.shared = SharedMedia()
         self._stream = stream
         self._paths = paths
 
@@ -231,6 +232,7 @@ class _Check:
                             self.note(Problem(level, kind, split, number, clip.id, message))
                         extra.update(unknown_fields(clip))
                         self.claims.add(clip, split, number, begin)
+                        self.shared.add(clip, split)
                 begin += len(line)
         self.report.clips[split] = clips
         if not clips:
@@ -250,9 +252,8 @@ class _Check:
             row, store = self.claims.column("row")[position], self.claims.column("store")[position]
             name = list(self.claims.stores)[store]
             self.add("error", "row", f"row {row} of {name} is claimed by {other} too, {why}", position)
-        for medium, split, other, clips in shared_media(self.claims):
-            noun = "sound" if medium == "audio" else "picture"
-            self.add("note", "leak", f"{clips} clips of {other} have a {noun} that {split} has too")
+        for sentence in self.shared.sentences():
+            self.add("note", "leak", sentence)
 
     def _id(self, split: str, begin: int) -> str:
         with self._paths[split].open("rb") as stream:
