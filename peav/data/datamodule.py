@@ -14,12 +14,11 @@ from peav.data.augment import AudioAugmentation
 from peav.data.collate import Tokenize
 from peav.data.dataset import ClipDataset, check_fields
 from peav.data.features import FeatureInfo
-from peav.data.fields import DataSettingError
 from peav.data.index import ManifestError
 from peav.data.loader import ClipLoader
 from peav.data.manifest import has_split
 from peav.data.media import Downmix, Sampling
-from peav.data.plan import Population, TrainingPlan
+from peav.data.plan import DataSettingError, Population, TrainingPlan
 from peav.data.records import SPLITS
 from peav.data.remote import StoreOptions
 from peav.data.sampler import EvaluationPlan

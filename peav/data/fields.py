@@ -13,10 +13,6 @@ class RecordError(ValueError):
     """A record, or a field in it, that cannot be used. The message names the value and the fix."""
 
 
-class DataSettingError(ValueError):
-    """A setting that does not fit the data, or an earlier run. The message says which, and what to do."""
-
-
 def check_names(data: Mapping[str, Any], known: tuple[str, ...], what: str) -> None:
     """Refuses names that are not known.
 

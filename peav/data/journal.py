@@ -8,12 +8,9 @@ appended to a whole line at a time; a last line that was cut short does not coun
 
 from __future__ import annotations
 
-import fcntl
 import json
-import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -21,14 +18,8 @@ from typing import Any
 
 from peav.data.records import Note, Reject
 
-_log = logging.getLogger(__name__)
-
 #: Files of the two logs, inside the output folder, and what is left of the first one by an earlier run.
 OUTCOMES, JOURNAL, EARLIER = "outcomes.jsonl", "journal.jsonl", "outcomes.earlier.jsonl"
-
-
-class FolderInUse(RuntimeError):  # noqa: N818  the name says what is the matter
-    """A folder in which another process is at work."""
 
 
 @dataclass(frozen=True)
@@ -202,29 +193,6 @@ def read_journal(folder: Path) -> dict[str, Durable]:
         split.config = entry["config"]
         split.manifest_bytes = entry["manifest_bytes"]
     return durable
-
-
-@contextmanager
-def locked(out: Path) -> Iterator[None]:
-    """Keeps a second run out of the folder while one is at work; the lock ends with the process.
-
-    Raises:
-        FolderInUse: if there is one.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(out, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise FolderInUse(
-                f"another `peav prepare` is at work in {out}: wait for it, or give another folder"
-            ) from None
-        except OSError as error:
-            _log.warning("%s cannot be locked (%s): see that no second run writes there", out, error)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _lines(path: Path) -> Iterator[bytes]:

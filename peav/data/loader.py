@@ -18,8 +18,7 @@ from peav.data import sharing
 from peav.data.collate import Collate, Tokenize, unpack_small
 from peav.data.dataset import ClipDataset
 from peav.data.decoding import Replacement
-from peav.data.fields import DataSettingError
-from peav.data.plan import TrainingPlan
+from peav.data.plan import DataSettingError, TrainingPlan
 from peav.data.sampler import EvaluationPlan, PlannedBatches, Position
 from peav.data.stores import Prefetcher, ShardReader
 from peav.distributed import rank, world_size

@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from peav.data.fields import DataSettingError
 from peav.data.index import REAL_CAPTIONS, SYNTHETIC_CAPTIONS, ManifestIndex
 from peav.data.texts import CAPTION_ORIGINS
 
@@ -33,6 +32,10 @@ MIN_BUCKET_BATCHES = 4
 
 #: Neighbouring buckets whose edges differ by less than this factor are one.
 MIN_BUCKET_RATIO = 1.25
+
+
+class DataSettingError(ValueError):
+    """A setting that does not fit the data, or an earlier run. The message says which, and what to do."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,8 +22,9 @@ from typing import Any
 from peav.data.checks import FULL_DISK, find_ffmpeg
 from peav.data.chunking import ChunkCaptions
 from peav.data.examine import Done, Job, PackSettings, Settled, crashed, examine
-from peav.data.journal import EARLIER, JOURNAL, OUTCOMES, LineFile, Outcome, locked, read_journal
+from peav.data.journal import EARLIER, JOURNAL, OUTCOMES, LineFile, Outcome, read_journal
 from peav.data.listing import list_reader, list_records
+from peav.data.locks import locked
 from peav.data.normalize import Normalize
 from peav.data.packing import Packer, remove_logs
 from peav.data.progress import tracked

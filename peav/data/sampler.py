@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
-from peav.data.fields import DataSettingError
+from peav.data.plan import DataSettingError
 
 #: A batch of a plan: positions with the epoch that chooses their captions, or bare positions in evaluation.
 Indices = list[tuple[int, int]] | list[int]

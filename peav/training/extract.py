@@ -34,8 +34,8 @@ from peav.data.features import (
     write_segment,
 )
 from peav.data.index import HAS_AUDIO, HAS_VIDEO
-from peav.data.journal import locked
 from peav.data.loader import init_worker
+from peav.data.locks import locked
 from peav.data.manifest import iter_manifest, open_manifest
 from peav.data.media import MediaError
 from peav.data.progress import tracked

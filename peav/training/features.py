@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from peav.data.features import FeatureInfo
-from peav.data.fields import DataSettingError
+from peav.data.plan import DataSettingError
 from peav.encoders import DacAudioEncoder, PEVideoEncoder
 from peav.types import AudioInput, Batch, CachedFeatures, VideoInput
 

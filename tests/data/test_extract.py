@@ -12,7 +12,7 @@ from peav.data.collate import collate
 from peav.data.datamodule import ClipDataModule
 from peav.data.edit import mix, split_manifest
 from peav.data.features import FeatureInfo
-from peav.data.journal import FolderInUse, locked
+from peav.data.locks import FolderInUse, locked
 from peav.data.stores import SampleError
 from peav.encoders import DacAudioEncoder, PEVideoEncoder
 from peav.model import PEAV

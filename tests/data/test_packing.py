@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from peav.data import PrepareError, ShardError, packing, prepare
-from peav.data.journal import JOURNAL, FolderInUse, LineFile, Outcome, OutcomeLog
+from peav.data.journal import JOURNAL, LineFile, Outcome, OutcomeLog
+from peav.data.locks import FolderInUse
 from peav.data.records import Reject
 from tests.data.conftest import RATE, cut_bytes, write_records, write_wav
 

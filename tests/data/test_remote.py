@@ -1,4 +1,3 @@
-import hashlib
 import os
 import shutil
 import signal
@@ -10,21 +9,19 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import boto3
 import pytest
 
-from peav.data import ClipDataset, ClipLoader, Population, StoreError, StoreOptions, TrainingPlan
+from peav.data import ClipDataset, StoreError, StoreOptions, TrainingPlan
 from peav.data.datamodule import REMOTE_WINDOW_CHUNKS, ClipDataModule
 from peav.data.edit import split_manifest
 from peav.data.manifest import open_manifest
 from peav.data.remote import ChunkCache
-from peav.data.stores import SampleError, ShardReader, number_chunks
-from peav.types import AudioInput, Batch
+from peav.data.stores import SampleError, ShardReader
+from tests.data.streams import content, loader
 from tests.data.world import RATE, damage, make_data
 
 KEYS = {"aws_access_key_id": "key", "aws_secret_access_key": "secret", "region_name": "us-east-1"}
@@ -87,16 +84,6 @@ def options(server: Server | None, cache: Path, **changes: Any) -> StoreOptions:
     return StoreOptions(**{"cache_dir": str(cache), "storage_options": storage, **changes})
 
 
-def loader(
-    data: str | Path, tokenize: Callable, store: StoreOptions | None = None, workers: int = 0, window: int | None = 3
-) -> ClipLoader:
-    dataset = ClipDataset(data, "train", fields=["audio", "captions.audio"], sample_rate=RATE, store=store)
-    index = dataset.manifest.index
-    chunks = number_chunks([dataset.reader.store(name) for name in index.stores], index.store, index.row)
-    plan = TrainingPlan(Population.of(index, chunks), 4, seed=5, window_chunks=window)
-    return ClipLoader(dataset, plan, tokenize, workers)
-
-
 def count_downloads(reader: ShardReader) -> list[str]:
     """Returns a list that grows by the name of each file that the reader fetches."""
     fetched: list[str] = []
@@ -124,11 +111,6 @@ def held_bytes(cache: Path) -> int:
         with suppress(FileNotFoundError):  # the thread that fetches ahead deletes while we look
             total += path.stat().st_size
     return total
-
-
-def content(batch: Batch) -> tuple[Any, ...]:
-    assert isinstance(batch.audio, AudioInput)
-    return batch.ids, batch.captions["audio"].texts, batch.audio.samples.sum(1).tolist()
 
 
 def test_an_object_store_gives_the_same_batches_and_each_chunk_travels_once(
@@ -218,101 +200,6 @@ def test_a_slow_disk_is_copied_chunk_by_chunk(source: Path, tokenize: Callable, 
     got = [content(batch) for batch in loader(f"local:{source}", tokenize, options(None, tmp_path / "cache"))]
     assert got == want
     assert len(list((tmp_path / "cache").rglob("*.bin"))) == len(list((source / "shards").rglob("*.bin")))
-
-
-@pytest.fixture
-def hub(source: Path) -> Iterator[str]:
-    """The address of a server that answers as the Hugging Face hub does, for the data set org/clips."""
-
-    class Hub(BaseHTTPRequestHandler):
-        def do_HEAD(self) -> None:
-            self.answer(body=False)
-
-        def do_GET(self) -> None:
-            self.answer(body=True)
-
-        def answer(self, body: bool) -> None:
-            name = self.path.removeprefix("/datasets/org/clips/resolve/main/")
-            found = (source / name).is_file()
-            data = (source / name).read_bytes() if found else b""
-            self.send_response(200 if found else 404)
-            self.send_header("Content-Length", str(len(data)))
-            if found:
-                self.send_header("X-Repo-Commit", "c" * 40)
-                self.send_header("ETag", f'"{hashlib.sha256(data).hexdigest()}"')
-            else:
-                self.send_header("X-Error-Code", "EntryNotFound")
-            self.end_headers()
-            if body:
-                self.wfile.write(data)
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-
-
-@pytest.fixture
-def google(source: Path) -> Iterator[dict[str, Any]]:
-    """Options for a server that answers downloads as Google Cloud Storage does, for the bucket clips."""
-
-    class Storage(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            name = unquote(urlsplit(self.path).path.removeprefix("/download/storage/v1/b/clips/o/"))
-            path = source / name.removeprefix("data/")
-            found = name.startswith("data/") and path.is_file()
-            data = path.read_bytes() if found else b"no such object"
-            self.send_response(200 if found else 404)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Storage)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    endpoint = {"api_endpoint": f"http://127.0.0.1:{server.server_port}"}
-    yield {"project": "peav", "use_auth_w_custom_endpoint": False, "client_options": endpoint}
-    server.shutdown()
-    server.server_close()
-
-
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_bucket_of_google_is_streamed(
-    source: Path,
-    google: dict[str, Any],
-    tokenize: Callable,
-    tmp_path: Path,
-    workers: int,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    store = options(None, tmp_path / "cache", storage_options=google)
-    want = [content(batch) for batch in loader(source, tokenize)]
-    assert [content(batch) for batch in loader("gs://clips/data", tokenize, store, workers)] == want
-    monkeypatch.setattr("peav.data.remote.RETRY_SECONDS", ())
-    with pytest.raises(StoreError, match=r"gs://clips/data/manifest/test.jsonl cannot be fetched .*404"):
-        open_manifest("gs://clips/data", "test", store)
-
-
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_data_set_of_the_hub_is_streamed(
-    source: Path, hub: str, tokenize: Callable, tmp_path: Path, workers: int
-) -> None:
-    store = options(None, tmp_path / "cache", storage_options={"endpoint": hub})
-    want = [content(batch) for batch in loader(source, tokenize)]
-    assert [content(batch) for batch in loader("hf://datasets/org/clips", tokenize, store, workers)] == want
-
-
-def test_what_is_not_on_the_hub_is_named(hub: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("peav.data.remote.RETRY_SECONDS", ())
-    store = options(None, tmp_path / "cache", storage_options={"endpoint": hub})
-    with pytest.raises(StoreError, match=r"hf://datasets/org/clips/manifest/test.jsonl cannot be fetched"):
-        open_manifest("hf://datasets/org/clips", "test", store)
 
 
 def test_what_a_slow_disks_manifest_names_is_copied_too(source: Path, tmp_path: Path) -> None:
