@@ -223,7 +223,7 @@ def clip_from_json(data: Mapping[str, Any]) -> Clip:
         raise RecordError(
             f"a clip is a MonoCut of Lhotse's, got a {data['type']}: one that is padded or mixed has no packed media"
         )
-    check_names(data, CUT_FIELDS, "field of a cut")
+    check_names(data, CUT_FIELDS, "cut field")
     clip_id = read_text(data, "id")
     if not clip_id or not clip_id.strip():
         raise RecordError(f"'id' must be a string that is not empty, got {data.get('id')!r}")

@@ -135,15 +135,16 @@ def extract_features(data: str | Path, options: ExtractOptions, progress: bool =
 
 def _extract_all(data: Path, manifests: list[Path], options: ExtractOptions, progress: bool) -> list[FeatureInfo]:
     infos = _infos(data, options)
+    total = {path.stem: _rows(path) for path in manifests}
     for info in infos:
-        for path in manifests:
-            remove_scratch(data / "features" / info.name / path.stem)
-            if info.rows.get(path.stem, _rows(path)) != _rows(path):
+        for split, count in total.items():
+            remove_scratch(data / "features" / info.name / split)
+            if (made_of := info.rows.get(split, count)) != count:
                 raise ValueError(
-                    f"{data / 'features' / info.name} holds features of {info.rows[path.stem]} rows of {path.stem}, but there are "
-                    f"{_rows(path)}: delete it to make them anew"
+                    f"{data / 'features' / info.name} holds features of {made_of} rows of {split}, but there are {count}: delete it to make "
+                    "them anew"
                 )
-    if all(set(info.rows) >= {path.stem for path in manifests} for info in infos):
+    if all(set(info.rows) >= set(total) for info in infos):
         _log.info("the features of %s are made already: nothing to do", data)
         return infos
     devices = options.devices
@@ -157,9 +158,9 @@ def _extract_all(data: Path, manifests: list[Path], options: ExtractOptions, pro
     for info in infos:
         folder = data / "features" / info.name
         rows = dict(info.rows)
-        for path in manifests:
-            if path.stem not in rows:
-                rows[path.stem] = join_segments(folder / path.stem, _segments(_rows(path)))
+        for split in total:
+            if split not in rows:
+                rows[split] = join_segments(folder / split, _segments(total[split]))
         made.append(replace(info, rows=rows))
         made[-1].write(folder)
         for rejects in folder.glob("*-rejects-*.jsonl"):  # a segment that was begun twice lists its clips twice
