@@ -141,7 +141,7 @@ def _extract_all(data: Path, manifests: list[Path], options: ExtractOptions, pro
             remove_scratch(data / "features" / info.name / split)
             if (made_of := info.rows.get(split, count)) != count:
                 raise ValueError(
-                    f"{data / 'features' / info.name} holds features of {made_of} rows of {split}, but there are {count}: delete it to make "
+                    f"{data / 'features' / info.name} holds features of {made_of} rows of {split}, there are {count}: delete it to make "
                     "them anew"
                 )
     if all(set(info.rows) >= set(total) for info in infos):

@@ -218,7 +218,7 @@ def test_features_that_are_half_made_or_of_fewer_clips_say_so(
     info = data / "features/dac/features.json"
     changed = json.loads(info.read_text())
     info.write_text(json.dumps({**changed, "rows": {**changed["rows"], "train": 7}}))
-    with pytest.raises(ValueError, match=r"holds features of 7 rows of train, but there are 11: delete it"):
+    with pytest.raises(ValueError, match=r"holds features of 7 rows of train, there are 11: delete it"):
         extract_features(data, audio, progress=False)
 
 
