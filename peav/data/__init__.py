@@ -11,9 +11,10 @@ from peav.data.fields import RecordError
 from peav.data.index import ManifestError
 from peav.data.loader import ClipLoader, TooManyBadClips
 from peav.data.manifest import Manifest, load_manifest, open_manifest, save_manifest
-from peav.data.media import MediaError, MediaInfo, decode_counts, load_audio, load_frames, probe
+from peav.data.media import decode_counts, load_audio, load_frames
 from peav.data.plan import Population, TrainingPlan
 from peav.data.prepare import PrepareError, PrepareReport, prepare
+from peav.data.probing import MediaError, MediaInfo, probe
 from peav.data.records import Event, Record, Reject, read_records
 from peav.data.remote import StoreError, StoreOptions
 from peav.data.sampler import EvaluationPlan

@@ -21,7 +21,7 @@ from typing import BinaryIO
 import torch
 from torchcodec.decoders import AudioDecoder, VideoDecoder
 
-from peav.data.media import MediaError, MediaInfo, first_line, probe
+from peav.data.probing import MediaError, MediaInfo, first_line, probe
 from peav.data.workers import end_with_parent
 from peav.types import Seconds
 

@@ -8,7 +8,7 @@ import torch
 from torchcodec.decoders import AudioDecoder
 
 from peav.data.checks import check_container, find_ffmpeg, run_ffmpeg
-from peav.data.media import MediaError, MediaInfo, first_line, probe
+from peav.data.probing import MediaError, MediaInfo, first_line, probe
 from peav.data.spans import AUDIO_BEFORE, run_span, span_input
 from peav.types import Seconds
 

@@ -22,8 +22,9 @@ from peav.data.features import FeatureReader
 from peav.data.groups import bytes_group
 from peav.data.index import HAS_AUDIO, HAS_VIDEO
 from peav.data.manifest import Manifest, open_manifest
-from peav.data.media import Downmix, MediaError, Sampling, count_frames
+from peav.data.media import Downmix, Sampling, count_frames
 from peav.data.plan import substitutes
+from peav.data.probing import MediaError
 from peav.data.remote import StoreOptions
 from peav.data.stores import SampleError
 from peav.data.texts import Caption

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from peav.data.clip import Clip
 from peav.data.groups import ABSENT
-from peav.data.media import Downmix, MediaError, Sampling, count_frames, load_audio, load_frames
+from peav.data.media import Downmix, Sampling, count_frames, load_audio, load_frames
+from peav.data.probing import MediaError
 from peav.data.records import Event
 from peav.data.remote import StoreOptions, resolve_store
 from peav.data.samples import Sample

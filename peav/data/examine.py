@@ -14,8 +14,8 @@ from peav.data.checks import FFMPEG, FULL_DISK, TOLERANCE_SECONDS, check_contain
 from peav.data.chunking import ChunkCaptions, chunk_record
 from peav.data.cutting import cut_span, remux
 from peav.data.journal import Outcome
-from peav.data.media import MediaError, MediaInfo, misleads_seek, probe
 from peav.data.normalize import Normalize, check_normalized, normalize_span
+from peav.data.probing import MediaError, MediaInfo, misleads_seek, probe
 from peav.data.records import EVENT_TOLERANCE_SECONDS, Event, Record, RecordError, Reject, fit_events
 from peav.data.spans import NOTHING_SECONDS
 from peav.data.texts import fit_captions

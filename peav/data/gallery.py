@@ -20,7 +20,8 @@ from torch import Tensor
 from peav.data.clip import Clip
 from peav.data.draws import uniform
 from peav.data.index import ManifestIndex
-from peav.data.media import MediaError, load_audio, load_frames
+from peav.data.media import load_audio, load_frames
+from peav.data.probing import MediaError
 from peav.data.remote import StoreError, StoreOptions, resolve_store
 from peav.data.samples import Sample, ShardError
 from peav.data.stores import ShardReader

@@ -1,37 +1,37 @@
 """Decoding, all of it by torchcodec: exact seek, one FFmpeg thread, aligned by the time stamps of the streams.
 
-Time zero of a file is its origin: 0, or the start of its earliest stream where every stream starts later (MPEG-TS starts at 1.4
-s, say). A stream that starts after the origin is late: its audio is preceded by zeros, its first frame is held. Parallelism comes
-from worker processes: decode in them, with one thread each.
+A stream that starts after the origin of its file (`peav.data.probing`) is late: its audio is preceded by zeros, its first frame
+is held. Parallelism comes from worker processes: decode in them, with one thread each.
 """
 
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
 from torchcodec import FrameBatch
-from torchcodec.decoders import AudioDecoder, VideoDecoder, VideoStreamMetadata
+from torchcodec.decoders import AudioDecoder, VideoDecoder
 from torchvision.transforms.v2 import functional as transforms
 
+from peav.data.probing import (
+    INEXACT_SECONDS,
+    MediaError,
+    Source,
+    first_line,
+    is_trimmed,
+    lacks_stream,
+    misleads_seek,
+    probe,
+    source_name,
+)
 from peav.types import Seconds
 
-Source = str | Path | bytes
 Downmix = Literal["meta", "mean"]
 Sampling = Literal["time", "index"]
-
-#: Codecs of still images: a single such picture beside sound is cover art, not a video.
-_STILL_CODECS = ("mjpeg", "png", "bmp", "gif", "webp", "tiff")
-
-#: A stream that falls short of its header by no more than this many seconds is complete.
-_INEXACT_SECONDS = 0.1
 
 #: Frames that are held at full size at once: 1080p takes 6 MB each.
 _FRAMES_AT_ONCE = 32
@@ -40,94 +40,9 @@ _decodes: Counter[str] = Counter()
 _T = TypeVar("_T")
 
 
-class MediaError(RuntimeError):
-    """A file that cannot be decoded or does not hold what it says; carries its path and the reason.
-
-    >>> str(MediaError("a.mp4", "zero bytes"))
-    'a.mp4: zero bytes'
-    """
-
-    def __init__(self, path: str, reason: str = "") -> None:
-        super().__init__(f"{path}: {reason}" if reason else path)
-        self.path = path
-        self.reason = reason
-
-
 def decode_counts() -> dict[str, int]:
     """Returns how many audio and video streams this process has decoded so far, so that a test sees what is decoded."""
     return {"audio": _decodes["audio"], "video": _decodes["video"]}
-
-
-@dataclass(frozen=True)
-class AudioStream:
-    """The audio of a file: rate in Hz, channels, and start and duration in seconds on the clock of the file."""
-
-    sample_rate: int
-    num_channels: int
-    start: Seconds
-    duration: Seconds
-    codec: str
-
-
-@dataclass(frozen=True)
-class VideoStream:
-    """The video of a file: frames, mean rate, size in pixels, and start and duration in seconds on the clock of the file.
-
-    It is `trimmed` where an edit list hides pictures.
-    """
-
-    num_frames: int
-    fps: float
-    height: int
-    width: int
-    start: Seconds
-    duration: Seconds
-    codec: str
-    trimmed: bool = False
-
-
-@dataclass(frozen=True)
-class MediaInfo:
-    """What a file holds; a stream that it lacks is None.
-
-    Attributes:
-        audio: the audio stream.
-        video: the video stream.
-        origin: time zero of the file on its own clock, seconds.
-        duration: seconds from the origin to the end of the last stream.
-    """
-
-    audio: AudioStream | None
-    video: VideoStream | None
-    origin: Seconds
-    duration: Seconds
-
-
-def probe(source: Source, path: str | None = None, origin: Seconds | None = None) -> MediaInfo:
-    """Reads what a file holds without decoding it; the packets of the video are counted.
-
-    Args:
-        source: path or bytes.
-        path: name for errors; the path itself by default.
-        origin: time zero on the clock of the file, where it is known, as it is of a span that we cut; by the rule of this module
-            by default.
-
-    Raises:
-        MediaError: if the file is empty, cannot be opened or holds neither audio nor video.
-    """
-    path = _name(source, path)
-    if not (len(source) if isinstance(source, bytes) else Path(source).stat().st_size):
-        raise MediaError(path, "zero bytes")
-    video = _probe_video(source, path)
-    audio = _probe_audio(source, path)
-    if audio is not None and video is not None and video.num_frames <= 1 and video.codec in _STILL_CODECS:
-        video = None
-    streams = [stream for stream in (audio, video) if stream is not None]
-    if not streams:
-        raise MediaError(path, "holds neither audio nor video")
-    if origin is None:
-        origin = max(0.0, min(stream.start for stream in streams))
-    return MediaInfo(audio, video, origin, max(stream.start + stream.duration for stream in streams) - origin)
 
 
 def load_audio(
@@ -160,7 +75,7 @@ def load_audio(
     Raises:
         MediaError: if there is no audio or it cannot be decoded.
     """
-    path = _name(source, path)
+    path = source_name(source, path)
     if downmix not in ("meta", "mean"):
         raise ValueError(f"downmix must be 'meta' or 'mean', got {downmix!r}")
     decoder = _open(AudioDecoder, source, path, sample_rate=sample_rate, num_channels=1 if downmix == "meta" else None)
@@ -188,35 +103,7 @@ def load_audio(
     output = torch.zeros(size)
     output[offset : offset + count] = data[:count]
     missing = size - offset - count
-    return output if pad_end or missing <= _INEXACT_SECONDS * sample_rate else output[: offset + count]
-
-
-def misleads_seek(source: Source) -> bool:
-    """Returns whether a file is MPEG-TS or MPEG-PS.
-
-    With B-frames torchcodec 0.11 shows wrong pictures of them after a seek, without an error; FFmpeg's command line does not.
-    """
-    if isinstance(source, bytes):
-        head = source[:400]
-    else:
-        with open(source, "rb") as stream:
-            head = stream.read(400)
-    # TS has packets of 188 bytes that begin with 0x47, before each of which Blu-ray and AVCHD put 4 bytes.
-    packets = (head[begin : begin + size + 1 : size] for begin, size in ((0, 188), (4, 192)))
-    return b"\x47\x47" in packets or head.startswith(b"\x00\x00\x01\xba")
-
-
-def _is_trimmed(metadata: VideoStreamMetadata) -> bool:
-    """Returns whether an edit list hides pictures, as `ffmpeg -ss T -c copy` leaves them.
-
-    Where the hidden ones hold the key frame, torchcodec 0.11 shows the next key frame in place of all pictures before it.
-    """
-    announced, end = metadata.num_frames_from_header, metadata.duration_seconds_from_header
-    if announced is None or end is None or (metadata.num_frames or 0) >= announced:
-        return False
-    # A file that was cut short lacks pictures too, but at its end.
-    end += metadata.begin_stream_seconds_from_header or 0.0
-    return (metadata.end_stream_seconds or 0.0) >= end - _INEXACT_SECONDS
+    return output if pad_end or missing <= INEXACT_SECONDS * sample_rate else output[: offset + count]
 
 
 def frame_times(num_frames: int, duration: Seconds, start: Seconds = 0.0) -> list[Seconds]:
@@ -274,7 +161,7 @@ def load_frames(
     Raises:
         MediaError: if there is no video or it cannot be decoded.
     """
-    path = _name(source, path)
+    path = source_name(source, path)
     if sampling not in ("time", "index"):
         raise ValueError(f"sampling must be 'time' or 'index', got {sampling!r}")
     decoder = _open(VideoDecoder, source, path, num_ffmpeg_threads=1, seek_mode="exact")
@@ -285,7 +172,7 @@ def load_frames(
             "FILE.mp4), or pack it by `peav prepare`",
         )
     metadata = decoder.metadata
-    if _is_trimmed(metadata):
+    if is_trimmed(metadata):
         raise MediaError(
             path,
             "an edit list hides its first pictures, and torchcodec shows wrong ones after them: encode it anew (ffmpeg -i FILE "
@@ -331,28 +218,14 @@ def _resized(get: Callable[[list[_T]], FrameBatch], which: list[_T], size: tuple
     return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
-def _name(source: Source, path: str | None) -> str:
-    return path or ("<bytes>" if isinstance(source, bytes) else str(source))
-
-
-def first_line(error: Exception) -> str:
-    """Returns the first line of torchcodec's message, without the path of its source file."""
-    lines = str(error).strip().splitlines()
-    return re.sub(r"^.*\.cpp:\d+, ", "", lines[0]) if lines else type(error).__name__
-
-
 def _open(decoder: Callable[..., _T], source: Source, path: str, **options: object) -> _T:
     kind = "audio" if decoder is AudioDecoder else "video"
     try:
         return decoder(source, **options)
     except (ValueError, RuntimeError) as error:
-        if _lacks_stream(error, kind):
+        if lacks_stream(error, kind):
             raise MediaError(path, f"holds no {kind}") from None
         raise MediaError(path, f"cannot be opened: {first_line(error)}") from error
-
-
-def _lacks_stream(error: Exception, kind: str) -> bool:
-    return f"best {kind} stream is unknown" in str(error) or f"No valid {kind} stream" in str(error)
 
 
 def _origin(source: Source, path: str, begin: Seconds, origin: Seconds | None) -> Seconds:
@@ -360,44 +233,3 @@ def _origin(source: Source, path: str, begin: Seconds, origin: Seconds | None) -
         return origin
     # Only a stream that starts late needs to know about the others.
     return probe(source, path).origin if begin > 0 else 0.0
-
-
-def _probe_audio(source: Source, path: str) -> AudioStream | None:
-    try:
-        metadata = AudioDecoder(source).metadata
-    except (ValueError, RuntimeError) as error:
-        if _lacks_stream(error, "audio"):
-            return None
-        raise MediaError(path, f"cannot be opened: {first_line(error)}") from error
-    start = metadata.begin_stream_seconds_from_header or 0.0
-    duration = float(metadata.duration_seconds or 0.0)
-    if metadata.duration_seconds_from_header is None:
-        # Matroska knows the duration of the file alone, which counts from 0 and not from the stream's start.
-        duration = max(0.0, duration - max(0.0, start))
-    return AudioStream(
-        sample_rate=metadata.sample_rate or 0,
-        num_channels=metadata.num_channels or 0,
-        start=start,
-        duration=duration,
-        codec=metadata.codec or "",
-    )
-
-
-def _probe_video(source: Source, path: str) -> VideoStream | None:
-    try:
-        metadata = VideoDecoder(source, num_ffmpeg_threads=1, seek_mode="exact").metadata
-    except (ValueError, RuntimeError) as error:
-        if _lacks_stream(error, "video"):
-            return None
-        raise MediaError(path, f"cannot be opened: {first_line(error)}") from error
-    start = metadata.begin_stream_seconds or 0.0
-    return VideoStream(
-        num_frames=metadata.num_frames or 0,
-        fps=float(metadata.average_fps or 0.0),
-        height=metadata.height or 0,
-        width=metadata.width or 0,
-        start=start,
-        duration=(metadata.end_stream_seconds or 0.0) - start,
-        codec=metadata.codec or "",
-        trimmed=_is_trimmed(metadata),
-    )

@@ -8,7 +8,7 @@ from typing import Literal
 
 from peav.data.checks import TOLERANCE_SECONDS, check_media
 from peav.data.cutting import check_finite
-from peav.data.media import MediaError, MediaInfo, probe
+from peav.data.probing import MediaError, MediaInfo, probe
 from peav.data.spans import AUDIO_BEFORE, NOTHING_SECONDS, held_seconds, run_span, span_input
 from peav.types import Seconds
 

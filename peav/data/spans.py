@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from peav.data.checks import find_ffmpeg, run_ffmpeg
-from peav.data.media import MediaInfo
+from peav.data.probing import MediaInfo
 from peav.types import Seconds
 
 #: What of the sound is decoded before a span: the first frames after a seek into mp3 or opus need those before them.

@@ -37,7 +37,7 @@ from peav.data.index import HAS_AUDIO, HAS_VIDEO
 from peav.data.loader import init_worker
 from peav.data.locks import locked
 from peav.data.manifest import iter_manifest, open_manifest
-from peav.data.media import MediaError
+from peav.data.probing import MediaError
 from peav.data.progress import tracked
 from peav.data.remote import is_remote
 from peav.data.stores import SampleError

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from peav.data import MediaError, load_audio, load_frames, open_manifest, prepare
-from peav.data.media import misleads_seek
 from peav.data.normalize import Normalize
+from peav.data.probing import misleads_seek
 from peav.data.readers import Folder
 from peav.data.stores import ShardReader
 from tests.data.conftest import ffmpeg

@@ -6,7 +6,8 @@ import torch
 
 from peav.data.checks import check_media, check_video_errors
 from peav.data.cutting import cut_span
-from peav.data.media import MediaError, decode_counts, load_audio, load_frames, probe
+from peav.data.media import decode_counts, load_audio, load_frames
+from peav.data.probing import MediaError, probe
 from tests.data.conftest import RATE
 
 
