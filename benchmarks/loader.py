@@ -168,7 +168,7 @@ def plan(work: Path, rounds: int) -> None:
 
 def measure_plan(name: str) -> dict[str, float]:
     """Plans two epochs."""
-    from peav.data.plan import Population, TrainingPlan
+    from peav.data.loading.plan import Population, TrainingPlan
 
     clips = 10_000_000
     rng = np.random.default_rng(0)
@@ -288,10 +288,10 @@ def measure_step(work: str) -> dict[str, float]:
 
 def make_clips(work: Path) -> None:
     """Makes the clips and packs them in all ways."""
-    from peav.data.features import FeatureInfo, FeatureRow, join_segments, write_segment
-    from peav.data.manifest import iter_manifest, manifest_path
-    from peav.data.normalize import Normalize
-    from peav.data.prepare import prepare
+    from peav.data.loading.features import FeatureInfo, FeatureRow, join_segments, write_segment
+    from peav.data.manifests.manifest import iter_manifest, manifest_path
+    from peav.data.media.normalize import Normalize
+    from peav.data.packing.prepare import prepare
 
     media = work / "media"
     media.mkdir(exist_ok=True)
@@ -356,8 +356,8 @@ def make_clips(work: Path) -> None:
 
 def read_samples(data: Path) -> list[tuple[dict[str, bytes], str]]:
     """The packed bytes of all clips."""
-    from peav.data.manifest import open_manifest
-    from peav.data.stores import ShardReader
+    from peav.data.manifests.manifest import open_manifest
+    from peav.data.stores.reader import ShardReader
 
     reader = ShardReader(data / "shards" / "train")
     samples = [(reader.read(clip.row), clip.id) for clip in open_manifest(data, "train")]

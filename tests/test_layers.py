@@ -32,6 +32,22 @@ LAYERS = {
     "cli": 4,
     "testing": 4,
 }
+#: Layer by the first part of a module's path under peav/data/.
+DATA_LAYERS = {
+    "locks": 0,
+    "progress": 0,
+    "workers": 0,
+    "stores": 1,
+    "media": 1,
+    "synthetic": 1,
+    "manifests": 2,
+    "readers": 3,
+    "loading": 3,
+    "packing": 4,
+    "curation": 5,
+    "datamodule": 5,
+    "__init__": 6,
+}
 LIGHTNING_ROOMS = ("training/", "cli/", "data/datamodule.py")
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 
@@ -62,6 +78,16 @@ def test_a_module_imports_only_lower_layers(path: Path) -> None:
         assert LAYERS[other] <= LAYERS[own], f"{path} (layer {LAYERS[own]}) imports {name} (layer {LAYERS[other]})"
         if LAYERS[own] == 1:
             assert other == own or LAYERS[other] == 0, f"{path} imports {name}: rooms of layer 1 do not know each other"
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if path.parts[0] == "data"], ids=str)
+def test_a_module_of_data_imports_only_lower_rooms_of_data(path: Path) -> None:
+    own = room(path.relative_to("data"))
+    for name in imports(path):
+        if not name.startswith("peav.data."):
+            continue
+        other = name.split(".")[2]
+        assert other == own or DATA_LAYERS[other] < DATA_LAYERS[own], f"{path} imports {name}"
 
 
 @pytest.mark.parametrize("path", MODULES, ids=str)

@@ -192,9 +192,9 @@ def prepare(
         raise ValueError(
             "give OUT, the folder to write; it may be left out only with --features, for a prepared SOURCE"
         )
-    from peav.data.normalize import Normalize
-    from peav.data.prepare import prepare as run
-    from peav.data.report import describe_coverage
+    from peav.data.media.normalize import Normalize
+    from peav.data.packing.prepare import prepare as run
+    from peav.data.packing.report import describe_coverage
 
     how = Normalize(normalize_size, normalize_fps, audio_codec=audio_codec)
     if not normalize and how != Normalize():

@@ -37,8 +37,8 @@ def inspect(data: str, out: Path | None = None, split: Split = "train", clips: i
         clips: how many to show, spread over the domains.
         seed: of which are shown.
     """
-    from peav.data.page import inspect_manifest
-    from peav.data.remote import is_remote
+    from peav.data.curation.page import inspect_manifest
+    from peav.data.stores.remote import is_remote
 
     if out is None and is_remote(data):
         raise ValueError(f"{data} is an object store: say with --out=FILE.html where to write the page")
@@ -63,7 +63,7 @@ def validate(
     """
     from rich.console import Console
 
-    from peav.data.validate import validate as run
+    from peav.data.curation.validate import validate as run
 
     report = run(data, split, check_bytes, problems_file=out, progress=progress)
     Console().print(report.to_rich())
@@ -83,10 +83,10 @@ def stats(data: str, split: Splits = "all", out: Path | None = None) -> None:
     """
     from rich.console import Console
 
-    from peav.data.manifest import find_manifest, iter_manifest
-    from peav.data.shards import write_json
-    from peav.data.stats import manifest_stats
-    from peav.data.validate import splits_of
+    from peav.data.curation.stats import manifest_stats
+    from peav.data.curation.validate import splits_of
+    from peav.data.manifests.manifest import find_manifest, iter_manifest
+    from peav.data.stores.shards import write_json
 
     paths = [find_manifest(data, name) for name in (splits_of(data) if split == "all" else [split])]
     found = manifest_stats(clip for _, clip in chain.from_iterable(iter_manifest(path) for path in paths))
@@ -122,7 +122,7 @@ def split(
         seed: of which group falls to which split.
         overwrite: replace what an earlier edit wrote to `out`.
     """
-    from peav.data.edit import split_manifest
+    from peav.data.curation.edit import split_manifest
 
     _print(split_manifest(data, out, _names(splits), by, validation, test, seed, overwrite))
 
@@ -169,8 +169,8 @@ def mix(
         seed: of which clips a share takes.
         overwrite: replace what an earlier edit wrote to `out`.
     """
-    from peav.data.edit import mix as run
-    from peav.data.where import Where
+    from peav.data.curation.edit import mix as run
+    from peav.data.curation.where import Where
 
     where = Where(
         _names(domains),

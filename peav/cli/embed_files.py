@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from peav.data.probing import MediaError
+from peav.data.media.probing import MediaError
 from peav.inputs import Loaded, MediaItem, Request, item_of_file, probe_file
 
 #: What a folder is searched for. A file that is named itself may end as it likes.

@@ -15,12 +15,12 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from peav.data.clip import Clip
 from peav.data.datamodule import ClipDataModule
-from peav.data.dataset import ClipDataset
-from peav.data.loader import ClipLoader
-from peav.data.records import SPLITS
-from peav.data.sampler import EvaluationPlan
+from peav.data.loading.dataset import ClipDataset
+from peav.data.loading.loader import ClipLoader
+from peav.data.loading.sampler import EvaluationPlan
+from peav.data.manifests.clip import Clip
+from peav.data.manifests.records import SPLITS
 from peav.evaluation import EmbeddingTable, Evaluation, evaluate_table
 from peav.evaluation.collect import ClipTexts, FrameScale, collect
 from peav.evaluation.overview import write_overview

@@ -19,7 +19,7 @@ import peav.objectives  # noqa: F401  registers the plugins
 from peav import registry
 from peav.data import ManifestError, MediaError, ShardError, StoreError, TooManyBadClips
 from peav.data.datamodule import ClipDataModule
-from peav.data.plan import DataSettingError
+from peav.data.loading.plan import DataSettingError
 from peav.training.assembly import needed_encoders
 from peav.training.callbacks import EmbeddingWriter
 from peav.training.module import PeavModule

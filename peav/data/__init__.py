@@ -3,23 +3,23 @@
 `prepare` packs a folder of media; `peav.data.datamodule.ClipDataModule` (Lightning), or `ClipDataset` with `ClipLoader`, read it.
 """
 
-from peav.data.clip import Clip
-from peav.data.collate import Collate, Tokenize, collate
-from peav.data.dataset import ClipDataset
-from peav.data.decoding import DecodedClip, DecodeSettings
-from peav.data.fields import RecordError
-from peav.data.index import ManifestError
-from peav.data.loader import ClipLoader, TooManyBadClips
-from peav.data.manifest import Manifest, load_manifest, open_manifest, save_manifest
-from peav.data.media import decode_counts, load_audio, load_frames
-from peav.data.plan import Population, TrainingPlan
-from peav.data.prepare import PrepareError, PrepareReport, prepare
-from peav.data.probing import MediaError, MediaInfo, probe
-from peav.data.records import Event, Record, Reject, read_records
-from peav.data.remote import StoreError, StoreOptions
-from peav.data.sampler import EvaluationPlan
-from peav.data.samples import ShardError
-from peav.data.texts import Caption
+from peav.data.loading.collate import Collate, Tokenize, collate
+from peav.data.loading.dataset import ClipDataset
+from peav.data.loading.decoding import DecodedClip, DecodeSettings
+from peav.data.loading.loader import ClipLoader, TooManyBadClips
+from peav.data.loading.plan import Population, TrainingPlan
+from peav.data.loading.sampler import EvaluationPlan
+from peav.data.manifests.clip import Clip
+from peav.data.manifests.fields import RecordError
+from peav.data.manifests.index import ManifestError
+from peav.data.manifests.manifest import Manifest, load_manifest, open_manifest, save_manifest
+from peav.data.manifests.records import Event, Record, Reject, read_records
+from peav.data.manifests.texts import Caption
+from peav.data.media.decode import decode_counts, load_audio, load_frames
+from peav.data.media.probing import MediaError, MediaInfo, probe
+from peav.data.packing.prepare import PrepareError, PrepareReport, prepare
+from peav.data.stores.remote import StoreError, StoreOptions
+from peav.data.stores.samples import ShardError
 
 __all__ = [
     "Caption",

@@ -10,19 +10,19 @@ import torch
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from torch import nn
 
-from peav.data.augment import AudioAugmentation
-from peav.data.collate import Tokenize
-from peav.data.dataset import ClipDataset, check_fields
-from peav.data.features import FeatureInfo
-from peav.data.index import ManifestError
-from peav.data.loader import ClipLoader
-from peav.data.manifest import has_split
-from peav.data.media import Downmix, Sampling
-from peav.data.plan import DataSettingError, Population, TrainingPlan
-from peav.data.records import SPLITS
-from peav.data.remote import StoreOptions
-from peav.data.sampler import EvaluationPlan
-from peav.data.stores import number_chunks
+from peav.data.loading.augment import AudioAugmentation
+from peav.data.loading.collate import Tokenize
+from peav.data.loading.dataset import ClipDataset, check_fields
+from peav.data.loading.features import FeatureInfo
+from peav.data.loading.loader import ClipLoader
+from peav.data.loading.plan import DataSettingError, Population, TrainingPlan
+from peav.data.loading.sampler import EvaluationPlan
+from peav.data.manifests.index import ManifestError
+from peav.data.manifests.manifest import has_split
+from peav.data.manifests.records import SPLITS
+from peav.data.media.decode import Downmix, Sampling
+from peav.data.stores.reader import number_chunks
+from peav.data.stores.remote import StoreOptions
 from peav.types import BATCH_FIELDS
 
 _log = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ class ClipDataModule(LightningDataModule):
         max_bad_share: share of the training clips that may be replaced because they cannot be read; beyond it, and beyond ten clips, the
             run stops. 0 allows none.
         modality_dropout: probability with which a clip that has both loses its `audio`, and its `video`.
-        audio_augment: changes of the training waveforms, in order (`peav.data.augment`).
+        audio_augment: changes of the training waveforms, in order (`peav.data.loading.augment`).
         video_augment: transforms of `torchvision.transforms.v2` for the training frames, in order.
         features: cached features to read in place of media: {"audio": name, "video": name} (`peav prepare --features`).
         shuffle_pairing: a control experiment on the training split: video and captions come from other clips than the audio.

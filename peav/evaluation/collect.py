@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from peav.data.groups import text_group
+from peav.data.manifests.identities import text_group
 from peav.evaluation.table import EmbeddingTable, Event, pad_frames
 from peav.model import PEAV
 from peav.types import CAPTION_TYPES, Batch, EventInput, TextInput

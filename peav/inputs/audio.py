@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from peav.checkpoints import MediaSettings
-from peav.data.media import load_audio
-from peav.data.probing import MediaError, MediaInfo
+from peav.data.media.decode import load_audio
+from peav.data.media.probing import MediaError, MediaInfo
 from peav.inputs.windows import Window
 from peav.types import Seconds
 

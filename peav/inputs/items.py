@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from peav.checkpoints import MediaSettings
-from peav.data.probing import MediaError, MediaInfo, probe
+from peav.data.media.probing import MediaError, MediaInfo, probe
 from peav.inputs.audio import Audio, AudioLike, FileAudio, read_audio
 from peav.inputs.video import FileVideo, Video, VideoLike, file_video, read_video
 from peav.inputs.windows import Window

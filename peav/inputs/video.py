@@ -13,8 +13,8 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
 from peav.checkpoints import MediaSettings
-from peav.data.media import count_frames, frame_times, load_frames
-from peav.data.probing import MediaError, MediaInfo, VideoStream
+from peav.data.media.decode import count_frames, frame_times, load_frames
+from peav.data.media.probing import MediaError, MediaInfo, VideoStream
 from peav.inputs.windows import Window
 from peav.types import Seconds
 

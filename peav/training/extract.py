@@ -1,8 +1,8 @@
 """Running frozen frontends once over a prepared folder: `peav prepare DATA --features audio=dac video=pe --model MODEL`.
 
-What they make is written beside the media (`peav.data.features`), 512 clips a segment. Devices share the segments; a segment that is
-done is not made again, so a run that was interrupted goes on where it was. Devices and threads change features by no more than their
-rounding.
+What they make is written beside the media (`peav.data.loading.features`), 512 clips a segment. Devices share the segments; a
+segment that is done is not made again, so a run that was interrupted goes on where it was. Devices and threads change features by
+no more than their rounding.
 """
 
 from __future__ import annotations
@@ -20,10 +20,9 @@ from lightning.fabric import Fabric
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from peav.data.clip import Clip
-from peav.data.collate import collate
-from peav.data.decoding import ClipReader, DecodedClip, DecodeSettings
-from peav.data.features import (
+from peav.data.loading.collate import collate
+from peav.data.loading.decoding import ClipReader, DecodedClip, DecodeSettings
+from peav.data.loading.features import (
     ROWS_PER_CHUNK,
     FeatureInfo,
     FeatureRow,
@@ -33,14 +32,15 @@ from peav.data.features import (
     remove_scratch,
     write_segment,
 )
-from peav.data.index import HAS_AUDIO, HAS_VIDEO
-from peav.data.loader import init_worker
+from peav.data.loading.loader import init_worker
 from peav.data.locks import locked
-from peav.data.manifest import iter_manifest, open_manifest
-from peav.data.probing import MediaError
+from peav.data.manifests.clip import Clip
+from peav.data.manifests.index import HAS_AUDIO, HAS_VIDEO
+from peav.data.manifests.manifest import iter_manifest, open_manifest
+from peav.data.media.probing import MediaError
 from peav.data.progress import tracked
-from peav.data.remote import is_remote
-from peav.data.stores import SampleError
+from peav.data.stores.reader import SampleError
+from peav.data.stores.remote import is_remote
 from peav.encoders import DacAudioEncoder, Encoder, PEVideoEncoder
 from peav.model import PEAV
 from peav.training.features import frontend_checksum

@@ -13,8 +13,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from peav.data.features import FeatureInfo
-from peav.data.plan import DataSettingError
+from peav.data.loading.features import FeatureInfo
+from peav.data.loading.plan import DataSettingError
 from peav.encoders import DacAudioEncoder, PEVideoEncoder
 from peav.types import AudioInput, Batch, CachedFeatures, VideoInput
 

@@ -15,7 +15,7 @@ import yaml
 from safetensors import safe_open
 
 from peav.cli.main import main
-from peav.data.media import decode_counts
+from peav.data.media.decode import decode_counts
 from peav.training import PeavModule
 
 ROOT = Path(__file__).parents[2]

@@ -18,7 +18,7 @@ from peav.checkpoints import MediaSettings
 from peav.cli import embed as command
 from peav.cli.embed_store import PieceStore
 from peav.cli.main import main
-from peav.data.media import decode_counts
+from peav.data.media.decode import decode_counts
 from peav.model import PEAV
 from tests.data.conftest import ffmpeg, write_float_wav, write_wav
 from tests.helpers import SMALL_ENCODERS

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from peav.data import ClipDataset, ClipLoader, Population, StoreOptions, TrainingPlan
-from peav.data.stores import number_chunks
+from peav.data.stores.reader import number_chunks
 from peav.types import AudioInput, Batch
 from tests.data.world import RATE
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from peav.data.clip import Clip
-from peav.data.groups import bytes_group
-from peav.data.manifest import write_manifest
-from peav.data.samples import Sample
-from peav.data.shards import ShardWriter
-from peav.data.texts import Caption
+from peav.data.manifests.clip import Clip
+from peav.data.manifests.identities import bytes_group
+from peav.data.manifests.manifest import write_manifest
+from peav.data.manifests.texts import Caption
+from peav.data.stores.samples import Sample
+from peav.data.stores.shards import ShardWriter
 
 RATE = 8000
 
@@ -70,7 +70,7 @@ def make_data(
 
 def damage(data: Path, row: int, split: str = "train") -> None:
     """Flips a byte in the sound of a row."""
-    from peav.data.stores import ShardReader
+    from peav.data.stores.reader import ShardReader
 
     media = ShardReader(data / "shards" / split).read(row).audio
     for chunk in (data / "shards" / split).glob("*.bin"):

@@ -16,8 +16,8 @@ import peav.data
 from peav.cli.lightning import PeavCLI
 from peav.cli.main import LIGHTNING_COMMANDS, _commands, main
 from peav.data import read_records
-from peav.data.checks import find_ffmpeg
 from peav.data.datamodule import ClipDataModule
+from peav.data.media.checks import find_ffmpeg
 from peav.data.synthetic import synthesize
 from peav.training import PeavModule
 from tests.checkpoints.test_formats import released_like

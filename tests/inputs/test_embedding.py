@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from peav.checkpoints import MediaSettings
-from peav.data.media import decode_counts, load_audio
-from peav.data.probing import MediaError
+from peav.data.media.decode import decode_counts, load_audio
+from peav.data.media.probing import MediaError
 from peav.model import PEAV
 from tests.helpers import SMALL_ENCODERS
 from tests.inputs.helpers import ASSETS, CLOSE, EXACT, RATE, by_hand, make_model, noise

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torchcodec.decoders import VideoDecoder
 
-from peav.data.media import load_audio
+from peav.data.media.decode import load_audio
 from peav.model import PEAV
 from tests.data.conftest import write_float_wav
 from tests.inputs.helpers import CLOSE, EXACT, RATE, all_frames, by_hand, make_model, noise, wide_wav

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from peav.data.probing import MediaError
+from peav.data.media.probing import MediaError
 from peav.encoders import TextEncoder
 from peav.model import PEAV
 from tests.helpers import SMALL_ENCODERS

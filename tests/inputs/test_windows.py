@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from peav.data.media import load_audio
+from peav.data.media.decode import load_audio
 from peav.inputs import Window, plan_windows
 from peav.model import PEAV
 from peav.spans import find_spans

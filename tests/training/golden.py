@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from peav.cli.lightning import run_lightning
-from peav.data.prepare import prepare
+from peav.data.packing.prepare import prepare
 from peav.data.synthetic import synthesize
 
 ROOT = Path(__file__).parents[2]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from peav.data.fields import RecordError, hint
+from peav.data.manifests.fields import RecordError, hint
 
 #: Rows that are read at once: a row may hold a video.
 _ROWS = 16

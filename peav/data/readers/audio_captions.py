@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from peav.data.fields import RecordError
+from peav.data.manifests.fields import RecordError
+from peav.data.manifests.records import Record, Reject
 from peav.data.readers.base import Reader
 from peav.data.readers.clips import Clips, reject
 from peav.data.readers.media_folder import MediaFolder, Span
 from peav.data.readers.rows import Rows
 from peav.data.readers.splits import check_splits, choose_splits
-from peav.data.records import Record, Reject
 
 
 @dataclass

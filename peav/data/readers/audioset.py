@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from peav.data.fields import RecordError
+from peav.data.manifests.fields import RecordError
+from peav.data.manifests.records import Record, Reject
 from peav.data.readers.base import Reader
 from peav.data.readers.clips import Clips, reject
 from peav.data.readers.events import EventTable
@@ -14,7 +15,6 @@ from peav.data.readers.labels import TEMPLATE, check_template, label_captions
 from peav.data.readers.media_folder import MediaFolder, Span
 from peav.data.readers.rows import Rows
 from peav.data.readers.splits import check_splits, choose_splits, split_of_name
-from peav.data.records import Record, Reject
 
 
 class VGGSound(Reader):

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from peav.data.records import Record, Reject
+from peav.data.manifests.records import Record, Reject
 
 
 class Reader(ABC):

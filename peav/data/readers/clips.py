@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from peav.data.fields import RecordError
-from peav.data.groups import bytes_group
+from peav.data.manifests.fields import RecordError
+from peav.data.manifests.identities import bytes_group
+from peav.data.manifests.records import Record, Reject, parse_record
 from peav.data.readers.media_folder import MissingError
-from peav.data.records import Record, Reject, parse_record
 
 
 class Clips:
@@ -48,7 +48,7 @@ class Clips:
             clip_id: id that no clip has yet.
             line: line, or number from 1, of its entry.
             table: file that describes it, relative to the data set, for rejects.
-            fields: of the record, as `clips.jsonl` has them (`peav.data.records`); those that are None are absent.
+            fields: of the record, as `clips.jsonl` has them (`peav.data.manifests.records`); those that are None are absent.
         """
         try:
             self.claim(clip_id)

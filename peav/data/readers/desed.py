@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from peav.data.fields import RecordError
+from peav.data.manifests.fields import RecordError
+from peav.data.manifests.records import Record, Reject
 from peav.data.readers.base import Reader
 from peav.data.readers.clips import Clips
 from peav.data.readers.events import EventTable
@@ -16,7 +17,6 @@ from peav.data.readers.labels import TEMPLATE, check_template, label_captions, s
 from peav.data.readers.media_folder import walk
 from peav.data.readers.rows import Rows
 from peav.data.readers.splits import split_by_folder
-from peav.data.records import Record, Reject
 
 _DURATIONS = "_durations.tsv"
 

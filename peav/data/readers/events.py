@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from peav.data.fields import RecordError
+from peav.data.manifests.fields import RecordError
+from peav.data.manifests.records import Reject
 from peav.data.readers.rows import Row
-from peav.data.records import Reject
 
 
 @dataclass

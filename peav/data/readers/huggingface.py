@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from peav.data.fields import RecordError
+from peav.data.manifests.fields import RecordError
+from peav.data.manifests.records import Record, Reject
 from peav.data.readers.arrow import Columns, choose_columns, media_cell, open_table, read_errors
 from peav.data.readers.base import Reader
 from peav.data.readers.clips import Clips
 from peav.data.readers.media_folder import MEDIA_EXTENSIONS, as_fields, walk
 from peav.data.readers.splits import check_split, split_by_name
 from peav.data.readers.unpack import Unpacked
-from peav.data.records import Record, Reject
 from peav.types import CAPTION_TYPES
 
 

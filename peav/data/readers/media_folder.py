@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from peav.data.fields import RecordError
+from peav.data.manifests.fields import RecordError
 from peav.types import Seconds
 
 #: Extensions of audio files, the best first.

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from peav.data.fields import RecordError, check_names
+from peav.data.manifests.fields import RecordError, check_names
+from peav.data.manifests.records import RECORD_FIELDS, Record, Reject, iter_records, parse_line
 from peav.data.readers.base import Reader
 from peav.data.readers.clips import Clips, reject
 from peav.data.readers.media_folder import MEDIA_EXTENSIONS, walk
 from peav.data.readers.rows import Rows, to_number
 from peav.data.readers.splits import check_split, split_by_folder
-from peav.data.records import RECORD_FIELDS, Record, Reject, iter_records, parse_line
 from peav.types import CAPTION_TYPES
 
 #: The columns of a table that hold captions, by type.
@@ -38,7 +38,7 @@ _log = logging.getLogger(__name__)
 
 
 class JSONLines(Reader):
-    """A JSONL file with one clip a line, in the form of `peav.data.records`: the format of peav itself.
+    """A JSONL file with one clip a line, in the form of `peav.data.manifests.records`: the format of peav itself.
 
     Args:
         table: path of the file, relative to the data set or absolute.
@@ -67,7 +67,7 @@ class JSONLines(Reader):
 class Table(Reader):
     """A CSV or TSV file with a line that names the columns, and one clip a row.
 
-    Columns have the names of the fields of a record (`peav.data.records`): id, media, audio, video, start, duration, transcript,
+    Columns have the names of the fields of a record (`peav.data.manifests.records`): id, media, audio, video, start, duration, transcript,
     domain, split, licence, dataset; and caption or audio_caption, video_caption, audio_video_caption. An empty cell is an absent
     field. A file that ends in .tsv has tabs between its cells, any other commas.
 
@@ -139,7 +139,8 @@ class Folder(Reader):
 
     A caption may lie beside NAME.mp4, say: `text` or `caption`, a string or a list, in NAME.json, or else all of NAME.txt. The JSON may
     also have the fields captions, transcript, events, domain, split, licence, dataset, start and duration of a record
-    (`peav.data.records`); what else it says is passed over. Files whose names differ only in the extension are clips of their own.
+    (`peav.data.manifests.records`); what else it says is passed over. Files whose names differ only in the extension are clips of
+    their own.
 
     Args:
         caption_type: what the captions describe: `audio`, `video` or `audio_video`.

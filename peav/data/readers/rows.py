@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from peav.data.fields import RecordError
-from peav.data.records import Reject
+from peav.data.manifests.fields import RecordError
+from peav.data.manifests.records import Reject
 
 #: Lines that one row may span; a quotation mark that is never closed is given up after these.
 _MAX_LINES = 50

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from peav.data.fields import RecordError, read_text
+from peav.data.manifests.fields import RecordError, read_text
+from peav.data.manifests.records import Record, Reject, parse_line
 from peav.data.readers.base import Reader
 from peav.data.readers.clips import Clips
 from peav.data.readers.events import event, merged
@@ -14,7 +15,6 @@ from peav.data.readers.labels import spaced
 from peav.data.readers.media_folder import walk
 from peav.data.readers.rows import Rows, central_file
 from peav.data.readers.splits import check_split, split_of_name
-from peav.data.records import Record, Reject, parse_line
 
 
 class URBANSED(Reader):

@@ -9,11 +9,11 @@ from typing import Literal
 
 from lhotse.recipes.librispeech import LIBRISPEECH, MINI_LIBRISPEECH, parse_utterance
 
-from peav.data.fields import RecordError
+from peav.data.manifests.fields import RecordError
+from peav.data.manifests.records import Record, Reject
 from peav.data.readers.base import Reader
 from peav.data.readers.clips import Clips, reject
 from peav.data.readers.media_folder import MissingError, walk
-from peav.data.records import Record, Reject
 
 
 class VCTK(Reader):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
-from peav.data.fields import hint
-from peav.data.records import SPLIT_WORDS, SPLITS
+from peav.data.manifests.fields import hint
+from peav.data.manifests.records import SPLIT_WORDS, SPLITS
 
 _NAMES = {**{split: split for split in SPLITS}, **SPLIT_WORDS}
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from peav.data.fields import RecordError
-from peav.data.groups import bytes_group
+from peav.data.manifests.fields import RecordError
+from peav.data.manifests.identities import bytes_group
+from peav.data.manifests.records import Record, Reject
 from peav.data.readers.clips import Clips, reject
 from peav.data.readers.media_folder import as_fields
-from peav.data.records import Record, Reject
 
 
 @dataclass

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from peav.data.fields import RecordError, read_text
+from peav.data.manifests.fields import RecordError, read_text
+from peav.data.manifests.records import Record, Reject
 from peav.data.readers.base import Reader
 from peav.data.readers.clips import Clips, reject
 from peav.data.readers.media_folder import MediaFolder
 from peav.data.readers.rows import central_file
 from peav.data.readers.splits import check_splits, choose_splits, split_of_name
-from peav.data.records import Record, Reject
 
 
 class VALOR(Reader):

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from peav.data.fields import RecordError
+from peav.data.manifests.fields import RecordError
+from peav.data.manifests.records import Record, Reject, parse_line
 from peav.data.readers.base import Reader
 from peav.data.readers.clips import Clips
 from peav.data.readers.media_folder import MEDIA_EXTENSIONS, holds, walk
 from peav.data.readers.splits import check_split, split_by_name
 from peav.data.readers.unpack import Unpacked
-from peav.data.records import Record, Reject, parse_line
 from peav.types import CAPTION_TYPES
 
 _TEXTS = (".json", ".txt")

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from peav.data.manifests.records import Record, Reject
+from peav.data.manifests.texts import texts_of
 from peav.data.readers import Reader
-from peav.data.records import Record, Reject
-from peav.data.texts import texts_of
 
 
 def write(root: Path, files: Mapping[str, str | bytes]) -> Path:

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from peav.data.fields import RecordError
+from peav.data.manifests.fields import RecordError
+from peav.data.manifests.records import Record
 from peav.data.readers import HuggingFaceDataset, WebDatasetTars
-from peav.data.records import Record
 from tests.data.readers.helpers import read, tar_bytes, texts, wav_bytes, write
 
 pa = pytest.importorskip("pyarrow")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from peav.data.fields import RecordError
+from peav.data.manifests.fields import RecordError
 from peav.data.readers import MSRVTT, VALOR, AudioCaps, Clotho
 from tests.data.readers.helpers import lines, read, texts, wav_bytes, write
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from peav.data import readers
+from peav.data.manifests.records import SPLITS, Record, Reject
 from peav.data.readers import READERS, Reader
-from peav.data.records import SPLITS, Record, Reject
 from tests.data.readers import test_archives, test_captioned, test_events, test_own, test_speech
 
 #: A miniature of the data set of each reader, with the default choices of its reader.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from peav.data.fields import RecordError
+from peav.data.manifests.fields import RecordError
 from peav.data.readers import DESED, URBANSED, AudioSetStrong, FineLAP, VGGSound
 from tests.data.readers.helpers import events, lines, origins, read, tabs, texts, wav_bytes, write
 

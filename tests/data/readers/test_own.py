@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from peav.data.fields import RecordError
+from peav.data.manifests.fields import RecordError
 from peav.data.readers import Folder, JSONLines, Table
 from tests.data.readers.helpers import events, lines, origins, read, texts, wav_bytes, write
 

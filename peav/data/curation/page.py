@@ -1,0 +1,246 @@
+"""A manifest as one HTML file that needs nothing else (no network, no scripts), and as a picture: its numbers, and clips to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from peav.data.curation.counting import Share
+from peav.data.curation.gallery import COLOURS, STYLE, Tile, TileMaker, choose_clips, figure_uri
+from peav.data.curation.page_style import CSS
+from peav.data.curation.stats import ManifestStats, manifest_stats, percent
+from peav.data.manifests.clip import Clip
+from peav.data.manifests.manifest import open_manifest
+from peav.data.stores.remote import StoreOptions
+
+_LABELS_SHOWN = 12
+_EVENTS_SHOWN = 12
+
+
+@dataclass(frozen=True)
+class Page:
+    """What `inspect_manifest` wrote, and how many of its clips could not be decoded."""
+
+    html: Path
+    png: Path
+    clips: int
+    failed: int
+
+
+def inspect_manifest(
+    data: str | Path,
+    split: str = "train",
+    out: str | Path | None = None,
+    num_clips: int = 24,
+    seed: int = 0,
+    options: StoreOptions | None = None,
+) -> Page:
+    """Writes a page of a manifest, and beside it the overview alone as a PNG.
+
+    Args:
+        data: folder that `peav prepare` wrote, or its address in an object store.
+        split: `train`, `validation` or `test`.
+        out: the HTML file; inspect.html in the folder by default.
+        num_clips: clips to show, as many of each domain as there are.
+        seed: of their choice.
+        options: of object stores.
+
+    Raises:
+        FileNotFoundError: if the split was not prepared.
+        ManifestError: if its manifest cannot be read.
+        ValueError: if `num_clips` is below 0.
+    """
+    if num_clips < 0:
+        raise ValueError(f"num_clips must be at least 0, got {num_clips}")
+    manifest = open_manifest(data, split, options)
+    stats = manifest_stats(manifest)
+    maker = TileMaker(str(data), options)
+    tiles = [maker.make(manifest[position]) for position in choose_clips(manifest.index, num_clips, seed)]
+    path = Path(out) if out is not None else Path(data) / "inspect.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure = overview_figure(stats)
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(path.with_suffix(".png"), dpi=130)
+    path.write_text(render(f"{data}: {split}", stats, tiles, figure_uri(figure), seed), encoding="utf-8")
+    return Page(path, path.with_suffix(".png"), len(tiles), sum(bool(tile.errors) for tile in tiles))
+
+
+def overview_figure(stats: ManifestStats) -> Figure:
+    """Draws durations, caption coverage by type and origin, hours by domain, and what clips have."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(10, 5.6), layout="constrained")
+        durations, captions, domains, has = figure.subplots(2, 2).flat
+        bins = stats.duration_bins()
+        durations.bar(range(len(bins)), [count for _, count in bins], width=0.9, color=COLOURS[0])
+        durations.set_xlim(-0.6, max(len(bins), 5) - 0.4)
+        durations.grid(axis="y")
+        durations.set_xticks(range(len(bins)), [label for label, _ in bins], rotation=30, ha="right", fontsize=8)
+        durations.set_title("clips by duration, seconds")
+        _draw_coverage(captions, stats)
+        shares = list(stats.domains.items())[:_LABELS_SHOWN]
+        _draw_bars(domains, [label or "(none)" for label, _ in shares], [share.hours for _, share in shares])
+        domains.set_title("hours by domain")
+        kinds = ("audio", "video", "audio_video")
+        counts = {**{kind: stats.modalities[kind] for kind in kinds}, "transcript": stats.transcripts}
+        counts |= {"annotated": stats.annotated, "events": stats.with_events}
+        _draw_bars(has, list(counts), [100 * count / max(stats.clips, 1) for count in counts.values()])
+        has.set_xlim(0, 100)
+        has.set_title("clips that have, %")
+        return figure
+
+
+def _draw_bars(axes: Axes, labels: Sequence[str], values: Sequence[float]) -> None:
+    names = [label if len(label) <= 24 else f"{label[:23]}…" for label in labels]
+    axes.barh(range(len(values)), values, height=0.7, color=COLOURS[0])
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(max(len(names), 5) - 0.5, -0.5)
+    axes.grid(axis="x")
+
+
+def _draw_coverage(axes: Axes, stats: ManifestStats) -> None:
+    rows = np.arange(len(stats.captions))
+    for place, (origin, colour) in enumerate((("any", "#d5dce2"), ("real", COLOURS[0]), ("synthetic", COLOURS[1]))):
+        shares = [100 * coverage.clips[origin] / max(stats.clips, 1) for coverage in stats.captions.values()]
+        height, shift = (0.8, 0.0) if origin == "any" else (0.3, 0.2 * (2 * place - 3))
+        axes.barh(rows + shift, shares, height=height, color=colour, label=origin)
+    axes.set_yticks(rows, list(stats.captions))
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xlim(0, 100)
+    axes.grid(axis="x")
+    axes.set_title("clips with captions, %")
+    axes.legend(fontsize=8, loc="lower right", bbox_to_anchor=(1.0, 0.99), ncols=3, columnspacing=1.0, handlelength=1.2)
+
+
+def render(title: str, stats: ManifestStats, tiles: Sequence[Tile], overview: str, seed: int = 0) -> str:
+    """Returns the page as an HTML document; every text of the data is escaped.
+
+    Args:
+        title: of the page.
+        stats: its numbers.
+        tiles: clips to show.
+        overview: `data:` URI of the picture of the numbers.
+        seed: by which the clips were chosen.
+    """
+    alt = "Bars of clips by duration, caption coverage by type and origin, hours by domain, and what clips have."
+    failed = sum(bool(tile.errors) for tile in tiles)
+    note = f"{len(tiles)} clips, evenly over the domains, chosen by seed {seed}."
+    note += f" {failed} of them could not be decoded." if failed else ""
+    body = (
+        _section("Overview", f'<figure><img src="{overview}" alt="{alt}"></figure>{_sentences(stats)}')
+        + _section("Counts", f'<div class="tables">{_tables(stats)}</div>')
+        + _section("Clips", f'<p class="note">{note}</p><div class="clips">{"".join(map(_tile, tiles))}</div>')
+    )
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>\n{CSS}</style>\n</head>\n<body>\n"
+        f"<header>\n<h1>{escape(title)}</h1>\n{_headline(stats)}\n</header>\n<main>\n{body}</main>\n"
+        "<footer>Written by peav data inspect. This file needs no network.</footer>\n</body>\n</html>\n"
+    )
+
+
+def _headline(stats: ManifestStats) -> str:
+    kinds = stats.modalities
+    cards = [
+        ("clips", f"{stats.clips:,}", ""),
+        ("hours", f"{stats.hours:.2f}", ""),
+        ("with audio", f"{percent(kinds['audio'], stats.clips)} %", f"{kinds['audio']:,} clips"),
+        ("with video", f"{percent(kinds['video'], stats.clips)} %", f"{kinds['video']:,} clips"),
+        (
+            "with captions",
+            f"{percent(stats.clips - stats.without_caption, stats.clips)} %",
+            f"{stats.captions_a_clip:.2f} a clip",
+        ),
+        ("events", f"{stats.events:,}", f"{stats.phrases:,} phrases"),
+    ]
+    numbers = "".join(
+        f'<div class="number"><div class="label">{label}</div><div class="value">{value}</div><div class="versus">{more}</div></div>'
+        for label, value, more in cards
+    )
+    return f'<div class="numbers">{numbers}</div>'
+
+
+def _section(heading: str, content: str) -> str:
+    return f'<section id="{heading.lower()}">\n<h2>{heading}</h2>\n{content}\n</section>\n'
+
+
+def _sentences(stats: ManifestStats) -> str:
+    return f'<p class="note">{escape(" ".join(stats.sentences()))}</p>'
+
+
+def _tables(stats: ManifestStats) -> str:
+    captions = (
+        (
+            kind,
+            *(f"{counts[name]:,}" for counts in (held.clips, held.captions) for name in ("any", "real", "synthetic")),
+        )
+        for kind, held in stats.captions.items()
+    )
+    columns = ("captions", "clips", "real", "synthetic", "captions", "real", "synthetic")
+    parts = [_table(columns, captions)]
+    for name, shares in (("domain", stats.domains), ("dataset", stats.datasets), ("licence", stats.licences)):
+        parts.append(_shares(name, shares))
+    for name, top in (("phrase", stats.top_phrases), ("caption of several clips", stats.top_captions)):
+        if top:
+            parts.append(_table((name, "times"), ((text, f"{count:,}") for text, count in top)))
+    return "".join(parts)
+
+
+def _shares(name: str, shares: Mapping[str, Share]) -> str:
+    rows = [(label or "(none)", f"{share.clips:,}", f"{share.hours:.2f}") for label, share in shares.items()]
+    more = len(rows) - _LABELS_SHOWN
+    if more > 0:
+        rows = [*rows[:_LABELS_SHOWN], (f"and {more} more", "", "")]
+    return _table((name, "clips", "hours"), rows)
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    head = "".join(f'<th scope="col">{escape(column)}</th>' for column in columns)
+    body = "".join(f"<tr>{''.join(f'<td>{escape(value)}</td>' for value in row)}</tr>" for row in rows)
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _tile(tile: Tile) -> str:
+    clip, name = tile.clip, escape(tile.clip.id)
+    pictures = ""
+    if tile.frame is not None:
+        pictures += f'<img class="frame" src="{tile.frame}" alt="The middle frame of clip {name}">'
+    if tile.sound is not None:
+        pictures += f'<img src="{tile.sound}" alt="Log-mel spectrogram of clip {name}, with its events as bars">'
+    blank = "cannot be decoded" if tile.errors else "neither picture nor sound"
+    pictures = pictures or f'<div class="blank">{blank}</div>'
+    facts = [f"{clip.duration:.2f} s", *(escape(text) for text in (clip.domain, clip.dataset, clip.licence) if text)]
+    if tile.sound is not None and tile.shown < clip.duration:
+        facts.append(f"first {tile.shown:g} s shown")
+    words = f'<div class="head">{name}</div><div class="kind">{" · ".join(facts)}</div>'
+    words += "".join(f'<p class="error">{escape(error)}</p>' for error in tile.errors)
+    return f'<div class="clip">{pictures}<div class="words">{words}{_texts(clip)}</div></div>\n'
+
+
+def _texts(clip: Clip) -> str:
+    lines = []
+    for kind, captions in clip.captions.items():
+        for caption in captions:
+            origin = "" if caption.origin == "real" else f' <span class="origin">({escape(caption.origin)})</span>'
+            span = (
+                "" if caption.start is None else f' <span class="origin">{caption.start:g} to {caption.end:g} s</span>'
+            )
+            lines.append(f'<li><span class="kind">{escape(kind)}:</span> {escape(caption.text)}{origin}{span}</li>')
+    if clip.transcript:
+        lines.append(f'<li><span class="kind">transcript:</span> {escape(clip.transcript)}</li>')
+    if clip.events is None:
+        lines.append('<li class="kind">events: not annotated</li>')
+    else:
+        events = [
+            f"{escape(event.phrase)} {event.onset:.2f} to {event.offset:.2f} s" for event in clip.events[:_EVENTS_SHOWN]
+        ]
+        more = [f"and {len(clip.events) - _EVENTS_SHOWN} more"] if len(clip.events) > _EVENTS_SHOWN else []
+        lines.append(f'<li><span class="kind">events:</span> {"; ".join(events + more) or "none"}</li>')
+    return f"<ul>{''.join(lines)}</ul>"

@@ -1,0 +1,1 @@
+"""From manifests and shards to batches: plans, decoding, augmentation, collation, and a loader that resumes."""

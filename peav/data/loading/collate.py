@@ -1,0 +1,184 @@
+"""Decoded clips to a padded, masked batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import get_worker_info
+
+from peav.data.loading.decoding import DecodedClip, Replacement
+from peav.data.loading.sharing import SMALL_BYTES, lender
+from peav.data.manifests.identities import ABSENT, normalize_text, text_group
+from peav.masking import lengths_to_mask
+from peav.types import AudioInput, Batch, CachedFeatures, EventInput, TextInput, VideoInput, map_tensors
+
+#: Texts to (input_ids (N, L) int64, mask (N, L) bool).
+Tokenize = Callable[[Sequence[str]], tuple[Tensor, Tensor]]
+
+
+def collate(clips: Sequence[DecodedClip], tokenize: Tokenize | None = None) -> Batch:
+    """Joins B clips into a batch; the fields that the clips carry are filled.
+
+    What is absent is zero, masked out and not `present`, and its group is -1, also where no clip of the batch has it.
+
+    Args:
+        clips: at least one, all decoded for the same fields.
+        tokenize: needed when the clips carry captions or events; picklable, for it runs in the workers.
+
+    Raises:
+        ValueError: if there is no clip, or no tokenizer for texts.
+    """
+    if not clips:
+        raise ValueError("a batch needs at least one clip, got none")
+    first = clips[0]
+    captions = {kind: tokenize_texts([clip.captions[kind] for clip in clips], tokenize) for kind in first.captions}
+    return Batch(
+        ids=tuple(clip.id for clip in clips),
+        audio=_audio(clips),
+        video=_video(clips),
+        captions=captions,
+        events=None if first.annotated is None else _events(clips, tokenize),
+        duration=torch.tensor([clip.duration for clip in clips], dtype=torch.float32),
+    )
+
+
+class Collated(NamedTuple):
+    """A batch, and the clips in it that stand for others."""
+
+    batch: Batch
+    replaced: tuple[Replacement, ...]
+
+
+@dataclass(frozen=True)
+class Collate:
+    """`collate` with its tokenizer, picklable: what a data loader calls."""
+
+    tokenize: Tokenize | None = None
+
+    def __call__(self, clips: Sequence[DecodedClip]) -> Collated:
+        """Joins clips into a batch; a worker sends its small tensors as arrays (`unpack_small`) and lends the others (`Lender`)."""
+        if get_worker_info() is None:
+            batch = collate(clips, self.tokenize)
+        else:
+            lender().begin()
+            batch = map_tensors(pack_small(collate(clips, self.tokenize)), lender().lend)
+        return Collated(batch, tuple(item for clip in clips for item in clip.replaces))
+
+
+def pack_small(batch: Batch) -> Batch:
+    """Returns the batch with arrays in place of its small tensors: each tensor that leaves a worker costs a file and its mapping."""
+    return map_tensors(batch, lambda tensor: tensor.numpy() if tensor.nbytes <= SMALL_BYTES else tensor)
+
+
+def unpack_small(batch: Batch) -> Batch:
+    """Undoes `pack_small`."""
+    return map_tensors(batch, torch.from_numpy, np.ndarray)
+
+
+def tokenize_texts(texts: Sequence[str | None], tokenize: Tokenize | None) -> TextInput:
+    """Tokenizes N texts, None where one is absent.
+
+    Raises:
+        ValueError: if there is no tokenizer, or it returns something else than ids and mask for each text.
+    """
+    if tokenize is None:
+        raise ValueError("captions and events are read, but there is no tokenizer: give `tokenize`, or read neither")
+    rows = [row for row, text in enumerate(texts) if text is not None]
+    present = torch.zeros(len(texts), dtype=torch.bool)
+    present[rows] = True
+    found = [text for text in texts if text is not None]
+    ids, mask = (
+        tokenize(found) if found else (torch.zeros(0, 1, dtype=torch.int64), torch.zeros(0, 1, dtype=torch.bool))
+    )
+    if ids.shape != mask.shape or len(ids) != len(found) or ids.ndim != 2:
+        raise ValueError(
+            f"the tokenizer made ids of shape {tuple(ids.shape)} and a mask of shape {tuple(mask.shape)} from {len(found)} texts"
+        )
+    all_ids = torch.zeros(len(texts), ids.shape[1], dtype=torch.int64)
+    all_mask = torch.zeros(len(texts), ids.shape[1], dtype=torch.bool)
+    all_ids[rows], all_mask[rows] = ids.masked_fill(~mask, 0), mask
+    groups = [ABSENT if text is None else text_group(text) for text in texts]
+    return TextInput(
+        all_ids, all_mask, present, torch.tensor(groups, dtype=torch.int64), tuple(text or "" for text in texts)
+    )
+
+
+def _zeros(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """Returns zeros; in a worker they lie in memory that the main process sees, which saves a copy of the batch."""
+    return lender().zeros(shape, dtype) if get_worker_info() is not None else torch.zeros(tuple(shape), dtype=dtype)
+
+
+def _audio(clips: Sequence[DecodedClip]) -> AudioInput | CachedFeatures | None:
+    present = torch.tensor([clip.has_audio for clip in clips])
+    group = torch.tensor([clip.audio_group if clip.has_audio else ABSENT for clip in clips], dtype=torch.int64)
+    made = [clip.audio_features for clip in clips if clip.audio_features is not None]
+    if made:
+        return _features(made, present, group, [clip.audio_seconds for clip in clips])
+    waves = [clip.samples for clip in clips if clip.samples is not None]
+    if not waves:
+        return None
+    lengths = torch.tensor([len(wave) for wave in waves])
+    samples = _zeros((len(waves), max(1, int(lengths.max()))), torch.float32)
+    mask = _zeros(samples.shape, torch.bool)
+    for row, (wave, there) in enumerate(zip(waves, present.tolist(), strict=True)):
+        samples[row, : len(wave)] = wave
+        mask[row, : len(wave)] = there
+    seeds = [clip.seed for clip in clips if clip.seed is not None]
+    seed = torch.tensor(seeds, dtype=torch.int64) if len(seeds) == len(clips) else None
+    return AudioInput(samples, mask, present, group, clips[0].sample_rate, seed)
+
+
+def _video(clips: Sequence[DecodedClip]) -> VideoInput | CachedFeatures | None:
+    present = torch.tensor([clip.has_video for clip in clips])
+    group = torch.tensor([clip.video_group if clip.has_video else ABSENT for clip in clips], dtype=torch.int64)
+    seconds = [clip.frame_seconds for clip in clips]
+    made = [clip.video_features for clip in clips if clip.video_features is not None]
+    if made:
+        return _features(made, present, group, seconds)
+    videos = [clip.frames for clip in clips if clip.frames is not None]
+    if not videos:
+        return None
+    lengths = torch.tensor([len(video) for video in videos])
+    frames = _zeros((len(videos), int(lengths.max()), *videos[0].shape[1:]), torch.uint8)
+    for row, video in enumerate(videos):
+        frames[row, : len(video)] = video
+    mask = lengths_to_mask(torch.where(present, lengths, 0), frames.shape[1])
+    return VideoInput(frames, mask, present, group, torch.tensor(seconds, dtype=torch.float32))
+
+
+def _features(made: Sequence[Tensor], present: Tensor, group: Tensor, seconds: Sequence[float]) -> CachedFeatures:
+    lengths = torch.tensor([len(values) for values in made])
+    values = _zeros((len(made), max(1, int(lengths.max())), made[0].shape[1]), torch.float32)
+    for row, one in enumerate(made):
+        values[row, : len(one)] = one
+    mask = lengths_to_mask(torch.where(present, lengths, 0), values.shape[1])
+    return CachedFeatures(values, mask, present, group, torch.tensor(seconds, dtype=torch.float32))
+
+
+def _events(clips: Sequence[DecodedClip], tokenize: Tokenize | None) -> EventInput:
+    phrases: dict[str, int] = {}
+    texts: list[str] = []
+    rows: list[tuple[int, int, float, float]] = []
+    for row, clip in enumerate(clips):
+        for event in clip.events:
+            onset, offset = max(event.onset, 0.0), min(event.offset, clip.duration)
+            if onset >= offset:
+                continue
+            key = normalize_text(event.phrase)
+            if key not in phrases:
+                phrases[key] = len(texts)
+                texts.append(event.phrase)
+            rows.append((row, phrases[key], onset, offset))
+    return EventInput(
+        phrases=tokenize_texts(texts, tokenize),
+        annotated=torch.tensor([bool(clip.annotated) for clip in clips]),
+        clip=torch.tensor([row[0] for row in rows], dtype=torch.int64),
+        phrase=torch.tensor([row[1] for row in rows], dtype=torch.int64),
+        onset=torch.tensor([row[2] for row in rows], dtype=torch.float32),
+        offset=torch.tensor([row[3] for row in rows], dtype=torch.float32),
+    )

@@ -1,0 +1,315 @@
+"""Prepared clips, by position in their manifest: only the fields that something reads are decoded."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.utils.data import Dataset
+
+from peav.data.loading.augment import AudioAugmentation, augment_frames, check_probability
+from peav.data.loading.cache import DecodedCache
+from peav.data.loading.decoding import ClipReader, DecodedClip, DecodeSettings, Replacement
+from peav.data.loading.features import FeatureReader
+from peav.data.loading.plan import substitutes
+from peav.data.manifests.clip import Clip
+from peav.data.manifests.identities import bytes_group
+from peav.data.manifests.index import HAS_AUDIO, HAS_VIDEO
+from peav.data.manifests.manifest import Manifest, open_manifest
+from peav.data.manifests.texts import Caption
+from peav.data.media.decode import Downmix, Sampling, count_frames
+from peav.data.media.probing import MediaError
+from peav.data.stores.reader import SampleError
+from peav.data.stores.remote import StoreOptions
+from peav.types import BATCH_FIELDS, CAPTION_TYPES
+
+#: How many clips are tried in place of one that cannot be read.
+MAX_SUBSTITUTES = 100
+
+
+def check_fields(fields: Collection[str]) -> frozenset[str]:
+    """Returns batch fields as a set.
+
+    Raises:
+        ValueError: if one is unknown.
+    """
+    for name in fields:
+        if name not in BATCH_FIELDS:
+            close = difflib.get_close_matches(name, BATCH_FIELDS, n=1)
+            hint = f", did you mean {close[0]!r}?" if close else ";"
+            raise ValueError(f"unknown batch field {name!r}{hint} the fields are {', '.join(BATCH_FIELDS)}")
+    return frozenset(fields)
+
+
+class ClipDataset(Dataset[DecodedClip]):
+    """The clips of a split.
+
+    `dataset[position]` is a clip with its first captions; `dataset[epoch, position]` is the clip in training: captions, dropped
+    modalities and augmentation are chosen by (seed, epoch, clip id), so they are the same for any number of workers, ranks and
+    restarts.
+
+    Args:
+        data: folder that `peav prepare` wrote, or its address in an object store.
+        split: `train`, `validation` or `test`.
+        fields: names out of `peav.types.BATCH_FIELDS` to decode.
+        sample_rate: of the audio, Hz.
+        num_frames: frames a clip, or
+        fps: frames a second.
+        frame_size: (H, W) of the frames, or one number for both.
+        downmix: `meta` or `mean`, see `load_audio`.
+        sampling: `time` or `index`, see `load_frames`.
+        seed: of what is chosen in training.
+        shuffle_pairing: a control experiment: each clip keeps its audio and events, but gets the video of another clip and
+            the captions of a third.
+        cache_megabytes: memory for decoded audio and frames, shared by the workers; 0 for none.
+        features: cached features to read in place of media: {"audio": name, "video": name}, see `peav.data.loading.features`.
+        modality_dropout: probability with which a clip that has both audio and video loses one, by modality.
+        origin_weights: how often a caption of each origin is chosen where a clip has both; every caption alike by default.
+        audio_augment: changes of the waveform, in order.
+        video_augment: transforms of torchvision v2 for the frames, in order.
+        store: of object stores.
+
+    Raises:
+        FileNotFoundError: if the split was not prepared.
+        ManifestError: if its manifest cannot be read.
+        ValueError: if a setting is out of range.
+    """
+
+    def __init__(
+        self,
+        data: str | Path,
+        split: str,
+        fields: Collection[str] = BATCH_FIELDS,
+        sample_rate: int = 16000,
+        num_frames: int | None = 8,
+        fps: float | None = None,
+        frame_size: int | tuple[int, int] = 64,
+        downmix: Downmix = "meta",
+        sampling: Sampling = "time",
+        seed: int = 0,
+        shuffle_pairing: bool = False,
+        cache_megabytes: int = 0,
+        features: Mapping[str, str] | None = None,
+        modality_dropout: Mapping[str, float] | None = None,
+        origin_weights: Mapping[str, float] | None = None,
+        audio_augment: Sequence[AudioAugmentation] = (),
+        video_augment: Sequence[nn.Module] = (),
+        store: StoreOptions | None = None,
+    ) -> None:
+        self.fields = check_fields(fields)
+        size = (frame_size, frame_size) if isinstance(frame_size, int) else frame_size
+        settings = DecodeSettings(sample_rate, num_frames if fps is None else None, fps, size, downmix, sampling)
+        count_frames(1.0, settings.num_frames, fps)
+        self.settings = settings
+        self.seed = seed
+        self.manifest: Manifest = open_manifest(data, split, store)
+        self.reader = ClipReader(str(data), settings, store)
+        self.features = {kind: FeatureReader(self.reader, kind, name) for kind, name in (features or {}).items()}
+        self.modality_dropout = _check_dropout(modality_dropout or {})
+        self.origin_weights = origin_weights
+        self.audio_augment, self.video_augment = tuple(audio_augment), tuple(video_augment)
+        for kind, augment in (("audio", audio_augment), ("video", video_augment)):
+            if kind in self.features and augment:
+                raise ValueError(f"{kind}_augment changes {kind}, but cached features are read in its place")
+        self.video_rows, self.caption_rows = pairing(len(self.manifest), seed, shuffle_pairing)
+        #: (N,) which clips may stand in for each other; set by a loader that follows a plan.
+        self.peers: NDArray[np.int64] | None = None
+        self._audio_cache, self._video_cache = self._caches(cache_megabytes << 20)
+
+    def __len__(self) -> int:
+        return len(self.manifest)
+
+    def clip(self, position: int) -> Clip:
+        """Returns what the manifest says about a clip."""
+        return self.manifest[position]
+
+    def __getitem__(self, index: int | tuple[int, int]) -> DecodedClip:
+        epoch, position = index if isinstance(index, tuple) else (None, index)
+        clip = self.manifest[position]
+        other_video, other_texts = int(self.video_rows[position]), int(self.caption_rows[position])
+        video = clip if other_video == position else self.manifest[other_video]
+        texts = clip if other_texts == position else self.manifest[other_texts]
+        seeds = None if epoch is None else [self.seed, epoch, bytes_group(clip.id.encode())]
+        kept = self._kept(clip.has_audio, video.has_video, seeds)
+        decoded = DecodedClip(
+            id=clip.id,
+            duration=clip.duration,
+            sample_rate=self.settings.sample_rate,
+            has_audio=clip.has_audio and kept["audio"],
+            audio_group=clip.group("audio") if kept["audio"] else -1,
+            has_video=video.has_video and kept["video"],
+            video_group=video.group("video") if kept["video"] else -1,
+            # The frames span the clip that they come from, which is another one under shuffle_pairing.
+            frame_seconds=video.duration / self.settings.frames(video.duration),
+            captions=self._captions(texts, seeds),
+            events=clip.events or () if "events" in self.fields else (),
+            annotated=clip.events is not None if "events" in self.fields else None,
+            seed=None if seeds is None else int(np.random.default_rng([*seeds, 4]).integers(1 << 62)),
+        )
+        if "audio" in self.fields:
+            decoded = self._with_audio(decoded, clip, position, seeds)
+        if "video" in self.fields:
+            decoded = self._with_video(decoded, video, other_video, seeds)
+        return decoded
+
+    def __getitems__(self, indices: Sequence[int] | Sequence[tuple[int, int]]) -> list[DecodedClip]:
+        """Returns the clips of a batch.
+
+        In training a clip that cannot be read is replaced by the next of its bucket and domain, or else of its bucket.
+
+        Raises:
+            MediaError: if a clip cannot be decoded, in evaluation or after `MAX_SUBSTITUTES` others could not either.
+            ShardError: likewise if its bytes are damaged; and if manifest and shards do not belong together.
+        """
+        taken = {index[1] for index in indices if isinstance(index, tuple)}
+        return [self._readable(index, taken) if isinstance(index, tuple) else self[index] for index in indices]
+
+    def _readable(self, index: tuple[int, int], taken: set[int]) -> DecodedClip:
+        epoch, position = index
+        try:
+            return self[index]
+        except (MediaError, SampleError) as error:
+            if self.peers is None:
+                raise
+            failed = [(self.manifest[position].id, str(error))]
+            first = error
+        buckets = self.peers // len(self.manifest.index.domains)
+        tried = {position}
+        for other in chain(substitutes(self.peers, position), substitutes(buckets, position)):
+            if len(tried) > MAX_SUBSTITUTES:
+                break
+            if other in taken or other in tried:
+                continue
+            tried.add(other)
+            try:
+                clip = self[epoch, other]
+            except (MediaError, SampleError) as error:
+                failed.append((self.manifest[other].id, str(error)))
+                continue
+            taken.add(other)
+            return replace(clip, replaces=tuple(Replacement(bad, clip.id, reason) for bad, reason in failed))
+        raise first
+
+    def _kept(self, has_audio: bool, has_video: bool, seeds: list[int] | None) -> dict[str, bool]:
+        kept = {"audio": True, "video": True}
+        if seeds is not None and self.modality_dropout and has_audio and has_video:
+            draw = np.random.default_rng([*seeds, 1]).random()
+            audio = self.modality_dropout["audio"]
+            kept = {"audio": draw >= audio, "video": not audio <= draw < audio + self.modality_dropout["video"]}
+        return kept
+
+    def _captions(self, clip: Clip, seeds: list[int] | None) -> dict[str, str | None]:
+        # Two numbers a type are drawn whether or not it is read, so that the choice does not depend on the fields.
+        shape = (len(CAPTION_TYPES), 2)
+        draws = np.zeros(shape) if seeds is None else np.random.default_rng([*seeds, 0]).random(shape)
+        chosen: dict[str, str | None] = {}
+        for kind, draw in zip(CAPTION_TYPES, draws, strict=True):
+            if f"captions.{kind}" in self.fields:
+                captions = clip.captions.get(kind, ())
+                if seeds is not None and self.origin_weights is not None:
+                    captions = _of_one_origin(captions, self.origin_weights, draw[1])
+                chosen[kind] = captions[int(draw[0] * len(captions))].text if captions else None
+        return chosen
+
+    def _with_audio(self, decoded: DecodedClip, clip: Clip, position: int, seeds: list[int] | None) -> DecodedClip:
+        if not decoded.has_audio:
+            clip = replace(clip, has_audio=False)
+        if "audio" in self.features:
+            values, seconds = self.features["audio"].read(clip)
+            return replace(decoded, audio_features=values, audio_seconds=seconds)
+        if self._audio_cache is not None and clip.has_audio:
+            samples = self._audio_cache.get(position, lambda: self.reader.samples(clip))
+        else:
+            samples = self.reader.samples(clip)
+        if seeds is not None and clip.has_audio:
+            rng = np.random.default_rng([*seeds, 2])
+            for augmentation in self.audio_augment:
+                samples = augmentation(samples, self.settings.sample_rate, rng)
+        return replace(decoded, samples=samples)
+
+    def _with_video(self, decoded: DecodedClip, clip: Clip, position: int, seeds: list[int] | None) -> DecodedClip:
+        if not decoded.has_video:
+            clip = replace(clip, has_video=False)
+        if "video" in self.features:
+            values, seconds = self.features["video"].read(clip)
+            return replace(decoded, video_features=values, frame_seconds=seconds)
+        if self._video_cache is not None and clip.has_video:
+            frames = self._video_cache.get(position, lambda: self.reader.frames(clip))
+        else:
+            frames = self.reader.frames(clip)
+        if seeds is not None and clip.has_video and self.video_augment:
+            seed = int(np.random.default_rng([*seeds, 3]).integers(1 << 62))
+            frames = augment_frames(frames, self.video_augment, seed)
+        return replace(decoded, frames=frames)
+
+    def _caches(self, max_bytes: int) -> tuple[DecodedCache | None, DecodedCache | None]:
+        if not max_bytes:
+            return None, None
+        index, settings = self.manifest.index, self.settings
+        durations = index.duration.tolist()
+
+        def shapes(kind: str, has: NDArray[np.bool_]) -> list[tuple[int, ...] | None]:
+            if kind not in self.fields or kind in self.features:
+                return [None] * len(durations)
+            if kind == "audio":
+                return [(settings.num_samples(d),) if held else None for d, held in zip(durations, has, strict=True)]
+            size = settings.frame_size
+            return [(settings.frames(d), 3, *size) if held else None for d, held in zip(durations, has, strict=True)]
+
+        # Frames first: a byte of them costs more to decode than a byte of audio.
+        frames = DecodedCache(shapes("video", index.has(HAS_VIDEO)), torch.uint8, max_bytes)
+        audio = DecodedCache(shapes("audio", index.has(HAS_AUDIO)), torch.float32, max_bytes - frames.num_bytes)
+        return audio, frames
+
+
+def pairing(
+    rows: int, seed: int, shuffle: bool
+) -> tuple[Sequence[int] | NDArray[np.int64], Sequence[int] | NDArray[np.int64]]:
+    """Returns, for each row, the rows that its video and its captions come from: its own, or two others, different from each other.
+
+    >>> [list(rows) for rows in pairing(3, 0, shuffle=False)]
+    [[0, 1, 2], [0, 1, 2]]
+    >>> videos, captions = pairing(5, 0, shuffle=True)
+    >>> all(len({row, videos[row], captions[row]}) == 3 for row in range(5)), sorted(videos) == sorted(captions) == list(range(5))
+    (True, True)
+    """
+    if not shuffle:
+        return range(rows), range(rows)
+    if rows < 3:
+        raise ValueError(f"shuffle_pairing takes audio, video and captions from three clips, but there are {rows}")
+    order = np.random.default_rng([seed, 3]).permutation(rows)
+    videos, captions = np.empty(rows, np.int64), np.empty(rows, np.int64)
+    # A turn of a random circle has no fixed point.
+    videos[order], captions[order] = np.roll(order, 1), np.roll(order, 2)
+    return videos, captions
+
+
+def _of_one_origin(captions: tuple[Caption, ...], weights: Mapping[str, float], draw: float) -> tuple[Caption, ...]:
+    by_origin: dict[str, list[Caption]] = {}
+    for caption in captions:
+        if weights.get(caption.origin, 0.0) > 0:
+            by_origin.setdefault(caption.origin, []).append(caption)
+    total = sum(weights[origin] for origin in by_origin)
+    for origin in sorted(by_origin):
+        draw -= weights[origin] / total
+        if draw < 0:
+            return tuple(by_origin[origin])
+    return tuple(by_origin[max(by_origin)]) if by_origin else ()
+
+
+def _check_dropout(dropout: Mapping[str, float]) -> dict[str, float]:
+    unknown = sorted(set(dropout) - {"audio", "video"})
+    if unknown:
+        raise ValueError(f"modality_dropout knows audio and video, got {unknown[0]!r}")
+    checked = {
+        kind: check_probability(f"modality_dropout.{kind}", dropout.get(kind, 0.0)) for kind in ("audio", "video")
+    }
+    check_probability("the sum of modality_dropout", sum(checked.values()))
+    return checked if sum(checked.values()) else {}

@@ -1,0 +1,179 @@
+"""What a clip of a manifest looks like to a model: waveform and frames, or features that were made of them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from peav.data.manifests.clip import Clip
+from peav.data.manifests.identities import ABSENT
+from peav.data.manifests.records import Event
+from peav.data.media.decode import Downmix, Sampling, count_frames, load_audio, load_frames
+from peav.data.media.probing import MediaError
+from peav.data.stores.reader import ShardReader
+from peav.data.stores.remote import StoreOptions, resolve_store
+from peav.data.stores.samples import Sample
+from peav.types import Seconds
+
+
+@dataclass(frozen=True)
+class DecodeSettings:
+    """How media are decoded.
+
+    Attributes:
+        sample_rate: of the audio, Hz.
+        num_frames: frames a clip; None when `fps` is given.
+        fps: frames a second.
+        frame_size: (H, W) of the frames, pixels.
+        downmix: `meta` or `mean`, see `load_audio`.
+        sampling: `time` or `index`, see `load_frames`.
+    """
+
+    sample_rate: int = 16000
+    num_frames: int | None = 8
+    fps: float | None = None
+    frame_size: tuple[int, int] = (64, 64)
+    downmix: Downmix = "meta"
+    sampling: Sampling = "time"
+
+    def num_samples(self, duration: Seconds) -> int:
+        """Returns the samples of a clip."""
+        return round(duration * self.sample_rate)
+
+    def frames(self, duration: Seconds) -> int:
+        """Returns the frames of a clip."""
+        return count_frames(duration, self.num_frames, self.fps)
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """A clip that could not be read in training, what came in its place, and why."""
+
+    clip: str
+    by: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class DecodedClip:
+    """A clip before it joins a batch. A field that nothing reads is None.
+
+    Attributes:
+        id: its name.
+        duration: seconds.
+        sample_rate: of `samples`, Hz.
+        samples: (S,) float32, zeros if the clip has no audio.
+        audio_features: (T, C) in place of `samples`.
+        has_audio: whether it has audio.
+        audio_group: identity of its audio; -1 if it has none.
+        frames: (F, 3, H, W) uint8, zeros if the clip has no video.
+        video_features: (F, C) in place of `frames`.
+        has_video: whether it has video.
+        video_group: identity of its video; -1 if it has none.
+        frame_seconds: time between two frames.
+        audio_seconds: time between two audio features.
+        captions: one text for each caption type that is read, None where the clip has none.
+        events: its events, empty when it has none.
+        annotated: whether its events are known; None when nothing reads events.
+        seed: of what a frontend does at random to it; None outside training.
+        replaces: clips that could not be read, in whose place it came.
+    """
+
+    id: str
+    duration: Seconds
+    sample_rate: int = 16000
+    samples: Tensor | None = None
+    audio_features: Tensor | None = None
+    has_audio: bool = False
+    audio_group: int = ABSENT
+    frames: Tensor | None = None
+    video_features: Tensor | None = None
+    has_video: bool = False
+    video_group: int = ABSENT
+    frame_seconds: Seconds = 1.0
+    audio_seconds: Seconds = 1.0
+    captions: dict[str, str | None] = field(default_factory=dict)
+    events: tuple[Event, ...] = ()
+    annotated: bool | None = None
+    seed: int | None = None
+    replaces: tuple[Replacement, ...] = ()
+
+
+class ClipReader:
+    """Reads the packed media of clips and decodes them. Opened at the first read, so that it can be handed to workers.
+
+    Args:
+        data: folder or address that relative stores start from.
+        settings: of decoding.
+        options: of object stores.
+    """
+
+    def __init__(self, data: str, settings: DecodeSettings, options: StoreOptions | None = None) -> None:
+        self.data = data
+        self.settings = settings
+        self.options = options or StoreOptions()
+        self.stores: dict[str, ShardReader] = {}
+        # Audio and frames of a clip are asked for one after the other.
+        self._last: tuple[tuple[str, int], Sample] | None = None
+
+    def store(self, name: str) -> ShardReader:
+        """Returns the reader of a store by its name in the manifest."""
+        if name not in self.stores:
+            self.stores[name] = ShardReader(resolve_store(self.data, name), self.options)
+        return self.stores[name]
+
+    def sample(self, clip: Clip) -> Sample:
+        """Returns the packed media of a clip.
+
+        Raises:
+            ShardError: if they are damaged, or are not those of the manifest.
+            StoreError: if the store cannot be reached.
+        """
+        key = clip.store, clip.row
+        if self._last is not None and self._last[0] == key:
+            return self._last[1]
+        # The checksum knows the id that was packed; the clip's own may be another one.
+        sample = self.store(clip.store).read(clip.row, crc32=clip.crc32, name=clip.id)
+        self._last = key, sample
+        return sample
+
+    def samples(self, clip: Clip) -> Tensor:
+        """Returns the waveform (S,) of a clip, zeros if it has none.
+
+        Raises:
+            MediaError: if it cannot be decoded, or holds NaN or infinite samples.
+        """
+        settings = self.settings
+        if not clip.has_audio:
+            return torch.zeros(settings.num_samples(clip.duration))
+        name = f"audio of clip {clip.id!r}"
+        samples = load_audio(
+            self.sample(clip).source("audio"),
+            settings.sample_rate,
+            max(clip.offset, 0.0),
+            clip.duration,
+            settings.downmix,
+            path=name,
+            origin=clip.origin("audio"),
+        )
+        # The sum is ten times faster to look at; it may overflow where no sample does.
+        if not math.isfinite(float(samples.sum())) and not bool(torch.isfinite(samples).all()):
+            raise MediaError(name, "holds NaN or infinite samples")
+        return samples
+
+    def frames(self, clip: Clip) -> Tensor:
+        """Returns the frames (F, 3, H, W) uint8 of a clip, zeros if it has none.
+
+        Raises:
+            MediaError: if they cannot be decoded.
+        """
+        settings = self.settings
+        count = settings.frames(clip.duration)
+        if not clip.has_video:
+            return torch.zeros(count, 3, *settings.frame_size, dtype=torch.uint8)
+        span = {"start": max(clip.offset, 0.0), "duration": clip.duration, "origin": clip.origin("video")}
+        source, name = self.sample(clip).source("video"), f"video of clip {clip.id!r}"
+        return load_frames(source, count, size=settings.frame_size, sampling=settings.sampling, path=name, **span)[0]

@@ -1,0 +1,332 @@
+"""Reading clips.jsonl: one JSON object a line, one clip an object.
+
+    {"id": "street-1", "media": "street.mp4", "start": 2.0, "duration": 5.0,
+     "captions": {"audio": "a dog barks", "video": ["a dog", {"text": "a brown dog", "origin": "synthetic"}]},
+     "events": [{"phrase": "dog barking", "onset": 0.4, "offset": 1.1}], "split": "train"}
+
+`media` is one file that may hold both sound and picture; `audio` and `video` are separate files. `start` and `duration` cut a
+span out of them; the times of events and captions count from the start of the clip. `events: []` says that the clip was annotated
+and nothing was heard; without `events` it is unknown.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from peav.data.manifests.fields import RecordError, check_names, hint, read_number, read_path, read_text
+from peav.data.manifests.identities import bytes_group
+from peav.data.manifests.texts import Caption, parse_captions, parse_transcript
+from peav.types import Seconds
+
+#: The fields of a record; anything else is an error.
+RECORD_FIELDS = (
+    "id",
+    "media",
+    "audio",
+    "video",
+    "start",
+    "duration",
+    "captions",
+    "transcript",
+    "domain",
+    "events",
+    "split",
+    "licence",
+    "dataset",
+)
+
+#: The fields of an event.
+EVENT_FIELDS = ("phrase", "onset", "offset")
+
+#: The splits that a clip may belong to.
+SPLITS = ("train", "validation", "test")
+
+#: Other words for them.
+SPLIT_WORDS = {
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validate": "validation",
+    "dev": "validation",
+    "testing": "test",
+    "eval": "test",
+    "evaluation": "test",
+}
+
+#: How far an event may reach over the edge of its clip and still be clamped, in seconds.
+EVENT_TOLERANCE_SECONDS = 0.05
+
+
+@dataclass(frozen=True)
+class Event:
+    """A sound event: what is heard, and when, in seconds from the start of the clip."""
+
+    phrase: str
+    onset: Seconds
+    offset: Seconds
+
+
+@dataclass(frozen=True)
+class Record:
+    """One clip as its author described it.
+
+    Attributes:
+        id: unique name.
+        line: line in the JSONL file, from 1.
+        media: path of one file with sound, picture or both, relative to the root.
+        audio: path of a separate audio file.
+        video: path of a separate video file.
+        start: where the clip begins in its files, seconds.
+        duration: length of the clip in seconds; None means to the end of the files.
+        captions: by caption type, only types that have one.
+        transcript: what is said, in one piece or in timed segments; empty when not given.
+        domain: free label, such as "speech" or "music"; "" when not given.
+        events: annotated events; None when the clip was not annotated.
+        split: `train`, `validation` or `test`.
+        licence: of the media, free text; "" when not given.
+        dataset: where the clip comes from, such as "AudioCaps"; "" when not given.
+        notes: what was dropped from it.
+        root: folder that its paths start from; None for the source folder.
+        temporary: its files were unpacked for this run, and are deleted once they are packed.
+    """
+
+    id: str
+    line: int = 0
+    media: str | None = None
+    audio: str | None = None
+    video: str | None = None
+    start: Seconds = 0.0
+    duration: Seconds | None = None
+    captions: Mapping[str, tuple[Caption, ...]] = field(default_factory=dict)
+    transcript: tuple[Caption, ...] = ()
+    domain: str = ""
+    events: tuple[Event, ...] | None = None
+    split: str = "train"
+    licence: str = ""
+    dataset: str = ""
+    notes: tuple[str, ...] = ()
+    root: Path | None = None
+    temporary: bool = False
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Paths by role: `media`, `audio`, `video`."""
+        return {role: path for role in ("media", "audio", "video") if (path := getattr(self, role)) is not None}
+
+
+@dataclass(frozen=True)
+class Reject:
+    """A clip that was left out: its id, the file at fault, the line of its record, why, and whether its file is just not there."""
+
+    id: str | None
+    file: str | None
+    line: int
+    reason: str
+    missing: bool = False
+
+
+@dataclass(frozen=True)
+class Note:
+    """A clip that was kept, but not as its record had it."""
+
+    id: str
+    line: int
+    note: str
+
+
+@dataclass(frozen=True)
+class RecordFile:
+    """What a JSONL file held."""
+
+    records: list[Record]
+    rejects: list[Reject]
+    notes: list[Note]
+
+
+def read_records(path: str | Path, strict: bool = False, max_caption_words: int = 1000) -> RecordFile:
+    """Reads a JSONL file of clips. Lines that cannot be used become rejects, and reading goes on.
+
+    Args:
+        path: the JSONL file; empty lines are skipped.
+        strict: raise on the first bad line instead.
+        max_caption_words: captions with more words are dropped, and noted.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        RecordError: if `strict` and a line is bad.
+    """
+    records: list[Record] = []
+    rejects: list[Reject] = []
+    for item in iter_records(path, max_caption_words):
+        if isinstance(item, Record):
+            records.append(item)
+        elif strict:
+            raise RecordError(f"{path}, line {item.line}: {item.reason}")
+        else:
+            rejects.append(item)
+    notes = [Note(record.id, record.line, note) for record in records for note in record.notes]
+    return RecordFile(records, rejects, notes)
+
+
+def iter_records(path: str | Path, max_caption_words: int = 1000) -> Iterator[Record | Reject]:
+    """Reads a JSONL file of clips a line at a time; a line that cannot be used gives a reject.
+
+    What stays in memory is about 100 bytes an id, to notice duplicates.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no file {path}: it should hold one JSON object a clip (see peav.data.manifests.records)"
+        )
+    lines_by_id: dict[int, int] = {}
+    with path.open("rb") as stream:
+        for number, line in enumerate(stream, start=1):
+            if not line.strip():
+                continue
+            clip_id: str | None = None
+            try:
+                data = parse_line(line)
+                clip_id = _clip_id(data)
+                key = bytes_group(clip_id.encode())
+                if key in lines_by_id:
+                    raise RecordError(
+                        f"duplicate id {clip_id!r}: line {lines_by_id[key]} has it already; ids must be unique"
+                    )
+                lines_by_id[key] = number
+                yield parse_record(data, number, max_caption_words)[0]
+            except RecordError as error:
+                yield Reject(clip_id, None, number, str(error))
+
+
+def parse_line(line: bytes) -> dict[str, Any]:
+    """Returns the JSON object of a line.
+
+    Raises:
+        RecordError: if it holds something else.
+    """
+    try:
+        data = json.loads(line)
+    except (ValueError, RecursionError) as error:  # also numbers with thousands of digits
+        raise RecordError(f"not JSON: {error}") from None
+    if not isinstance(data, dict):
+        raise RecordError(f"a record is a JSON object, this line holds a {type(data).__name__}")
+    return data
+
+
+def _clip_id(data: Mapping[str, Any]) -> str:
+    clip_id = data.get("id")
+    if clip_id is None:
+        raise RecordError("the record has no 'id'; give each clip a unique name")
+    if not isinstance(clip_id, str) or not clip_id.strip():
+        raise RecordError(f"'id' must be a string that is not empty, got {clip_id!r}")
+    return read_text(data, "id") or ""
+
+
+def parse_record(data: Mapping[str, Any], line: int = 0, max_caption_words: int = 1000) -> tuple[Record, list[str]]:
+    """Turns a JSON object into a record, and notes on what was dropped from it.
+
+    Raises:
+        RecordError: if a field is unknown, of the wrong type or out of range.
+
+    >>> record, notes = parse_record({"id": "a", "audio": "a.wav", "captions": {"audio": ["rain", " "]}})
+    >>> record.captions, notes
+    ({'audio': (Caption(text='rain', origin='real', start=None, end=None),)}, ["empty caption of type 'audio' dropped"])
+    >>> parse_record({"id": "a", "audio": "a.wav", "domian": "music"})
+    Traceback (most recent call last):
+    peav.data.manifests.fields.RecordError: unknown field 'domian': did you mean 'domain'? The fields are id, media, audio, video, start, \
+duration, captions, transcript, domain, events, split, licence, dataset
+    """
+    check_names(data, RECORD_FIELDS, "field")
+    notes: list[str] = []
+    files = {role: read_path(data, role) for role in ("media", "audio", "video")}
+    if not any(files.values()):
+        raise RecordError("the record names no file: give 'media', or 'audio' and/or 'video'")
+    if files["media"] and (files["audio"] or files["video"]):
+        raise RecordError("give either 'media' (one file for both) or 'audio' and/or 'video', not both")
+    duration = read_number(data, "duration")
+    if duration == 0:
+        raise RecordError("'duration' must be above 0 seconds, got 0")
+    split = read_text(data, "split") or "train"
+    if split not in SPLITS:
+        raise RecordError(f"'split' must be one of {', '.join(SPLITS)}, got {split!r}{hint_split(split)}")
+    record = Record(
+        id=_clip_id(data),
+        line=line,
+        start=read_number(data, "start") or 0.0,
+        duration=duration,
+        captions=parse_captions(data.get("captions"), max_caption_words, notes),
+        transcript=parse_transcript(data.get("transcript"), notes),
+        domain=read_text(data, "domain") or "",
+        events=parse_events(data.get("events")),
+        split=split,
+        licence=read_text(data, "licence") or "",
+        dataset=read_text(data, "dataset") or "",
+        media=files["media"],
+        audio=files["audio"],
+        video=files["video"],
+    )
+    return replace(record, notes=tuple(notes)), notes
+
+
+def hint_split(word: str) -> str:
+    """Returns the end of a sentence about a word that is no split.
+
+    >>> hint_split("val"), hint_split("trian"), hint_split("x")
+    (": did you mean 'validation'?", ": did you mean 'train'?", '.')
+    """
+    meant = SPLIT_WORDS.get(word.lower())
+    return f": did you mean {meant!r}?" if meant else hint(word, SPLITS)
+
+
+def fit_events(events: tuple[Event, ...], duration: Seconds) -> tuple[Event, ...]:
+    """Clamps events into a clip of `duration` seconds.
+
+    Raises:
+        RecordError: if an event reaches out of the clip by more than `EVENT_TOLERANCE_SECONDS`.
+
+    >>> fit_events((Event("rain", 0.0, 5.02),), 5.0)
+    (Event(phrase='rain', onset=0.0, offset=5.0),)
+    """
+    fitted = []
+    for event in events:
+        if event.offset > duration + EVENT_TOLERANCE_SECONDS or event.onset >= duration:
+            raise RecordError(
+                f"event {event.phrase!r} at {event.onset:g} to {event.offset:g} s lies outside its clip of {duration:.3f} s; "
+                "event times count from the start of the clip"
+            )
+        fitted.append(Event(event.phrase, event.onset, min(event.offset, duration)))
+    return tuple(fitted)
+
+
+def parse_events(value: Any) -> tuple[Event, ...] | None:
+    """Reads events; None when the clip was not annotated.
+
+    Raises:
+        RecordError: if one is not an event.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise RecordError(f"'events' must be a list of objects with {', '.join(EVENT_FIELDS)}, got {value!r}")
+    events = []
+    for item in value:
+        check_names(item, EVENT_FIELDS, "event field")
+        phrase = read_text(item, "phrase")
+        if phrase is None or not phrase.strip():
+            raise RecordError(f"an event needs a 'phrase' that is not empty, got {item!r}")
+        onset = read_number(item, "onset", minimum=-EVENT_TOLERANCE_SECONDS)
+        offset = read_number(item, "offset")
+        if onset is None or offset is None:
+            raise RecordError(f"an event needs 'onset' and 'offset', got {item!r}")
+        onset = max(onset, 0.0)
+        if onset >= offset:
+            raise RecordError(f"event {phrase!r} ends at {offset:g} s, not after it begins at {onset:g} s")
+        events.append(Event(phrase, onset, offset))
+    return tuple(events)

@@ -1,0 +1,235 @@
+"""Decoding, all of it by torchcodec: exact seek, one FFmpeg thread, aligned by the time stamps of the streams.
+
+A stream that starts after the origin of its file (`peav.data.media.probing`) is late: its audio is preceded by zeros, its first frame
+is held. Parallelism comes from worker processes: decode in them, with one thread each.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable
+from typing import Literal, TypeVar
+
+import torch
+from torch import Tensor
+from torchcodec import FrameBatch
+from torchcodec.decoders import AudioDecoder, VideoDecoder
+from torchvision.transforms.v2 import functional as transforms
+
+from peav.data.media.probing import (
+    INEXACT_SECONDS,
+    MediaError,
+    Source,
+    first_line,
+    is_trimmed,
+    lacks_stream,
+    misleads_seek,
+    probe,
+    source_name,
+)
+from peav.types import Seconds
+
+Downmix = Literal["meta", "mean"]
+Sampling = Literal["time", "index"]
+
+#: Frames that are held at full size at once: 1080p takes 6 MB each.
+_FRAMES_AT_ONCE = 32
+
+_decodes: Counter[str] = Counter()
+_T = TypeVar("_T")
+
+
+def decode_counts() -> dict[str, int]:
+    """Returns how many audio and video streams this process has decoded so far, so that a test sees what is decoded."""
+    return {"audio": _decodes["audio"], "video": _decodes["video"]}
+
+
+def load_audio(
+    source: Source,
+    sample_rate: int,
+    start: Seconds = 0.0,
+    duration: Seconds | None = None,
+    downmix: Downmix = "meta",
+    path: str | None = None,
+    origin: Seconds | None = None,
+    pad_end: bool = True,
+) -> Tensor:
+    """Decodes audio to mono at `sample_rate`.
+
+    Args:
+        source: path or bytes.
+        sample_rate: in Hz.
+        start: seconds from the origin of the file.
+        duration: seconds; to the end of the file by default.
+        downmix: `meta` is FFmpeg's rule, 0.7071 (L + R), as Meta's code has it; `mean` is the mean of the channels.
+        path: name for errors.
+        origin: see `probe`.
+        pad_end: whether zeros follow where the stream ends early. Headers often do not tell when it does (Matroska gives every
+            stream the duration of the file): without them the length says it.
+
+    Returns:
+        (S,) float32 with S = round(duration * sample_rate), zero where the stream starts late or ends early. With `pad_end=False`
+        S is less by what is missing, 0 for a span after the end; but not by less than codecs and headers are inexact (0.1 s).
+
+    Raises:
+        MediaError: if there is no audio or it cannot be decoded.
+    """
+    path = source_name(source, path)
+    if downmix not in ("meta", "mean"):
+        raise ValueError(f"downmix must be 'meta' or 'mean', got {downmix!r}")
+    decoder = _open(AudioDecoder, source, path, sample_rate=sample_rate, num_channels=1 if downmix == "meta" else None)
+    stream_start = decoder.metadata.begin_stream_seconds_from_header or 0.0
+    begin = _origin(source, path, stream_start, origin) + start
+    if duration is None:
+        duration = probe(source, path, origin).duration - start
+    size = round(duration * sample_rate)
+    _decodes["audio"] += 1
+    if begin + duration <= stream_start:
+        return torch.zeros(size)
+    if begin >= stream_start + (decoder.metadata.duration_seconds or math.inf):
+        return torch.zeros(size if pad_end else 0)
+    try:
+        samples = decoder.get_samples_played_in_range(begin, begin + duration)
+    except RuntimeError as error:
+        if not pad_end and start > 0 and "No audio frames were decoded" in str(error):
+            return torch.zeros(0)
+        raise MediaError(path, f"audio cannot be decoded: {first_line(error)}") from error
+    data = samples.data.mean(0) if downmix == "mean" else samples.data[0]
+    offset = max(0, round((samples.pts_seconds - begin) * sample_rate))
+    count = max(0, min(size - offset, data.numel()))
+    if count == size:
+        return data[:size]
+    output = torch.zeros(size)
+    output[offset : offset + count] = data[:count]
+    missing = size - offset - count
+    return output if pad_end or missing <= INEXACT_SECONDS * sample_rate else output[: offset + count]
+
+
+def frame_times(num_frames: int, duration: Seconds, start: Seconds = 0.0) -> list[Seconds]:
+    """Returns the centres of `num_frames` equal parts of a span.
+
+    >>> frame_times(4, 2.0)
+    [0.25, 0.75, 1.25, 1.75]
+    """
+    return [start + (index + 0.5) * duration / num_frames for index in range(num_frames)]
+
+
+def count_frames(duration: Seconds, num_frames: int | None = None, fps: float | None = None) -> int:
+    """Returns how many frames a clip of `duration` seconds gives: `num_frames`, or `fps` a second, at least one.
+
+    >>> count_frames(5.0, num_frames=8), count_frames(5.0, fps=2.5)
+    (8, 12)
+    """
+    if (num_frames is None) == (fps is None):
+        raise ValueError(f"give either num_frames or fps, got num_frames={num_frames}, fps={fps}")
+    count = num_frames if num_frames is not None else max(1, round(duration * fps))  # type: ignore[operator]
+    if count < 1:
+        raise ValueError(f"num_frames must be at least 1, got {count}")
+    return count
+
+
+def load_frames(
+    source: Source,
+    num_frames: int | None = None,
+    fps: float | None = None,
+    start: Seconds = 0.0,
+    duration: Seconds | None = None,
+    size: tuple[int, int] | None = None,
+    sampling: Sampling = "time",
+    path: str | None = None,
+    origin: Seconds | None = None,
+) -> tuple[Tensor, Seconds]:
+    """Decodes frames evenly spaced over a span.
+
+    Args:
+        source: path or bytes.
+        num_frames: how many frames (F), or
+        fps: how many a second.
+        start: seconds from the origin of the file.
+        duration: seconds; to the end of the file by default.
+        size: (H, W) to which frames are squashed (bilinear, antialiased); as they are by default.
+        sampling: `time` takes the frames shown at the centres of F equal parts of the span, right on variable frame rates too;
+            where the video starts late or ends early its first or last frame is held. `index` is Meta's int(i * (N - 1) / (F -
+            1)) over the N frames of the whole file.
+        path: name for errors.
+        origin: see `probe`.
+
+    Returns:
+        (F, 3, H, W) uint8 RGB, and the seconds between two frames.
+
+    Raises:
+        MediaError: if there is no video or it cannot be decoded.
+    """
+    path = source_name(source, path)
+    if sampling not in ("time", "index"):
+        raise ValueError(f"sampling must be 'time' or 'index', got {sampling!r}")
+    decoder = _open(VideoDecoder, source, path, num_ffmpeg_threads=1, seek_mode="exact")
+    if misleads_seek(source):
+        raise MediaError(
+            path,
+            "torchcodec shows wrong pictures of MPEG-TS and MPEG-PS: put it into another container first (ffmpeg -i FILE -c copy "
+            "FILE.mp4), or pack it by `peav prepare`",
+        )
+    metadata = decoder.metadata
+    if is_trimmed(metadata):
+        raise MediaError(
+            path,
+            "an edit list hides its first pictures, and torchcodec shows wrong ones after them: encode it anew (ffmpeg -i FILE "
+            "NEW.mp4), or pack it by `peav prepare`",
+        )
+    first, end, total = (
+        metadata.begin_stream_seconds or 0.0,
+        metadata.end_stream_seconds or 0.0,
+        metadata.num_frames or 0,
+    )
+    if not total or end <= first:
+        raise MediaError(path, "the video holds no frame")
+    if duration is None:
+        duration = probe(source, path, origin).duration - start
+    count = count_frames(duration, num_frames, fps)
+    _decodes["video"] += 1
+    try:
+        if sampling == "index":
+            if start:
+                raise ValueError(
+                    f"sampling='index' counts the frames of a whole file; for a span that starts at {start} s use 'time'"
+                )
+            indices = [int(i * (total - 1) / max(count - 1, 1)) for i in range(count)]
+            frames = _resized(decoder.get_frames_at, indices, size)
+        else:
+            zero = _origin(source, path, first, origin)
+            last = math.nextafter(end, first)
+            times = [min(max(zero + time, first), last) for time in frame_times(count, duration, start)]
+            frames = _resized(decoder.get_frames_played_at, times, size)
+    except (RuntimeError, IndexError) as error:
+        raise MediaError(path, f"video cannot be decoded: {first_line(error)}") from error
+    return frames, duration / count
+
+
+def _resized(get: Callable[[list[_T]], FrameBatch], which: list[_T], size: tuple[int, int] | None) -> Tensor:
+    """Decodes frames a few at a time, each few resized before the next: at full size a long video would not fit in memory."""
+    parts = []
+    for begin in range(0, len(which), _FRAMES_AT_ONCE):
+        frames = get(which[begin : begin + _FRAMES_AT_ONCE]).data
+        if size is not None and frames.shape[-2:] != torch.Size(size):
+            frames = transforms.resize(frames, list(size), antialias=True)
+        parts.append(frames)
+    return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+
+def _open(decoder: Callable[..., _T], source: Source, path: str, **options: object) -> _T:
+    kind = "audio" if decoder is AudioDecoder else "video"
+    try:
+        return decoder(source, **options)
+    except (ValueError, RuntimeError) as error:
+        if lacks_stream(error, kind):
+            raise MediaError(path, f"holds no {kind}") from None
+        raise MediaError(path, f"cannot be opened: {first_line(error)}") from error
+
+
+def _origin(source: Source, path: str, begin: Seconds, origin: Seconds | None) -> Seconds:
+    if origin is not None:
+        return origin
+    # Only a stream that starts late needs to know about the others.
+    return probe(source, path).origin if begin > 0 else 0.0

@@ -1,0 +1,96 @@
+"""What a run of `prepare` starts from: a digest of its source and settings, which tells a run that goes on from another one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_FORMAT = 3
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What is known of a source before it is read.
+
+    Attributes:
+        digest: equal for equal sources and settings.
+        records: how many records there are; None where only reading tells.
+        spans: whether a record names a part of a file.
+    """
+
+    digest: str
+    records: int | None = None
+    spans: bool = True
+
+
+def list_records(source: Path, path: Path, settings: Mapping[str, Any]) -> Listing:
+    """Lists a JSONL file of clips: its bytes, and size and time of each file that it names. Links are followed.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no file {path}: it should hold one JSON object a clip (see peav.data.manifests.records)"
+        )
+    digest = _begin(settings)
+    records, spans = 0, False
+    with path.open("rb") as stream:
+        for line in stream:
+            digest.update(line)
+            if not line.strip():
+                continue
+            records += 1
+            try:
+                data = json.loads(line)
+            except (ValueError, RecursionError):
+                continue
+            if not isinstance(data, dict):
+                continue
+            spans = spans or bool(data.get("start") or data.get("duration"))
+            for role in ("media", "audio", "video"):
+                if isinstance(data.get(role), str):
+                    digest.update(_state(source, data[role]))
+    return Listing(digest.hexdigest(), records, spans)
+
+
+def list_reader(source: Path, settings: Mapping[str, Any], exclude: Path) -> Listing:
+    """Lists a folder that a reader reads: size and time of every file below it.
+
+    Args:
+        source: the folder.
+        settings: of the run, those of the reader among them.
+        exclude: a folder below it that does not belong to it.
+    """
+    digest = _begin(settings)
+    for path in _walk(str(source), os.path.realpath(exclude), set()):
+        digest.update(_state(source, path))
+    return Listing(digest.hexdigest())
+
+
+def _begin(settings: Mapping[str, Any]) -> Any:
+    return hashlib.sha256(json.dumps([_FORMAT, settings], sort_keys=True).encode())
+
+
+def _state(source: Path, file: str) -> bytes:
+    try:
+        stat = os.stat(os.path.join(source, file))
+    except (OSError, ValueError):
+        return b"missing\0"
+    return f"{file!r} {stat.st_size} {stat.st_mtime_ns}\0".encode()
+
+
+def _walk(folder: str, exclude: str, above: set[str]) -> Iterator[str]:
+    real = os.path.realpath(folder)
+    if real == exclude or real in above:  # a link to a folder above would never end
+        return
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        if entry.is_dir():
+            yield from _walk(entry.path, exclude, above | {real})
+        else:
+            yield os.path.abspath(entry.path)

@@ -1,0 +1,185 @@
+import itertools
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from peav.data.loading.plan import MIN_BUCKET_BATCHES, Population, TrainingPlan, substitutes
+
+
+def population(clips: int = 4000, seed: int = 0, chunk: int | None = None) -> Population:
+    rng = np.random.default_rng(seed)
+    domain = rng.choice(3, clips, p=[0.7, 0.25, 0.05]).astype(np.uint32)
+    return Population(
+        duration=rng.uniform(1, 30, clips),
+        domain=domain,
+        origin=rng.choice(4, clips, p=[0.1, 0.5, 0.3, 0.1]).astype(np.uint8),
+        domains=("speech", "music", "effects"),
+        chunk=None if chunk is None else (np.arange(clips) // chunk).astype(np.int32),
+        digest=str(seed),
+    )
+
+
+DOMAINS = {"speech": 1.0, "music": 2.0, "effects": 1.0}
+ORIGINS = {"real": 1.0, "synthetic": 10.0}
+SETTINGS = [
+    {},
+    {"num_buckets": 4},
+    {"domain_weights": DOMAINS},
+    {"domain_weights": DOMAINS, "origin_weights": ORIGINS, "num_buckets": 3},
+    {"num_buckets": 3, "window_chunks": 4},
+]
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_ranks_have_equal_steps_and_sizes_and_share_a_global_batch(settings: dict, world: int) -> None:
+    clips = population(chunk=50)
+    plan = TrainingPlan(clips, 4, 1, **settings)
+    ranks = [plan.batches(3, rank, world) for rank in range(world)]
+    assert {part.shape for part in ranks} == {(plan.num_batches(world), 4)}
+    # A global batch holds the same clips on any number of ranks that divide it.
+    whole = TrainingPlan(clips, 4 * world, 1, **settings)
+    assert whole.digest() == plan.digest(world)
+    assert np.array_equal(np.concatenate(ranks, 1), whole.batches(3))
+    assert not np.array_equal(whole.batches(3), whole.batches(4))
+    assert np.array_equal(whole.batches(3), TrainingPlan(clips, 4 * world, 1, **settings).batches(3))
+
+
+@pytest.mark.parametrize("settings", [{}, {"num_buckets": 4}, {"num_buckets": 3, "window_chunks": 4}])
+def test_without_weights_no_clip_comes_twice_in_an_epoch(settings: dict) -> None:
+    plan = TrainingPlan(population(4003, chunk=50), 8, **settings)
+    counts = np.sum([np.bincount(plan.batches(epoch).ravel(), minlength=4003) for epoch in range(40)], axis=0)
+    assert plan.num_batches() == 500
+    for epoch in range(10):
+        assert np.bincount(plan.batches(epoch).ravel()).max() == 1
+        assert len(np.unique([plan.batches(epoch, rank, 4) for rank in range(4)])) == 125 * 32
+    # Over the epochs each clip is drawn as often as any other.
+    assert abs(counts.mean() - 40 * 4000 / 4003) < 1e-9 and counts.min() >= 36 and counts.max() <= 43
+
+
+def test_shares_follow_the_weights_within_two_percent() -> None:
+    clips = population(20_000)
+    plan = TrainingPlan(clips, 32, domain_weights=DOMAINS, origin_weights=ORIGINS, num_buckets=4)
+    drawn = plan.batches(0).ravel()
+    shares = np.bincount(clips.domain[drawn], minlength=3) / len(drawn)
+    assert np.abs(shares - [0.25, 0.5, 0.25]).max() < 0.02
+    origins = np.bincount(clips.origin[drawn], minlength=4)
+    assert abs(origins[2] / origins[1] - 10) < 0.2
+    # Clips with both kinds of caption, and with none, keep their share.
+    assert np.abs(origins[[0, 3]] / len(drawn) - 0.1).max() < 0.02
+    unweighted = TrainingPlan(clips, 32, num_buckets=4).batches(0).ravel()
+    natural = np.bincount(clips.domain, minlength=3) / len(clips)
+    assert np.abs(np.bincount(clips.domain[unweighted], minlength=3) / len(unweighted) - natural).max() < 0.02
+
+
+def test_a_weight_of_zero_leaves_a_domain_out() -> None:
+    clips = population()
+    plan = TrainingPlan(clips, 8, domain_weights={**DOMAINS, "speech": 0.0})
+    assert 0 not in clips.domain[plan.batches(0)] and plan.num_batches() == (clips.domain != 0).sum() // 8
+    assert (plan.peers()[clips.domain == 0] == -1).all() and (plan.peers()[clips.domain != 0] >= 0).all()
+
+
+@pytest.mark.parametrize("buckets", [1, 3])
+def test_a_clip_that_comes_often_does_not_meet_itself(buckets: int) -> None:
+    clips = population(2000)
+    plan = TrainingPlan(clips, 16, domain_weights={"speech": 0.2, "music": 1.0, "effects": 0.5}, num_buckets=buckets)
+    steps = [step for epoch in range(10) for step in plan.batches(epoch, 0, 2)]
+    assert len(steps) == 10 * 62 and all(len(np.unique(step)) == len(step) for step in steps)
+
+
+def test_a_step_has_one_bucket_of_durations_on_all_ranks() -> None:
+    clips = population()
+    plan = TrainingPlan(clips, 8, num_buckets=4)
+    durations = clips.duration[np.concatenate([plan.batches(0, rank, 2) for rank in (0, 1)], 1)]
+    bucket_of = plan.peers(2) // len(clips.domains)
+    buckets = bucket_of[np.concatenate([plan.batches(0, rank, 2) for rank in (0, 1)], 1)]
+    assert (buckets == buckets[:, :1]).all() and set(buckets[:, 0].tolist()) == {0, 1, 2, 3}
+    held = [clips.duration[bucket_of == bucket] for bucket in range(4)]
+    assert all(low.max() <= high.min() for low, high in pairwise(held))
+    assert min(map(len, held)) > 0.9 * len(clips) / 4
+    padding = 1 - durations.mean(1) / durations.max(1)
+    mixed = clips.duration[TrainingPlan(clips, 16).batches(0)]
+    assert padding.mean() < 0.5 * (1 - mixed.mean(1) / mixed.max(1)).mean()
+    # The buckets do not follow each other by length.
+    assert abs(np.corrcoef(np.arange(len(buckets)), buckets[:, 0])[0, 1]) < 0.2
+
+
+def test_small_buckets_join_their_neighbours() -> None:
+    clips = population(300)
+    plan = TrainingPlan(clips, 16, num_buckets=10)
+    buckets = np.searchsorted(np.unique(plan.peers() // 3), plan.peers() // 3)
+    assert np.bincount(buckets).min() >= MIN_BUCKET_BATCHES * 16
+    alike = Population.alike(1000)
+    assert len(np.unique(TrainingPlan(alike, 2, num_buckets=10).peers())) == 1
+
+
+def test_windows_keep_the_chunks_together() -> None:
+    clips = population(4000, chunk=50)
+    plan = TrainingPlan(clips, 10, num_buckets=2, window_chunks=4)
+    assert clips.chunk is not None
+    chunks = clips.chunk[plan.batches(0)]
+    # 80 chunks, a window of 4 holds 20 batches: at no time are more than a few windows open.
+    first: dict[int, int] = {}
+    last: dict[int, int] = {}
+    for step, row in enumerate(chunks.tolist()):
+        for chunk in row:
+            first.setdefault(chunk, step)
+            last[chunk] = step
+    spans = [last[chunk] - first[chunk] for chunk in first]
+    assert len(first) == 80 and max(spans) < 60 and np.mean(spans) < 30
+    # Inside a window clips of different chunks meet, and the order of chunks changes with the epoch.
+    assert np.mean([len(set(row)) for row in chunks.tolist()]) > 2.5
+    assert not np.array_equal(chunks[:, 0], clips.chunk[plan.batches(1)][:, 0])
+    with pytest.raises(ValueError, match="needs to know the chunk"):
+        TrainingPlan(population(), 4, window_chunks=4)
+
+
+def test_substitutes_are_of_the_same_bucket_and_domain_and_go_round() -> None:
+    clips = population(500)
+    plan = TrainingPlan(clips, 8, num_buckets=2)
+    peers = plan.peers()
+    found = list(substitutes(peers, 250))
+    assert found and 250 not in found and len(set(found)) == len(found)
+    assert {int(clips.domain[row]) for row in found} == {int(clips.domain[250])}
+    assert found[0] == min(row for row in found if row > 250)
+    assert sorted([*found, 250]) == np.flatnonzero(peers == peers[250]).tolist()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"domain_weights": {"speech": 1.0}}, "'effects' has none"),
+        ({"domain_weights": {**DOMAINS, "musik": 1.0}}, "'musik', but the domains are"),
+        ({"domain_weights": {**DOMAINS, "music": -1.0}}, "from 0 on"),
+        ({"domain_weights": dict.fromkeys(DOMAINS, 0.0)}, "not all of them 0"),
+        ({"origin_weights": {"real": 1.0}}, "'synthetic' has none"),
+        ({"num_buckets": 0}, "num_buckets must be at least 1"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+    ],
+)
+def test_settings_that_cannot_be_are_named(settings: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TrainingPlan(population(), **{"batch_size": 4, **settings})
+
+
+def test_too_few_clips_are_an_error() -> None:
+    with pytest.raises(ValueError, match="too few for a batch of 64"):
+        TrainingPlan(Population.alike(50), 64).num_batches()
+
+
+def test_the_digest_names_everything_that_the_sequence_depends_on() -> None:
+    clips = population()
+    variants = [
+        TrainingPlan(clips, 4),
+        TrainingPlan(clips, 8),
+        TrainingPlan(clips, 4, seed=1),
+        TrainingPlan(clips, 4, domain_weights=DOMAINS),
+        TrainingPlan(clips, 4, origin_weights=ORIGINS),
+        TrainingPlan(clips, 4, num_buckets=2),
+        TrainingPlan(population(seed=1), 4),
+    ]
+    digests = [plan.digest() for plan in variants]
+    assert len(set(digests)) == len(digests)
+    for a, b in itertools.pairwise(digests):
+        assert a != b

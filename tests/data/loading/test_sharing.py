@@ -1,0 +1,204 @@
+import gc
+import multiprocessing
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from peav.data import ClipDataset, ClipLoader, Population, TrainingPlan
+from peav.data.loading import sharing
+from peav.data.loading.sharing import SMALL_BYTES, Lender
+from peav.types import AudioInput
+from tests.data.world import RATE, make_data
+
+LARGE = SMALL_BYTES // 4 + 1
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Clips of 1 to 5 s: a batch of four takes 128 to 640 KB."""
+    return make_data(tmp_path_factory.mktemp("sharing") / "data", clips=40, seconds=1.0)
+
+
+def loader(data: Path, workers: int) -> ClipLoader:
+    dataset = ClipDataset(data, "train", fields=["audio"], sample_rate=RATE * 4)
+    return ClipLoader(dataset, TrainingPlan(Population.of(dataset.manifest.index), 4), num_workers=workers)
+
+
+def samples(batch: object) -> torch.Tensor:
+    audio = batch.audio  # type: ignore[attr-defined]
+    assert isinstance(audio, AudioInput)
+    return audio.samples
+
+
+def test_what_is_held_is_never_written_again(data: Path) -> None:
+    """Batches, views of them and arrays on them are kept for a random time, while the workers go on."""
+    want = {}
+    for epoch in range(6):
+        alone = loader(data, 0)
+        alone.load_state_dict({"digest": None, "epoch": epoch, "batches": 0})
+        want[epoch] = [samples(batch) for batch in alone]
+    rng = np.random.default_rng(0)
+    held: list[tuple[object, torch.Tensor]] = []
+    shared = loader(data, 2)
+    for epoch in range(6):
+        for batch, expected in zip(shared, want[epoch], strict=True):
+            assert torch.equal(samples(batch), expected)
+            form = rng.integers(4)
+            if form == 0:
+                held.append((batch, expected))
+            elif form == 1:
+                held.append((samples(batch)[2:, 5:], expected[2:, 5:]))
+            elif form == 2:
+                held.append((samples(batch).numpy()[1], expected[1]))
+            del batch
+            held = [held[i] for i in range(len(held)) if rng.random() < 0.8]
+            for thing, content in held:
+                now = samples(thing) if hasattr(thing, "audio") else torch.as_tensor(thing)
+                assert torch.equal(now, content)
+
+
+def test_memory_is_used_again(data: Path) -> None:
+    shared = loader(data, 2)
+    most = []
+    for _ in range(10):
+        for batch in shared:
+            largest = samples(batch).nbytes + samples(batch).numel()
+            most.append(sharing.known_bytes())
+    # Two workers with at most two batches ahead and one in use each; sizes differ, so some memory waits for its like.
+    assert most[9] == pytest.approx(max(most), rel=0.5)
+    assert max(most) < 2 * 4 * 1.5 * largest * 1.3
+
+
+def test_a_fork_does_not_give_back_what_its_parent_borrowed(data: Path) -> None:
+    shared = loader(data, 1)
+    batches = iter(shared)
+    batch = next(batches)
+    kept = samples(batch).clone()
+    child = os.fork()
+    if not child:
+        del batch
+        gc.collect()
+        os._exit(0)
+    os.waitpid(child, 0)
+    rest = list(map(lambda other: samples(other).sum(), batches))
+    assert len(rest) == 9 and torch.equal(samples(batch), kept)
+
+
+def test_a_fork_may_look_at_a_batch_for_as_long_as_it_likes(data: Path) -> None:
+    """What was lent while the process was forked is given up, and the workers take new memory."""
+    context = multiprocessing.get_context("fork")
+    done, answers = context.Event(), context.Queue()
+
+    def watch(batch: object, number: int) -> None:
+        before = samples(batch).clone()
+        done.wait(60)
+        answers.put((number, torch.equal(samples(batch), before)))
+
+    shared, children = loader(data, 2), []
+    for step, batch in enumerate(shared):
+        if step < 4:
+            children.append(context.Process(target=watch, args=(batch, step)))
+            children[-1].start()
+    del batch
+    for _ in range(3):
+        assert len(list(shared)) == 10
+    done.set()
+    assert sorted(answers.get(timeout=60) for _ in children) == [(number, True) for number in range(4)]
+    for child in children:
+        child.join()
+
+
+def test_a_part_of_lent_memory_is_sent_as_a_copy() -> None:
+    lender = Lender()
+    whole = lender.zeros([2, LARGE], torch.float32)
+    whole.fill_(1)
+    sent = [lender.lend(whole[:1]), lender.lend(whole[1:])]
+    lender.begin()
+    lender.zeros([2, LARGE], torch.float32).fill_(9)
+    assert all((part == 1).all() for part in sent)
+
+
+def test_workers_that_decoded_much_are_replaced(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("peav.data.loading.loader._WORKER_CLIPS", 60)
+    shared = loader(data, 1)
+    pids = []
+    for _ in range(4):  # of 40 clips each
+        assert len(list(shared)) == 10
+        pids.append(multiprocessing.active_children()[0].pid)
+    assert pids[0] == pids[1] != pids[2] == pids[3]
+
+
+def test_memory_of_workers_that_ended_is_let_go(data: Path) -> None:
+    shared = loader(data, 1)
+    kept = samples(next(iter(shared)))
+    content = kept.clone()
+    assert sharing.known_bytes()
+    del shared
+    gc.collect()
+    sharing.tidy()
+    assert not sharing.known_bytes() and torch.equal(kept, content)
+
+
+def receive(loan: object) -> torch.Tensor:
+    assert isinstance(loan, sharing.Loan)
+    function, arguments = loan.__reduce__()
+    return function(*arguments)
+
+
+def test_a_lender_gives_zeros_and_takes_back_what_was_not_sent() -> None:
+    lender = Lender()
+    first = lender.zeros([LARGE], torch.float32)
+    first.fill_(7)
+    lender.begin()
+    again = lender.zeros([LARGE], torch.float32)
+    assert again.data_ptr() == first.data_ptr() and not again.any()
+    other = lender.zeros([LARGE], torch.float32)
+    assert other.data_ptr() != again.data_ptr()
+    again.fill_(3)
+    received = receive(lender.lend(again))
+    lender.begin()
+    assert lender.zeros([LARGE], torch.float32).data_ptr() == other.data_ptr()
+    assert lender.zeros([LARGE], torch.float32).data_ptr() not in (again.data_ptr(), other.data_ptr())
+    assert (received == 3).all() and received.data_ptr() == again.data_ptr()
+    part = received[10:]
+    del received
+    assert (part == 3).all() and lender.zeros([LARGE], torch.float32).data_ptr() != again.data_ptr()
+    del part
+    assert lender.zeros([LARGE], torch.float32).data_ptr() == again.data_ptr()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bool, torch.uint8, torch.int64, torch.float16])
+def test_types_and_shapes_arrive(dtype: torch.dtype) -> None:
+    lender = Lender()
+    tensor = lender.zeros([3, 5, 4099], dtype)
+    tensor[1, 2] = 1
+    content = tensor.clone()
+    got = receive(lender.lend(tensor))
+    assert got.dtype == dtype and torch.equal(got, content)
+
+
+def test_other_tensors_and_small_ones_are_sent_as_they_are() -> None:
+    lender = Lender()
+    small, foreign = lender.zeros([2], torch.float32), torch.ones(LARGE)
+    assert lender.lend(small) is small and lender.lend(foreign) is foreign and not lender.num_bytes
+
+
+def test_growing_batches_do_not_pile_up_memory() -> None:
+    lender = Lender()
+    for length in range(LARGE, 40 * LARGE, LARGE // 2):
+        lender.begin()
+        tensors = [lender.zeros([length], torch.float32) for _ in range(2)]
+        received = [receive(lender.lend(tensor)) for tensor in tensors]
+        assert all(not tensor.any() for tensor in received)
+        del received
+    assert lender.num_bytes < 2.5 * 1.2 * 4 * length
+    for _ in range(200):  # and what is much too large is given back in the end
+        lender.begin()
+        receive(lender.lend(lender.zeros([LARGE], torch.float32)))
+        if lender.num_bytes < 8 * LARGE:
+            break
+    else:
+        raise AssertionError(f"{lender.num_bytes:,} bytes are kept for batches of {4 * LARGE:,}")
