@@ -146,7 +146,12 @@ class ClipLoader:
         """Goes to where `state_dict()` was taken: the next iteration gives the rest of that epoch.
 
         Other data or another plan are noticed then, when the ranks are known.
+
+        Raises:
+            ValueError: if `state` is not what `state_dict()` gives.
         """
+        if not all(isinstance(state.get(name), int) and state[name] >= 0 for name in ("epoch", "batches")):
+            raise ValueError(f"a loader's state holds its epoch and batches, integers from 0 on, got {state}")
         self.position.epoch, self.position.batches, self.position.begun = state["epoch"], state["batches"], False
         self._digest = state.get("digest")
 

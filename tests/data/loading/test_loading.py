@@ -84,6 +84,12 @@ def test_a_loader_resumes_in_the_middle(prepared: Prepared, tokenize: Callable, 
     assert [content(batch) for batch in idle] == got
 
 
+@pytest.mark.parametrize("state", [{}, {"epoch": 0}, {"epoch": 0, "batches": -1}, {"epoch": "1", "batches": 0}])
+def test_a_state_that_no_loader_gave_is_refused(prepared: Prepared, tokenize: Callable, state: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="holds its epoch and batches"):
+        loader(prepared, tokenize, 0).load_state_dict(state)
+
+
 class Recorder(LightningModule):
     """Writes down what it is fed; its one weight moves with the batches."""
 
