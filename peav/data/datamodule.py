@@ -160,6 +160,7 @@ class ClipDataModule(LightningDataModule):
         self.predict_split = predict_split
         self.cache_megabytes = cache_megabytes
         self.datasets: dict[str, ClipDataset] = {}
+        self._loaders: list[ClipLoader] = []
         # Lightning keeps these with the checkpoint: what a clip looks like to the model is part of the model.
         self.hparams.update(
             {
@@ -257,9 +258,20 @@ class ClipDataModule(LightningDataModule):
     def _loader(self, dataset: ClipDataset, plan: TrainingPlan | EvaluationPlan) -> ClipLoader:
         pin = torch.cuda.is_available() if self.pin_memory is None else self.pin_memory
         with _as_setting_errors():
-            return ClipLoader(
+            loader = ClipLoader(
                 dataset, plan, self._tokenize(), self.num_workers, self.prefetch_factor, pin, self.max_bad_share
             )
+        self._loaders.append(loader)
+        return loader
+
+    def teardown(self, stage: str) -> None:
+        """Ends the workers of all loaders."""
+        while self._loaders:
+            self._loaders.pop().close()
+
+    def on_exception(self, exception: BaseException) -> None:
+        """Ends the workers of all loaders."""
+        self.teardown("")
 
     def _dataset(self, split: str) -> ClipDataset:
         training = split == "train" and not (self.trainer is not None and self.trainer.predicting)

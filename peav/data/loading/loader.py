@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from peav.data.loading import sharing
 from peav.data.loading.collate import Collate, Tokenize, unpack_small
@@ -133,6 +134,17 @@ class ClipLoader:
             if prefetcher is not None:
                 prefetcher.close()
             sharing.tidy()
+
+    def close(self) -> None:
+        """Ends the workers; a later iteration starts new ones.
+
+        Where it is left to Python's collector, and an error or Lightning's trainer keeps the iterator in a cycle, the queues go first,
+        and torch waits five seconds for each worker.
+        """
+        iterator = self._loader._iterator
+        if isinstance(iterator, _MultiProcessingDataLoaderIter):
+            iterator._shutdown_workers()  # as Lightning does with loaders that are torch's own
+        self._loader, self._decoded = DataLoader(self.dataset, **self._options), 0
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the digest of the plan, the epoch, and the batches of it that were handed out."""

@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from itertools import chain
+from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +175,40 @@ def test_lightning_resumes_exactly_wherever_it_stopped(prepared: Prepared, token
         resumed, _ = fit(prepared, tokenize, tmp_path / f"resumed-{name}", workers, resume=path)
         assert resumed.seen == whole.seen[step:], f"resumed from {name}"
         assert torch.equal(resumed.weight, whole.weight)
+
+
+class Failing(Recorder):
+    def training_step(self, batch: Batch, index: int) -> torch.Tensor:
+        raise RuntimeError("on purpose")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("options", [{}, {"max_steps": 2}])
+def test_workers_end_with_the_run(
+    prepared: Prepared, tokenize: Callable, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    before = set(active_children())
+    fit(prepared, tokenize, tmp_path, 2, epochs=1, **options)
+    assert set(active_children()) <= before
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_workers_end_with_a_run_that_fails(prepared: Prepared, tokenize: Callable) -> None:
+    before = set(active_children())
+    data = ClipDataModule(str(prepared[0]), batch_size=2, num_workers=2)
+    with pytest.raises(RuntimeError, match="on purpose"):
+        Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False).fit(
+            Failing(tokenize), data
+        )
+    assert set(active_children()) <= before
+
+
+def test_a_loader_that_was_closed_goes_on(prepared: Prepared, tokenize: Callable) -> None:
+    closed, straight = loader(prepared, tokenize, 1), loader(prepared, tokenize)
+    expected = [content(batch) for _ in range(2) for batch in straight]
+    got = [content(batch) for batch in closed]
+    closed.close()
+    assert got + [content(batch) for batch in closed] == expected
 
 
 @pytest.mark.filterwarnings("ignore")
