@@ -16,7 +16,7 @@ help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 setup: $(VENV)/.ready ## virtual environment, pinned packages, FFmpeg
-	@scripts/ffmpeg.sh
+	@scripts/ffmpeg.sh $(BIN)/python
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "peav needs Python 3.11: install it, or name another with make PYTHON=..."; exit 1; }

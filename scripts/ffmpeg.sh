@@ -1,8 +1,17 @@
 #!/usr/bin/env bash
 # Makes sure that FFmpeg 4 to 8 is there as a command and as shared libraries (torchcodec needs both); installs it where it may.
+# scripts/ffmpeg.sh [PYTHON that has torchcodec]
 set -eu
 
-present() { command -v ffmpeg >/dev/null && ldconfig -p 2>/dev/null | grep -q 'libavcodec\.so' || { command -v ffmpeg >/dev/null && [ "$(uname)" = Darwin ]; }; }
+# Debian's ldconfig is not on the path of ordinary users.
+PATH="$PATH:/usr/sbin:/sbin"
+python="${1:-python3}"
+
+# The loader's list is quick to ask; libraries that it does not know (conda's, Homebrew's) are found by loading them.
+present() {
+  command -v ffmpeg >/dev/null || return 1
+  ldconfig -p 2>/dev/null | grep -q 'libavcodec\.so' || "$python" -c 'import torchcodec' 2>/dev/null
+}
 
 if present; then exit 0; fi
 sudo=""
