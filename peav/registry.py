@@ -57,7 +57,7 @@ class Plugin(nn.Module):
     def config(self) -> dict[str, Any]:
         """The plugin as plain data, `{"class_path": ..., "init_args": ...}`: what its constructor was called with."""
         args, kwargs = self._init_call
-        bound = inspect.signature(type(self)).bind(*args, **kwargs)
+        bound = init_signature(type(self)).bind(*args, **kwargs)
         bound.apply_defaults()
         init_args = {}
         for key, value in bound.arguments.items():
@@ -67,6 +67,21 @@ class Plugin(nn.Module):
             else:
                 init_args[key] = _plain(value)
         return {"class_path": class_path(type(self)), "init_args": init_args}
+
+
+def init_signature(cls: type[Any]) -> inspect.Signature:
+    """Returns the signature of a class's constructor.
+
+    Of a class that inherits its `__init__`, `inspect.signature(cls)` shows `Plugin.__new__` in early releases of Python 3.11 (3.11.2).
+
+    >>> class Scaled(Plugin):
+    ...     def __init__(self, scale: float = 1.0) -> None: ...
+    >>> class Inherits(Scaled): ...
+    >>> list(init_signature(Inherits).parameters)
+    ['scale']
+    """
+    signature = inspect.signature(cls.__init__)
+    return signature.replace(parameters=list(signature.parameters.values())[1:])
 
 
 def _plain(value: Any) -> Any:
@@ -103,7 +118,7 @@ class Registry(Generic[_C]):
         """
         if not (inspect.isclass(cls) and issubclass(cls, Plugin)):
             raise TypeError(f"@register_{self.kind} takes a subclass of peav's {self.kind.capitalize()}, not {cls!r}")
-        for parameter in inspect.signature(cls).parameters.values():
+        for parameter in init_signature(cls).parameters.values():
             if parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.POSITIONAL_ONLY):
                 raise TypeError(
                     f"{cls.__name__}: the argument {parameter.name!r} has no name in a YAML; make it a keyword"

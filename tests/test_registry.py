@@ -52,6 +52,14 @@ def test_config_keeps_defaults_and_rebuilds() -> None:
     assert registry.objectives.build(config).config == config
 
 
+def test_a_class_that_inherits_its_arguments_keeps_them() -> None:
+    class Narrow(SegmentPair):
+        pass
+
+    expected = SegmentPair("audio", "video", scale=7).config["init_args"]
+    assert Narrow("audio", "video", scale=7).config["init_args"] == expected
+
+
 def test_a_dotted_path_must_lead_to_a_plugin() -> None:
     with pytest.raises(TypeError, match="not a peav objective"):
         registry.objectives.build({"class_path": "os.system", "init_args": {}})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
@@ -16,7 +15,7 @@ from peav.checkpoints.keymap import listing
 from peav.model import PEAV
 from peav.objectives import Objective, PairObjective
 from peav.registry import encoders as encoder_classes
-from peav.registry import suggest
+from peav.registry import init_signature, suggest
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +37,7 @@ def read_initial(path_or_id: str, revision: str | None, options: Mapping[str, Ma
     for name, changes in options.items():
         if name not in encoders:
             raise ValueError(f"encoder_options names the encoder {name!r}. {suggest(name, encoders)}")
-        known = inspect.signature(encoder_classes.resolve(encoders[name]["class_path"])).parameters
+        known = init_signature(encoder_classes.resolve(encoders[name]["class_path"])).parameters
         for argument in changes:
             if argument not in known:
                 raise ValueError(f"encoder {name!r} has no argument {argument!r}. {suggest(argument, known)}")
