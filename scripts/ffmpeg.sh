@@ -7,7 +7,7 @@ set -eu
 PATH="$PATH:/usr/sbin:/sbin"
 python="${1:-python3}"
 
-# The loader's list is quick to ask; libraries that it does not know (conda's, Homebrew's) are found by loading them.
+# The loader's list is quick to ask; libraries that it does not know are found by loading them.
 present() {
   command -v ffmpeg >/dev/null || return 1
   ldconfig -p 2>/dev/null | grep -q 'libavcodec\.so' || "$python" -c 'import torchcodec' 2>/dev/null

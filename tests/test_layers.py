@@ -19,6 +19,7 @@ LAYERS = {
     "registry": 0,
     "distributed": 0,
     "masking": 0,
+    "plot_style": 0,
     "objectives": 1,
     "encoders": 1,
     "data": 1,

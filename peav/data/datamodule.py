@@ -266,12 +266,15 @@ class ClipDataModule(LightningDataModule):
 
     def teardown(self, stage: str) -> None:
         """Ends the workers of all loaders."""
-        while self._loaders:
-            self._loaders.pop().close()
+        self._end_workers()
 
     def on_exception(self, exception: BaseException) -> None:
         """Ends the workers of all loaders."""
-        self.teardown("")
+        self._end_workers()
+
+    def _end_workers(self) -> None:
+        while self._loaders:
+            self._loaders.pop().close()
 
     def _dataset(self, split: str) -> ClipDataset:
         training = split == "train" and not (self.trainer is not None and self.trainer.predicting)

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from peav.evaluation.plots import COLOURS, INK, MUTED, STYLE
+from peav.evaluation.plots import STYLE
+from peav.plot_style import COLOURS, INK, MUTED
 from peav.types import Seconds
 
 #: What shows a clip: (frame uint8 (H, W, 3) or None, waveform float (S,) or None, sample rate in Hz) of a clip id.

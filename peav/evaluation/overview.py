@@ -11,10 +11,11 @@ from matplotlib.figure import Figure, SubFigure
 
 from peav.evaluation.examples import event_clips, retrieved_examples, similarity_matrix
 from peav.evaluation.media_plots import ClipMedia, MediaLoader, draw_events, draw_thumbnail
-from peav.evaluation.plots import MUTED, STYLE, draw_matrix, draw_recall
+from peav.evaluation.plots import STYLE, draw_matrix, draw_recall
 from peav.evaluation.report import MATRICES, event_curves
 from peav.evaluation.suites import Evaluation
 from peav.evaluation.table import EmbeddingTable
+from peav.plot_style import MUTED
 
 _SHOWN = 8
 

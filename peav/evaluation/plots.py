@@ -17,12 +17,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from peav import plot_style
 from peav.evaluation.retrieval import chance_interval
 from peav.evaluation.suites import KS, Direction, Evaluation
+from peav.plot_style import COLOURS, INK
 
-#: Okabe and Ito's colours: told apart with any colour vision.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
-INK, MUTED, FAINT = "#22303c", "#667583", "#d5dce2"
 #: Shades of one blue for R@1, R@5 and R@10: the darker, the harder.
 SHADES = ("#0b5c86", "#6aa9cb", "#cfe3ee")
 
@@ -30,25 +29,10 @@ SHADES = ("#0b5c86", "#6aa9cb", "#cfe3ee")
 Series = Sequence[tuple[float, float]]
 
 STYLE: Any = {
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "axes.titlesize": 9.5,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.edgecolor": FAINT,
-    "axes.labelcolor": MUTED,
+    **plot_style.STYLE,
     "axes.titlecolor": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "text.color": INK,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
     "xtick.major.size": 0,
     "ytick.major.size": 0,
-    "grid.color": "#e8edf1",
-    "legend.frameon": False,
-    "figure.facecolor": "white",
     "svg.fonttype": "path",
     "svg.hashsalt": "peav",
 }

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from peav import plot_style
 from peav.data.curation.draws import uniform
 from peav.data.manifests.clip import Clip
 from peav.data.manifests.index import ManifestIndex
@@ -33,28 +34,8 @@ SHOWN_SECONDS: Seconds = 60.0
 _SAMPLE_RATE = 16000
 _EVENT_LANES = 6
 
-#: Okabe and Ito's colours: told apart with any colour vision.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
-
-STYLE: Any = {
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "axes.titlesize": 9.5,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.edgecolor": "#d5dce2",
-    "axes.labelcolor": "#667583",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "text.color": "#22303c",
-    "text.parse_math": False,  # a dollar sign in a caption is a dollar sign
-    "xtick.color": "#667583",
-    "ytick.color": "#667583",
-    "grid.color": "#e8edf1",
-    "legend.frameon": False,
-    "figure.facecolor": "white",
-}
+#: A dollar sign in a caption is a dollar sign.
+STYLE: Any = {**plot_style.STYLE, "text.parse_math": False}
 
 
 @dataclass(frozen=True)
@@ -200,7 +181,12 @@ def sound_figure(mel: NDArray, seconds: Seconds, events: Sequence[tuple[str, Sec
             if phrase in lanes and onset < seconds:
                 lane, end = lanes.index(phrase), min(offset, seconds)
                 axes.barh(
-                    1.06 + 0.16 * lane, end - onset, 0.13, onset, align="edge", color=COLOURS[lane % len(COLOURS)]
+                    1.06 + 0.16 * lane,
+                    end - onset,
+                    0.13,
+                    onset,
+                    align="edge",
+                    color=plot_style.COLOURS[lane % len(plot_style.COLOURS)],
                 )
         axes.set_xlim(0, seconds)
         axes.set_ylim(0, 1.08 + 0.16 * len(lanes))

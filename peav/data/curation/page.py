@@ -13,12 +13,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from peav.data.curation.counting import Share
-from peav.data.curation.gallery import COLOURS, STYLE, Tile, TileMaker, choose_clips, figure_uri
+from peav.data.curation.gallery import STYLE, Tile, TileMaker, choose_clips, figure_uri
 from peav.data.curation.page_style import CSS
 from peav.data.curation.stats import ManifestStats, manifest_stats, percent
 from peav.data.manifests.clip import Clip
 from peav.data.manifests.manifest import open_manifest
 from peav.data.stores.remote import StoreOptions
+from peav.plot_style import COLOURS
 
 _LABELS_SHOWN = 12
 _EVENTS_SHOWN = 12

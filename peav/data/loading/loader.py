@@ -116,7 +116,7 @@ class ClipLoader:
         batches = self.plan.batches(position.epoch, rank(), world_size())[position.batches :]
         self.batch_sampler.batches = batches
         if self._decoded >= _WORKER_CLIPS * max(1, self._loader.num_workers):
-            self._loader, self._decoded = DataLoader(self.dataset, **self._options), 0
+            self.close()
         # The workers are forked here, before there is a thread beside this one.
         with sharing.starting_workers():
             collated = iter(self._loader)

@@ -172,6 +172,14 @@ def read_records(path: str | Path, strict: bool = False, max_caption_words: int 
     return RecordFile(records, rejects, notes)
 
 
+def check_listing(path: Path) -> None:
+    """Raises FileNotFoundError where there is no file of records."""
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no file {path}: it should hold one JSON object a clip (see peav.data.manifests.records)"
+        )
+
+
 def iter_records(path: str | Path, max_caption_words: int = 1000) -> Iterator[Record | Reject]:
     """Reads a JSONL file of clips a line at a time; a line that cannot be used gives a reject.
 
@@ -181,10 +189,7 @@ def iter_records(path: str | Path, max_caption_words: int = 1000) -> Iterator[Re
         FileNotFoundError: if there is no such file.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"no file {path}: it should hold one JSON object a clip (see peav.data.manifests.records)"
-        )
+    check_listing(path)
     lines_by_id: dict[int, int] = {}
     with path.open("rb") as stream:
         for number, line in enumerate(stream, start=1):

@@ -23,10 +23,11 @@ from peav.data.media.probing import (
     Source,
     first_line,
     is_trimmed,
-    lacks_stream,
     misleads_seek,
+    open_decoder,
     probe,
     source_name,
+    stream_kind,
 )
 from peav.types import Seconds
 
@@ -219,13 +220,10 @@ def _resized(get: Callable[[list[_T]], FrameBatch], which: list[_T], size: tuple
 
 
 def _open(decoder: Callable[..., _T], source: Source, path: str, **options: object) -> _T:
-    kind = "audio" if decoder is AudioDecoder else "video"
-    try:
-        return decoder(source, **options)
-    except (ValueError, RuntimeError) as error:
-        if lacks_stream(error, kind):
-            raise MediaError(path, f"holds no {kind}") from None
-        raise MediaError(path, f"cannot be opened: {first_line(error)}") from error
+    opened = open_decoder(decoder, source, path, **options)
+    if opened is None:
+        raise MediaError(path, f"holds no {stream_kind(decoder)}")
+    return opened
 
 
 def _origin(source: Source, path: str, begin: Seconds, origin: Seconds | None) -> Seconds:

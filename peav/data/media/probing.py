@@ -7,14 +7,17 @@ s, say).
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from torchcodec.decoders import AudioDecoder, VideoDecoder, VideoStreamMetadata
 
 from peav.types import Seconds
 
 Source = str | Path | bytes
+_T = TypeVar("_T")
 
 #: Codecs of still images: a single such picture beside sound is cover art, not a video.
 _STILL_CODECS = ("mjpeg", "png", "bmp", "gif", "webp", "tiff")
@@ -147,18 +150,31 @@ def source_name(source: Source, path: str | None) -> str:
     return path or ("<bytes>" if isinstance(source, bytes) else str(source))
 
 
-def lacks_stream(error: Exception, kind: str) -> bool:
-    """Returns whether torchcodec's error says that the file holds no stream of this kind, `audio` or `video`."""
-    return f"best {kind} stream is unknown" in str(error) or f"No valid {kind} stream" in str(error)
+def open_decoder(decoder: Callable[..., _T], source: Source, path: str, **options: object) -> _T | None:
+    """Opens a file with torchcodec's `AudioDecoder` or `VideoDecoder`; None where it holds no such stream.
+
+    Raises:
+        MediaError: if it cannot be opened; `path` names it.
+    """
+    kind = stream_kind(decoder)
+    try:
+        return decoder(source, **options)
+    except (ValueError, RuntimeError) as error:
+        if f"best {kind} stream is unknown" in str(error) or f"No valid {kind} stream" in str(error):
+            return None
+        raise MediaError(path, f"cannot be opened: {first_line(error)}") from error
+
+
+def stream_kind(decoder: Callable[..., object]) -> str:
+    """Returns what a decoder decodes, `audio` or `video`."""
+    return "audio" if decoder is AudioDecoder else "video"
 
 
 def _probe_audio(source: Source, path: str) -> AudioStream | None:
-    try:
-        metadata = AudioDecoder(source).metadata
-    except (ValueError, RuntimeError) as error:
-        if lacks_stream(error, "audio"):
-            return None
-        raise MediaError(path, f"cannot be opened: {first_line(error)}") from error
+    decoder = open_decoder(AudioDecoder, source, path)
+    if decoder is None:
+        return None
+    metadata = decoder.metadata
     start = metadata.begin_stream_seconds_from_header or 0.0
     duration = float(metadata.duration_seconds or 0.0)
     if metadata.duration_seconds_from_header is None:
@@ -174,12 +190,10 @@ def _probe_audio(source: Source, path: str) -> AudioStream | None:
 
 
 def _probe_video(source: Source, path: str) -> VideoStream | None:
-    try:
-        metadata = VideoDecoder(source, num_ffmpeg_threads=1, seek_mode="exact").metadata
-    except (ValueError, RuntimeError) as error:
-        if lacks_stream(error, "video"):
-            return None
-        raise MediaError(path, f"cannot be opened: {first_line(error)}") from error
+    decoder = open_decoder(VideoDecoder, source, path, num_ffmpeg_threads=1, seek_mode="exact")
+    if decoder is None:
+        return None
+    metadata = decoder.metadata
     start = metadata.begin_stream_seconds or 0.0
     return VideoStream(
         num_frames=metadata.num_frames or 0,

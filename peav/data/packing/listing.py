@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from peav.data.manifests.records import check_listing
+
 _FORMAT = 3
 
 
@@ -34,10 +36,7 @@ def list_records(source: Path, path: Path, settings: Mapping[str, Any]) -> Listi
     Raises:
         FileNotFoundError: if there is no such file.
     """
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"no file {path}: it should hold one JSON object a clip (see peav.data.manifests.records)"
-        )
+    check_listing(path)
     digest = _begin(settings)
     records, spans = 0, False
     with path.open("rb") as stream:

@@ -23,6 +23,9 @@ from peav.data.packing import prepare as prepare_module
 from peav.data.packing.journal import JOURNAL, LineFile, Outcome, OutcomeLog
 from tests.data.conftest import RATE, cut_bytes, write_records, write_wav
 
+#: Processes that outlive their parent are found in /proc, which Linux alone has.
+needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc, which Linux alone has")
+
 #: Two clips of 16 kB a chunk.
 _CHUNK_BYTES = 40_000
 
@@ -178,7 +181,7 @@ def start(arguments: dict[str, Any], tmp_path: Path) -> Iterator[Callable[..., R
         run.process.communicate()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@needs_proc
 def test_stopped_again_and_again_it_ends_with_the_same_bytes(
     start: Callable[..., Run], arguments: dict[str, Any], whole: dict[str, bytes], tmp_path: Path
 ) -> None:
@@ -284,7 +287,7 @@ def test_changed_chunks_are_not_gone_on_with(
         prepare(out=tmp_path / "data", workers=0, **arguments)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@needs_proc
 def test_an_error_leaves_no_process(start: Callable[..., Run]) -> None:
     run = start(workers=2, strict=True)
     error = run.process.communicate(timeout=60)[1]
@@ -292,7 +295,7 @@ def test_an_error_leaves_no_process(start: Callable[..., Run]) -> None:
     run.assert_no_orphans()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@needs_proc
 def test_a_killed_worker_changes_nothing(start: Callable[..., Run], whole: dict[str, bytes], tmp_path: Path) -> None:
     run = start(workers=2)
     run.wait_for(lambda: run.durable_chunks() >= 1)
@@ -321,7 +324,7 @@ def test_a_full_disk_says_so_and_goes_on_later(
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(disk)]
     if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("mounting a small disk is not permitted here")
+        pytest.skip("only root may mount a small disk to fill; CI is root")
     try:
         for _ in range(2):
             with pytest.raises(PrepareError, match=r"the disk is full: .* run the same command again"):
