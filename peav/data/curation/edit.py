@@ -16,10 +16,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from peav.data.curation.claims import SharedMedia
-from peav.data.curation.draws import uniform
+from peav.data.curation.duplicates import CrossSplitDuplicates
 from peav.data.curation.editing import EditError, EditReport, EditWriter, absolute_store, check_out, copy_tokenizer
 from peav.data.curation.grouping import SourceGroups, source_keys
+from peav.data.curation.sampling import uniform
 from peav.data.curation.validate import splits_of
 from peav.data.curation.where import SeenLabels, Where
 from peav.data.manifests.clip import PACKED_ID, Clip
@@ -46,7 +46,7 @@ def split_manifest(
 ) -> EditReport:
     """Distributes clips anew among train, validation and test.
 
-    A clip goes where a number drawn for its group says, so it does not depend on the other clips or their order, and shares are met on
+    A clip goes where a random number of its group says, so it does not depend on the other clips or their order, and shares are met on
     average, not exactly.
 
     Args:
@@ -84,8 +84,8 @@ def split_manifest(
             find_manifest(data, split, options)
     chosen = tuple(splits) or tuple(paths)
     labels = _split_labels(data, {split: paths[split] for split in paths if split in chosen}, by)
-    draws = uniform(labels, "split", seed)
-    place = np.where(draws < test, 2, np.where(draws < test + validation, 1, 0))
+    numbers = uniform(labels, "split", seed)
+    place = np.where(numbers < test, 2, np.where(numbers < test + validation, 1, 0))
     for number, share in ((1, validation), (2, test)):
         if share and not (place == number).any():
             raise EditError(
@@ -220,7 +220,7 @@ def mix(
     check_out(out, [folder.data for folder in folders], "peav data mix", overwrite)
     plan = _Plan(folders, where, limits, seed, options)
     settings = {"where": asdict(where), "shares": dict(shares or {}), "tokenizer": tokenizer, "seed": seed}
-    seen, media = {split: array("q") for split in SPLITS}, SharedMedia()
+    seen, media = {split: array("q") for split in SPLITS}, CrossSplitDuplicates()
     with EditWriter(out, "peav data mix", settings, sources) as writer:
         writer.report.notes += plan.notes
         for folder, clip in plan.clips():
@@ -290,7 +290,7 @@ class _Plan:
         for folder in self._folders:
             for clip in self._read(folder):
                 below = self._below.get(folder.name, 1.0) if clip.split == "train" else 1.0
-                if below >= 1.0 or self._draw(np.array([bytes_group(clip.id.encode())]))[0] < below:
+                if below >= 1.0 or self._numbers(np.array([bytes_group(clip.id.encode())]))[0] < below:
                     yield folder, clip
 
     def adopt(self, folder: Source, clip: Clip) -> Clip:
@@ -312,7 +312,7 @@ class _Plan:
                 if self._where.keeps(clip):
                     yield clip
 
-    def _draw(self, ids: NDArray[np.int64]) -> NDArray[np.float64]:
+    def _numbers(self, ids: NDArray[np.int64]) -> NDArray[np.float64]:
         return uniform(ids, "mix", self._seed)
 
     def _limit(
@@ -321,8 +321,8 @@ class _Plan:
         if not hours:
             self._below[name] = number
             return
-        draws = self._draw(ids)
-        order = np.argsort(draws)
+        numbers = self._numbers(ids)
+        order = np.argsort(numbers)
         passed = np.cumsum(seconds[order]) / 3600
         have = float(passed[-1]) if len(passed) else 0.0
         if have < number:
@@ -331,4 +331,4 @@ class _Plan:
             )
             return
         first_left = int(np.searchsorted(passed, number)) + 1
-        self._below[name] = float(draws[order[first_left]]) if first_left < len(order) else 1.0
+        self._below[name] = float(numbers[order[first_left]]) if first_left < len(order) else 1.0

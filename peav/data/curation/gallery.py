@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from peav import plot_style
-from peav.data.curation.draws import uniform
+from peav.data.curation.sampling import uniform
 from peav.data.manifests.clip import Clip
 from peav.data.manifests.index import ManifestIndex
 from peav.data.media.decode import load_audio, load_frames
@@ -62,12 +62,12 @@ def choose_clips(index: ManifestIndex, number: int, seed: int) -> list[int]:
 
     The choice depends on ids alone, not on the order of the manifest.
     """
-    draws = uniform(np.asarray(index.id), "inspect", seed)
+    numbers = uniform(np.asarray(index.id), "inspect", seed)
     domain = np.asarray(index.domain)
     by_domain = []
     for name in sorted(index.domains):
         held = np.flatnonzero(domain == index.domains.index(name))
-        by_domain.append(held[np.argsort(draws[held], kind="stable")][:number].tolist())
+        by_domain.append(held[np.argsort(numbers[held], kind="stable")][:number].tolist())
     rounds = [(place, order) for order, held in enumerate(by_domain) for place in range(len(held))]
     taken = sorted(order_place[::-1] for order_place in sorted(rounds)[:number])
     return [by_domain[order][place] for order, place in taken]

@@ -14,7 +14,9 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from peav.data.curation.claims import Claims, SharedMedia, check_rows, conflicting_rows, repeated_ids
+from peav.data.curation.clip_table import ClipTable
+from peav.data.curation.duplicates import CrossSplitDuplicates, duplicate_ids, duplicate_rows
+from peav.data.curation.shard_checks import check_rows
 from peav.data.manifests.clip import CUSTOM_FIELDS, clip_from_json
 from peav.data.manifests.fields import RecordError, hint
 from peav.data.manifests.line_checks import line_problems, unknown_fields
@@ -161,11 +163,11 @@ def validate(
         for name in splits:
             check.lines(name)
         check.clips()
-        total = len(check.claims) if check_bytes else None
+        total = len(check.table) if check_bytes else None
         advance = stack.enter_context(tracked("validate", total, progress and check_bytes))
-        for name in check.claims.stores:
+        for name in check.table.stores:
             for position, level, kind, message in _store_problems(
-                check.claims, name, str(data), check_bytes, options, advance
+                check.table, name, str(data), check_bytes, options, advance
             ):
                 # Which rows nobody names is known only of all splits.
                 if kind != "unnamed" or set(splits) == set(present):
@@ -174,13 +176,13 @@ def validate(
 
 
 def _store_problems(
-    claims: Claims, name: str, data: str, check_bytes: bool, options: StoreOptions | None, advance: Any
+    table: ClipTable, name: str, data: str, check_bytes: bool, options: StoreOptions | None, advance: Any
 ) -> Iterator[tuple[int | None, str, str, str]]:
-    number = claims.stores[name]
+    number = table.stores[name]
     try:
-        yield from check_rows(claims, number, ShardReader(resolve_store(data, name), options), check_bytes, advance)
+        yield from check_rows(table, number, ShardReader(resolve_store(data, name), options), check_bytes, advance)
     except (ShardError, StoreError) as error:
-        clips = int((claims.column("store") == number).sum())
+        clips = int((table.column("store") == number).sum())
         yield None, "error", "store", f"{clips} clips lie in {name!r}, which cannot be opened: {error}"
 
 
@@ -189,8 +191,8 @@ class _Check:
 
     def __init__(self, report: ValidationReport, stream: TextIO | None, paths: dict[str, Path]) -> None:
         self.report = report
-        self.claims = Claims()
-        self.shared = SharedMedia()
+        self.table = ClipTable()
+        self.shared = CrossSplitDuplicates()
         self._stream = stream
         self._paths = paths
 
@@ -199,8 +201,8 @@ class _Check:
         if position is None:
             self.note(Problem(level, kind, None, None, None, message))
             return
-        split = self.claims.split_of(position)
-        line, begin = self.claims.line_of(position)
+        split = self.table.split_of(position)
+        line, begin = self.table.line_of(position)
         self.note(Problem(level, kind, split, line, self._id(split, begin), message))
 
     def note(self, problem: Problem) -> None:
@@ -231,7 +233,7 @@ class _Check:
                         for level, kind, message in line_problems(data, clip, split):
                             self.note(Problem(level, kind, split, number, clip.id, message))
                         extra.update(unknown_fields(clip))
-                        self.claims.add(clip, split, number, begin)
+                        self.table.add(clip, split, number, begin)
                         self.shared.add(clip, split)
                 begin += len(line)
         self.report.clips[split] = clips
@@ -243,15 +245,15 @@ class _Check:
 
     def clips(self) -> None:
         """Compares the clips with each other."""
-        for position, first in repeated_ids(self.claims):
+        for position, first in duplicate_ids(self.table):
             self.add(
-                "error", "id", f"line {self.claims.line_of(first)[0]} has the same id; ids must be unique", position
+                "error", "id", f"line {self.table.line_of(first)[0]} has the same id; ids must be unique", position
             )
-        for position, first, why in conflicting_rows(self.claims):
-            other = f"line {self.claims.line_of(first)[0]} of {self.claims.split_of(first)}"
-            row, store = self.claims.column("row")[position], self.claims.column("store")[position]
-            name = list(self.claims.stores)[store]
-            self.add("error", "row", f"row {row} of {name} is claimed by {other} too, {why}", position)
+        for position, first, why in duplicate_rows(self.table):
+            other = f"line {self.table.line_of(first)[0]} of {self.table.split_of(first)}"
+            row, store = self.table.column("row")[position], self.table.column("store")[position]
+            name = list(self.table.stores)[store]
+            self.add("error", "row", f"row {row} of {name} is used by {other} too, {why}", position)
         for sentence in self.shared.sentences():
             self.add("note", "leak", sentence)
 

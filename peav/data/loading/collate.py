@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from peav.data.loading.decoding import DecodedClip, Replacement
-from peav.data.loading.sharing import SMALL_BYTES, lender
+from peav.data.loading.shared_buffers import SMALL_BYTES, pool
 from peav.data.manifests.identities import ABSENT, normalize_text, text_group
 from peav.masking import lengths_to_mask
 from peav.types import AudioInput, Batch, CachedFeatures, EventInput, TextInput, VideoInput, map_tensors
@@ -61,12 +61,12 @@ class Collate:
     tokenize: Tokenize | None = None
 
     def __call__(self, clips: Sequence[DecodedClip]) -> Collated:
-        """Joins clips into a batch; a worker sends its small tensors as arrays (`unpack_small`) and lends the others (`Lender`)."""
+        """Joins clips into a batch; a worker sends small tensors as arrays (`unpack_small`), others in a `BufferPool`."""
         if get_worker_info() is None:
             batch = collate(clips, self.tokenize)
         else:
-            lender().begin()
-            batch = map_tensors(pack_small(collate(clips, self.tokenize)), lender().lend)
+            pool().begin()
+            batch = map_tensors(pack_small(collate(clips, self.tokenize)), pool().share)
         return Collated(batch, tuple(item for clip in clips for item in clip.replaces))
 
 
@@ -110,7 +110,7 @@ def tokenize_texts(texts: Sequence[str | None], tokenize: Tokenize | None) -> Te
 
 def _zeros(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     """Returns zeros; in a worker they lie in memory that the main process sees, which saves a copy of the batch."""
-    return lender().zeros(shape, dtype) if get_worker_info() is not None else torch.zeros(tuple(shape), dtype=dtype)
+    return pool().zeros(shape, dtype) if get_worker_info() is not None else torch.zeros(tuple(shape), dtype=dtype)
 
 
 def _audio(clips: Sequence[DecodedClip]) -> AudioInput | CachedFeatures | None:

@@ -200,22 +200,22 @@ class ClipDataset(Dataset[DecodedClip]):
     def _kept(self, has_audio: bool, has_video: bool, seeds: list[int] | None) -> dict[str, bool]:
         kept = {"audio": True, "video": True}
         if seeds is not None and self.modality_dropout and has_audio and has_video:
-            draw = np.random.default_rng([*seeds, 1]).random()
+            number = np.random.default_rng([*seeds, 1]).random()
             audio = self.modality_dropout["audio"]
-            kept = {"audio": draw >= audio, "video": not audio <= draw < audio + self.modality_dropout["video"]}
+            kept = {"audio": number >= audio, "video": not audio <= number < audio + self.modality_dropout["video"]}
         return kept
 
     def _captions(self, clip: Clip, seeds: list[int] | None) -> dict[str, str | None]:
-        # Two numbers a type are drawn whether or not it is read, so that the choice does not depend on the fields.
+        # Two numbers a type are sampled whether or not it is read, so that the choice does not depend on the fields.
         shape = (len(CAPTION_TYPES), 2)
-        draws = np.zeros(shape) if seeds is None else np.random.default_rng([*seeds, 0]).random(shape)
+        numbers = np.zeros(shape) if seeds is None else np.random.default_rng([*seeds, 0]).random(shape)
         chosen: dict[str, str | None] = {}
-        for kind, draw in zip(CAPTION_TYPES, draws, strict=True):
+        for kind, (which, origin) in zip(CAPTION_TYPES, numbers, strict=True):
             if f"captions.{kind}" in self.fields:
                 captions = clip.captions.get(kind, ())
                 if seeds is not None and self.origin_weights is not None:
-                    captions = _of_one_origin(captions, self.origin_weights, draw[1])
-                chosen[kind] = captions[int(draw[0] * len(captions))].text if captions else None
+                    captions = _of_one_origin(captions, self.origin_weights, origin)
+                chosen[kind] = captions[int(which * len(captions))].text if captions else None
         return chosen
 
     def _with_audio(self, decoded: DecodedClip, clip: Clip, position: int, seeds: list[int] | None) -> DecodedClip:
@@ -291,15 +291,15 @@ def pairing(
     return videos, captions
 
 
-def _of_one_origin(captions: tuple[Caption, ...], weights: Mapping[str, float], draw: float) -> tuple[Caption, ...]:
+def _of_one_origin(captions: tuple[Caption, ...], weights: Mapping[str, float], number: float) -> tuple[Caption, ...]:
     by_origin: dict[str, list[Caption]] = {}
     for caption in captions:
         if weights.get(caption.origin, 0.0) > 0:
             by_origin.setdefault(caption.origin, []).append(caption)
     total = sum(weights[origin] for origin in by_origin)
     for origin in sorted(by_origin):
-        draw -= weights[origin] / total
-        if draw < 0:
+        number -= weights[origin] / total
+        if number < 0:
             return tuple(by_origin[origin])
     return tuple(by_origin[max(by_origin)]) if by_origin else ()
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
-from peav.data.loading import sharing
+from peav.data.loading import shared_buffers
 from peav.data.loading.collate import Collate, Tokenize, unpack_small
 from peav.data.loading.dataset import ClipDataset
 from peav.data.loading.decoding import Replacement
@@ -85,7 +85,7 @@ class ClipLoader:
         self.plan = plan
         self.max_bad_share = max_bad_share
         self.replaced: list[Replacement] = []
-        self._drawn = self._bad = 0
+        self._delivered = self._bad = 0
         self._digest: str | None = None
         # No reference back to the loader: in a cycle its workers would outlive it.
         self.position = Position()
@@ -118,7 +118,7 @@ class ClipLoader:
         if self._decoded >= _WORKER_CLIPS * max(1, self._loader.num_workers):
             self.close()
         # The workers are forked here, before there is a thread beside this one.
-        with sharing.starting_workers():
+        with shared_buffers.starting_workers():
             collated = iter(self._loader)
         prefetcher = self._prefetch(batches) if isinstance(batches, np.ndarray) else None
         try:
@@ -133,7 +133,7 @@ class ClipLoader:
         finally:
             if prefetcher is not None:
                 prefetcher.close()
-            sharing.tidy()
+            shared_buffers.tidy()
 
     def close(self) -> None:
         """Ends the workers; a later iteration starts new ones.
@@ -180,7 +180,7 @@ class ClipLoader:
         self._digest = None
 
     def _count(self, clips: int, replaced: tuple[Replacement, ...]) -> None:
-        self._drawn += clips
+        self._delivered += clips
         self._decoded += clips
         for item in replaced:
             if len(self.replaced) < _LOGGED:
@@ -188,10 +188,10 @@ class ClipLoader:
             self.replaced.append(item)
         self._bad += len({item.by for item in replaced})
         bad = self._bad
-        allowed = max(_MIN_BAD, self.max_bad_share * self._drawn) if self.max_bad_share else 0
+        allowed = max(_MIN_BAD, self.max_bad_share * self._delivered) if self.max_bad_share else 0
         if replaced and bad > allowed:
             raise TooManyBadClips(
-                f"{bad} of {self._drawn} clips could not be read, more than max_bad_share={self.max_bad_share:g} allows; the last: "
+                f"{bad} of {self._delivered} clips could not be read, more than max_bad_share={self.max_bad_share:g} allows; the last: "
                 f"{replaced[-1].reason}. `peav data validate` reads them all"
             )
 
@@ -219,7 +219,7 @@ class ClipLoader:
 def init_worker(worker: int) -> None:
     """Begins a worker: one thread, and an end when the process that wants its batches ends, however that ended."""
     torch.set_num_threads(1)  # the workers are the parallelism
-    sharing.forget()
+    shared_buffers.forget()
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
 
 

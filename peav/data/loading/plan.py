@@ -4,7 +4,7 @@ It depends on (seed, epoch, global batch size) and the columns of the manifest, 
 of workers, any split of the global batch over ranks, and after any restart. Every step has one bucket of durations on all ranks and
 the same batch size; the number of steps is the same in every epoch.
 
-Clips are drawn group by group, a group being the clips of one bucket and, where weights are given, of one domain and one origin of
+Clips are sampled group by group, a group being the clips of one bucket and, where weights are given, of one domain and one origin of
 captions. A group whose share of the epoch is smaller than the group gives a random part of it; one whose share is larger gives all
 its clips as often as that takes. In an object store the order follows the chunks: they are permuted, and clips are shuffled inside
 a window of them.
@@ -160,13 +160,13 @@ class TrainingPlan:
                 continue
             members = np.flatnonzero(groups.bucket == bucket).tolist()
             exact = shares[members] / shares[members].sum() * count * size
-            drawn = [
-                _draw(groups.rows(group), quota, window, rng)
+            sampled = [
+                _sample(groups.rows(group), quota, window, rng)
                 for group, quota in zip(members, _whole(exact, rng), strict=True)
             ]
-            keys = np.concatenate([keys for _, keys in drawn])
+            keys = np.concatenate([keys for _, keys in sampled])
             order = np.argsort(keys, kind="stable")
-            rows = np.concatenate([rows for rows, _ in drawn])[order]
+            rows = np.concatenate([rows for rows, _ in sampled])[order]
             parts.append(rows.reshape(count, world_size, self.batch_size)[:, rank])
             # In a window the steps of all buckets keep the order of the chunks.
             places.append((np.arange(count) + rng.random(count)) / count if window is not None else rng.random(count))
@@ -174,7 +174,7 @@ class TrainingPlan:
         return np.concatenate(parts)[order]
 
     def peers(self, world_size: int = 1) -> NDArray[np.int64]:
-        """Returns (N,) a number that is equal for clips of one bucket and domain, and -1 for clips that are never drawn."""
+        """Returns (N,) a number that is equal for clips of one bucket and domain, and -1 for clips that are never sampled."""
         groups = self._groups(world_size)
         peers = np.full(len(self.population), -1, np.int64)
         peers[groups.order] = groups.bucket_of[groups.order] * len(self.population.domains)
@@ -182,13 +182,13 @@ class TrainingPlan:
         return peers
 
     def describe(self) -> str:
-        """Says in a line how the clips are drawn."""
+        """Says in a line how the clips are sampled."""
         groups = self._groups(1)
         text = f"{groups.clips:,} clips in {len(np.unique(groups.bucket))} buckets of durations"
         if self.domain_weights or self.origin_weights:
             sizes = np.array([len(groups.rows(group)) for group in range(len(groups.shares))])
             times = groups.shares / groups.shares.sum() * groups.clips / sizes
-            text += f", each drawn {times.min():.2g} to {times.max():.2g} times an epoch"
+            text += f", each sampled {times.min():.2g} to {times.max():.2g} times an epoch"
         return text
 
     def _groups(self, world_size: int) -> _Groups:
@@ -256,7 +256,7 @@ def _group(plan: TrainingPlan, size: int) -> _Groups:
     domains, origins, buckets = codes // 4 % len(population.domains), codes % 4, codes // 4 // len(population.domains)
     shares = counts.astype(np.float64)
     if not plan.domain_weights and not plan.origin_weights and len(counts) > 1:
-        shares = shares // size * size  # whole batches of each bucket, so that no clip is drawn twice
+        shares = shares // size * size  # whole batches of each bucket, so that no clip is sampled twice
     if plan.origin_weights:
         for value in np.unique(domains):
             shares[domains == value] *= _origin_factors(
@@ -283,7 +283,7 @@ def _group(plan: TrainingPlan, size: int) -> _Groups:
 def _origin_factors(
     origins: NDArray[np.int64], counts: NDArray[np.int64], weights: Mapping[str, float]
 ) -> NDArray[np.float64]:
-    """Returns by how much clips of each origin are drawn more often than they are there."""
+    """Returns by how much clips of each origin are sampled more often than they are there."""
     factors = np.ones(len(origins))
     total = np.array([counts[origins == value].sum() for value in (1, 2)], dtype=np.float64)
     wanted = np.array([weights[name] for name in CAPTION_ORIGINS])
@@ -325,10 +325,10 @@ def _buckets(duration: NDArray[np.float64], num_buckets: int, size: int) -> NDAr
     return bucket
 
 
-def _draw(
+def _sample(
     rows: NDArray[np.int64], quota: int, window: NDArray[np.float64] | None, rng: np.random.Generator
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Draws `quota` clips of a group: each as often as another, or once more; and the place of each in the epoch."""
+    """Samples `quota` clips of a group: each as often as another, or once more; and the place of each in the epoch."""
     times, rest = divmod(quota, len(rows))
     parts, keys = [], []
     noise = rng.random(len(rows))

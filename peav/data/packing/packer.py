@@ -14,7 +14,7 @@ from peav.data.manifests.clip import Clip, clip_from_line, clip_from_record
 from peav.data.manifests.identities import ABSENT, bytes_group
 from peav.data.manifests.manifest import manifest_path, shards_path
 from peav.data.manifests.records import SPLITS, Note
-from peav.data.packing.examine import Examined
+from peav.data.packing.checking import CheckedClip
 from peav.data.packing.journal import EARLIER, JOURNAL, OUTCOMES, Durable, Journal, LineFile, Outcome, OutcomeLog
 from peav.data.stores.samples import Sample, ShardError
 from peav.data.stores.shards import ShardWriter
@@ -77,7 +77,7 @@ class Packer:
             self._splits[outcome.split].position += outcome.clips
         self.log.add(outcome)
 
-    def add(self, record_id: str, clips: Sequence[Examined]) -> Outcome:
+    def add(self, record_id: str, clips: Sequence[CheckedClip]) -> Outcome:
         """Packs the clips of a record.
 
         Raises:
@@ -118,17 +118,17 @@ class Packer:
         self._journal.close()
         self.log.close()
 
-    def _pack(self, examined: Examined) -> None:
-        split = examined.record.split
+    def _pack(self, checked: CheckedClip) -> None:
+        split = checked.record.split
         if split not in self._splits:
             self._splits[split] = _Split(self.out, split, self._chunk_bytes, Durable())
         part = self._splits[split]
         part.position += 1
         if part.position <= part.durable:  # of a record of which only the first clips were on disk for good
-            part.check_id(part.position - 1, examined.record.id)
+            part.check_id(part.position - 1, checked.record.id)
             return
-        sample = Sample(examined.record.id, **{role: path.read_bytes() for role, path in examined.paths.items()})
-        clip = make_clip(examined, sample, part.writer.rows)
+        sample = Sample(checked.record.id, **{role: path.read_bytes() for role, path in checked.paths.items()})
+        clip = make_clip(checked, sample, part.writer.rows)
         part.writer.add(sample)
         part.manifest.append(clip.to_line())
         part.ends.append(part.manifest.size)
@@ -192,21 +192,21 @@ class _Split:
         self._partial.replace(self._final)
 
 
-def make_clip(examined: Examined, sample: Sample, row: int) -> Clip:
+def make_clip(checked: CheckedClip, sample: Sample, row: int) -> Clip:
     """Returns the manifest's view of a packed clip.
 
     Args:
-        examined: what it holds.
+        checked: what it holds.
         sample: what was packed.
         row: its row in the shards.
     """
-    record, infos = examined.record, examined.infos
-    audio_role, video_role = examined.holds("audio"), examined.holds("video")
+    record, infos = checked.record, checked.infos
+    audio_role, video_role = checked.holds("audio"), checked.holds("video")
     video = infos[video_role].video if video_role else None
     return replace(
         clip_from_record(record),
-        duration=examined.duration,
-        events=examined.events,
+        duration=checked.duration,
+        events=checked.events,
         has_audio=audio_role is not None,
         has_video=video_role is not None,
         origins={role: info.origin for role, info in infos.items()},
@@ -217,22 +217,22 @@ def make_clip(examined: Examined, sample: Sample, row: int) -> Clip:
         row=row,
         crc32=sample.crc32,
         media_start=record.start,
-        media_duration=examined.duration,
+        media_duration=checked.duration,
         audio_group=bytes_group(sample.source("audio")) if audio_role else ABSENT,
         video_group=bytes_group(sample.source("video")) if video_role else ABSENT,
-        recording=_recording(examined) if audio_role else None,
+        recording=_recording(checked) if audio_role else None,
     )
 
 
-def _recording(examined: Examined) -> dict[str, Any] | None:
+def _recording(checked: CheckedClip) -> dict[str, Any] | None:
     """Returns Lhotse's recording: the source file that holds the sound."""
-    record = examined.record
+    record = checked.record
     role = "audio" if "audio" in record.files else "media"
-    info, file = examined.sources[role], record.files[role]
+    info, file = checked.sources[role], record.files[role]
     audio, video = info.audio, info.video
     if audio is None:
         return None
-    seconds = max(examined.source_seconds, record.start + examined.duration)
+    seconds = max(checked.source_seconds, record.start + checked.duration)
     num_samples = round(seconds * audio.sample_rate)
     channels = list(range(audio.num_channels))
     source: dict[str, Any] = {"type": "file", "channels": channels, "source": file}

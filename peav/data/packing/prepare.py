@@ -23,8 +23,8 @@ from peav.data.locks import locked
 from peav.data.manifests.records import Record, Reject, iter_records
 from peav.data.media.checks import FULL_DISK, find_ffmpeg
 from peav.data.media.normalize import Normalize
+from peav.data.packing.checking import CheckedRecord, Job, PackSettings, Settled, check_records, crashed
 from peav.data.packing.chunking import ChunkCaptions
-from peav.data.packing.examine import Done, Job, PackSettings, Settled, crashed, examine
 from peav.data.packing.journal import EARLIER, JOURNAL, OUTCOMES, LineFile, Outcome, read_journal
 from peav.data.packing.listing import list_reader, list_records
 from peav.data.packing.packer import Packer, remove_logs
@@ -214,7 +214,7 @@ class _Run:
             first = list(islice(groups, 2))
             workers = self.workers if len(first) > 1 else 0
             results = resilient_map(
-                examine, chain(first, groups), workers, crashed, preload=["peav.data.packing.examine"]
+                check_records, chain(first, groups), workers, crashed, preload=["peav.data.packing.checking"]
             )
             for group in stack.enter_context(closing(results)):
                 for item in group:
@@ -232,7 +232,7 @@ class _Run:
         shutil.rmtree(self.out / "scratch")
         return rows, tally
 
-    def _take(self, packer: Packer, item: Done | Settled) -> Outcome:
+    def _take(self, packer: Packer, item: CheckedRecord | Settled) -> Outcome:
         if isinstance(item, Settled):
             packer.keep(item.outcome)
             return item.outcome

@@ -27,7 +27,7 @@ class Clips:
         self.source, self.dataset, self.domain = source, dataset, domain
         self._ids: set[int] = set()
 
-    def claim(self, clip_id: str) -> None:
+    def reserve_id(self, clip_id: str) -> None:
         """Takes an id.
 
         Raises:
@@ -51,7 +51,7 @@ class Clips:
             fields: of the record, as `clips.jsonl` has them (`peav.data.manifests.records`); those that are None are absent.
         """
         try:
-            self.claim(clip_id)
+            self.reserve_id(clip_id)
             record = self.parse(clip_id, line, fields)
             self.check_files(record)
             return record

@@ -44,7 +44,7 @@ class Unpacked:
     ) -> Unpacked:
         """Takes the id before anything is written: an earlier clip of that id may still lie in `scratch`."""
         try:
-            clips.claim(clip_id)
+            clips.reserve_id(clip_id)
         except RecordError as error:
             return cls(clip_id, archive, scratch, False, line, error)
         return cls(clip_id, archive, scratch, not skip(clip_id), line)

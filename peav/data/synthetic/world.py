@@ -1,6 +1,6 @@
 """The grammar of scenes: which clip holds what, and which combinations only the validation and test splits may hold.
 
-Everything here is decided by numbers drawn from `(seed, index)`. Nothing is rendered, so a large world is listed in
+Everything here is decided by numbers sampled from `(seed, index)`. Nothing is rendered, so a large world is listed in
 a moment.
 """
 
@@ -273,8 +273,8 @@ def timeline(scene: Scene, speech_seconds: Mapping[int, float], fps: int) -> tup
     room = seconds - lead - tail
 
     def length(event: int, low: float, high: float) -> float:
-        drawn = rng.uniform(low, max(low, high))
-        return speech_seconds.get(event, drawn)
+        sampled = rng.uniform(low, max(low, high))
+        return speech_seconds.get(event, sampled)
 
     if scene.mode == "single":
         first = length(0, 1.4, 3.0)

@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lhotse import CutSet
 
-from peav.data.curation.draws import uniform
 from peav.data.curation.edit import mix, parse_source, split_manifest
 from peav.data.curation.editing import EditError
 from peav.data.curation.grouping import connected, source_keys
+from peav.data.curation.sampling import uniform
 from peav.data.curation.validate import validate
 from peav.data.curation.where import Where
 from peav.data.manifests.clip import Clip
@@ -141,13 +141,13 @@ def test_by_dataset_and_what_is_not_chosen_stays(data: Path, tmp_path: Path) -> 
 
 
 def test_shares_are_met_on_average() -> None:
-    draws = uniform(np.array([bytes_group(str(i).encode()) for i in range(20_000)]), "split", 3)
-    assert abs((draws < 0.1).mean() - 0.1) < 0.01
-    assert draws.min() >= 0 and draws.max() < 1
+    numbers = uniform(np.array([bytes_group(str(i).encode()) for i in range(20_000)]), "split", 3)
+    assert abs((numbers < 0.1).mean() - 0.1) < 0.01
+    assert numbers.min() >= 0 and numbers.max() < 1
 
 
 def test_a_share_of_what_a_split_left_is_that_share() -> None:
-    """The default seed of both is 0: of the clips with split draws above 0.4, a share of a half is a half."""
+    """The default seed of both is 0: of the clips with split numbers above 0.4, a share of a half is a half."""
     ids = np.array([bytes_group(str(i).encode()) for i in range(20_000)])
     training = ids[uniform(ids, "split", 0) >= 0.4]
     assert abs((uniform(training, "mix", 0) < 0.5).mean() - 0.5) < 0.02

@@ -99,7 +99,7 @@ CORRUPTIONS: list[tuple[str, Callable[[Lines], Any], list[tuple[str, str, int | 
         "row of another clip",
         custom(4, row=3),
         [("error", "row", 5, "train-4"), UNNAMED, ("error", "bytes", 5, "train-4")],
-        "claimed by line 4 of train too",
+        "used by line 4 of train too",
     ),
     ("other split", custom(4, split="test"), [("error", "split", 5, "train-4")], "manifest of 'train'"),
     ("store that is not there", custom(4, store="shards/x"), [UNNAMED, ("error", "store", None, None)], "shards/x"),

@@ -95,11 +95,11 @@ def test_modality_dropout_takes_one_of_two_and_decodes_it_not(prepared: Prepared
     dataset = ClipDataset(prepared[0], "train", fields=["audio", "video"], frame_size=16, modality_dropout=share)
     names = [clip.id for clip in dataset.manifest]
     both, silent = names.index("both"), names.index("silent")
-    drawn = [dataset[epoch, both] for epoch in range(200)]
-    kinds = [(clip.has_audio, clip.has_video) for clip in drawn]
+    sampled = [dataset[epoch, both] for epoch in range(200)]
+    kinds = [(clip.has_audio, clip.has_video) for clip in sampled]
     assert (False, False) not in kinds
     assert 35 <= kinds.count((False, True)) <= 85 and 20 <= kinds.count((True, False)) <= 60
-    dropped = next(clip for clip in drawn if not clip.has_audio)
+    dropped = next(clip for clip in sampled if not clip.has_audio)
     assert dropped.audio_group == -1 and dropped.samples is not None and not dropped.samples.any()
     assert all(dataset[epoch, silent].has_video for epoch in range(50))
     with pytest.raises(ValueError, match="knows audio and video"):

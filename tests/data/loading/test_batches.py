@@ -144,8 +144,8 @@ def test_shuffled_pairing_tears_clips_apart(prepared: Prepared) -> None:
         assert clip.frames is not None and video.frames is not None and torch.equal(clip.frames, video.frames)
         assert clip.video_group == video.video_group and clip.has_video == video.has_video
         assert clip.captions == texts.captions
-    drawn = [[list(rows) for rows in pairing(11, seed, True)] for seed in (0, 0, 1)]
-    assert drawn[0] == drawn[1] != drawn[2]
+    paired = [[list(rows) for rows in pairing(11, seed, True)] for seed in (0, 0, 1)]
+    assert paired[0] == paired[1] != paired[2]
     with pytest.raises(ValueError, match="but there are 2"):
         pairing(2, 0, True)
 

@@ -54,20 +54,20 @@ def test_without_weights_no_clip_comes_twice_in_an_epoch(settings: dict) -> None
     for epoch in range(10):
         assert np.bincount(plan.batches(epoch).ravel()).max() == 1
         assert len(np.unique([plan.batches(epoch, rank, 4) for rank in range(4)])) == 125 * 32
-    # Over the epochs each clip is drawn as often as any other.
+    # Over the epochs each clip is sampled as often as any other.
     assert abs(counts.mean() - 40 * 4000 / 4003) < 1e-9 and counts.min() >= 36 and counts.max() <= 43
 
 
 def test_shares_follow_the_weights_within_two_percent() -> None:
     clips = population(20_000)
     plan = TrainingPlan(clips, 32, domain_weights=DOMAINS, origin_weights=ORIGINS, num_buckets=4)
-    drawn = plan.batches(0).ravel()
-    shares = np.bincount(clips.domain[drawn], minlength=3) / len(drawn)
+    sampled = plan.batches(0).ravel()
+    shares = np.bincount(clips.domain[sampled], minlength=3) / len(sampled)
     assert np.abs(shares - [0.25, 0.5, 0.25]).max() < 0.02
-    origins = np.bincount(clips.origin[drawn], minlength=4)
+    origins = np.bincount(clips.origin[sampled], minlength=4)
     assert abs(origins[2] / origins[1] - 10) < 0.2
     # Clips with both kinds of caption, and with none, keep their share.
-    assert np.abs(origins[[0, 3]] / len(drawn) - 0.1).max() < 0.02
+    assert np.abs(origins[[0, 3]] / len(sampled) - 0.1).max() < 0.02
     unweighted = TrainingPlan(clips, 32, num_buckets=4).batches(0).ravel()
     natural = np.bincount(clips.domain, minlength=3) / len(clips)
     assert np.abs(np.bincount(clips.domain[unweighted], minlength=3) / len(unweighted) - natural).max() < 0.02

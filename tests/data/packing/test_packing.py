@@ -205,12 +205,12 @@ def test_stopped_again_and_again_it_ends_with_the_same_bytes(
 def test_only_what_is_not_on_disk_is_decoded_again(
     arguments: dict[str, Any], whole: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    examined: list[str] = []
-    examine = prepare_module.examine
+    checked: list[str] = []
+    check_records = prepare_module.check_records
 
     def counted(items: Any) -> Any:
-        examined.extend(item.record.id for item in items if hasattr(item, "record"))
-        return examine(items)
+        checked.extend(item.record.id for item in items if hasattr(item, "record"))
+        return check_records(items)
 
     class Interrupted(Exception):
         pass
@@ -222,18 +222,18 @@ def test_only_what_is_not_on_disk_is_decoded_again(
             raise Interrupted
         return add(self, record_id, clips)
 
-    monkeypatch.setattr(prepare_module, "examine", counted)
+    monkeypatch.setattr(prepare_module, "check_records", counted)
     monkeypatch.setattr(packer.Packer, "add", failing)
     for fail_at in ("clip-10", "clip-19", "clip-44", ""):
-        examined.clear()
+        checked.clear()
         try:
             prepare(out=tmp_path / "data", workers=0, **arguments)
         except Interrupted:
             assert fail_at
         if not fail_at:
             # A few before the last stop were in chunks that were not closed.
-            assert examined[-1] == "clip-57" and 14 <= len(examined) <= 24
-            assert "clip-3" not in examined  # a reject
+            assert checked[-1] == "clip-57" and 14 <= len(checked) <= 24
+            assert "clip-3" not in checked  # a reject
     assert tree(tmp_path / "data") == whole
 
 

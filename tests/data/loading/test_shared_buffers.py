@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from peav.data import ClipDataset, ClipLoader, Population, TrainingPlan
-from peav.data.loading import sharing
-from peav.data.loading.sharing import SMALL_BYTES, Lender
+from peav.data.loading import shared_buffers
+from peav.data.loading.shared_buffers import SMALL_BYTES, BufferPool
 from peav.types import AudioInput
 from tests.data.world import RATE, make_data
 
@@ -19,7 +19,7 @@ LARGE = SMALL_BYTES // 4 + 1
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Clips of 1 to 5 s: a batch of four takes 128 to 640 KB."""
-    return make_data(tmp_path_factory.mktemp("sharing") / "data", clips=40, seconds=1.0)
+    return make_data(tmp_path_factory.mktemp("buffers") / "data", clips=40, seconds=1.0)
 
 
 def loader(data: Path, workers: int) -> ClipLoader:
@@ -66,13 +66,13 @@ def test_memory_is_used_again(data: Path) -> None:
     for _ in range(10):
         for batch in shared:
             largest = samples(batch).nbytes + samples(batch).numel()
-            most.append(sharing.known_bytes())
+            most.append(shared_buffers.known_bytes())
     # Two workers with at most two batches ahead and one in use each; sizes differ, so some memory waits for its like.
     assert most[9] == pytest.approx(max(most), rel=0.5)
     assert max(most) < 2 * 4 * 1.5 * largest * 1.3
 
 
-def test_a_fork_does_not_give_back_what_its_parent_borrowed(data: Path) -> None:
+def test_a_fork_does_not_free_the_buffers_of_its_parent(data: Path) -> None:
     shared = loader(data, 1)
     batches = iter(shared)
     batch = next(batches)
@@ -88,7 +88,7 @@ def test_a_fork_does_not_give_back_what_its_parent_borrowed(data: Path) -> None:
 
 
 def test_a_fork_may_look_at_a_batch_for_as_long_as_it_likes(data: Path) -> None:
-    """What was lent while the process was forked is given up, and the workers take new memory."""
+    """Buffers that are in use during a fork are abandoned, and the workers take new ones."""
     context = multiprocessing.get_context("fork")
     done, answers = context.Event(), context.Queue()
 
@@ -111,13 +111,13 @@ def test_a_fork_may_look_at_a_batch_for_as_long_as_it_likes(data: Path) -> None:
         child.join()
 
 
-def test_a_part_of_lent_memory_is_sent_as_a_copy() -> None:
-    lender = Lender()
-    whole = lender.zeros([2, LARGE], torch.float32)
+def test_a_part_of_a_buffer_is_sent_as_a_copy() -> None:
+    pool = BufferPool()
+    whole = pool.zeros([2, LARGE], torch.float32)
     whole.fill_(1)
-    sent = [lender.lend(whole[:1]), lender.lend(whole[1:])]
-    lender.begin()
-    lender.zeros([2, LARGE], torch.float32).fill_(9)
+    sent = [pool.share(whole[:1]), pool.share(whole[1:])]
+    pool.begin()
+    pool.zeros([2, LARGE], torch.float32).fill_(9)
     assert all((part == 1).all() for part in sent)
 
 
@@ -134,75 +134,75 @@ def test_workers_that_decoded_much_are_replaced(data: Path, monkeypatch: pytest.
 
 def test_memory_of_workers_that_ended_is_let_go(data: Path) -> None:
     gc.collect()
-    sharing.tidy()
-    before = sharing.known_bytes()
+    shared_buffers.tidy()
+    before = shared_buffers.known_bytes()
     shared = loader(data, 1)
     kept = samples(next(iter(shared)))
     content = kept.clone()
-    assert sharing.known_bytes() > before
+    assert shared_buffers.known_bytes() > before
     del shared
     gc.collect()
-    sharing.tidy()
-    assert sharing.known_bytes() == before and torch.equal(kept, content)
+    shared_buffers.tidy()
+    assert shared_buffers.known_bytes() == before and torch.equal(kept, content)
 
 
-def receive(loan: object) -> torch.Tensor:
-    assert isinstance(loan, sharing.Loan)
-    function, arguments = loan.__reduce__()
+def receive(sent: object) -> torch.Tensor:
+    assert isinstance(sent, shared_buffers.SentTensor)
+    function, arguments = sent.__reduce__()
     return function(*arguments)
 
 
-def test_a_lender_gives_zeros_and_takes_back_what_was_not_sent() -> None:
-    lender = Lender()
-    first = lender.zeros([LARGE], torch.float32)
+def test_a_pool_gives_zeros_and_takes_back_what_was_not_sent() -> None:
+    pool = BufferPool()
+    first = pool.zeros([LARGE], torch.float32)
     first.fill_(7)
-    lender.begin()
-    again = lender.zeros([LARGE], torch.float32)
+    pool.begin()
+    again = pool.zeros([LARGE], torch.float32)
     assert again.data_ptr() == first.data_ptr() and not again.any()
-    other = lender.zeros([LARGE], torch.float32)
+    other = pool.zeros([LARGE], torch.float32)
     assert other.data_ptr() != again.data_ptr()
     again.fill_(3)
-    received = receive(lender.lend(again))
-    lender.begin()
-    assert lender.zeros([LARGE], torch.float32).data_ptr() == other.data_ptr()
-    assert lender.zeros([LARGE], torch.float32).data_ptr() not in (again.data_ptr(), other.data_ptr())
+    received = receive(pool.share(again))
+    pool.begin()
+    assert pool.zeros([LARGE], torch.float32).data_ptr() == other.data_ptr()
+    assert pool.zeros([LARGE], torch.float32).data_ptr() not in (again.data_ptr(), other.data_ptr())
     assert (received == 3).all() and received.data_ptr() == again.data_ptr()
     part = received[10:]
     del received
-    assert (part == 3).all() and lender.zeros([LARGE], torch.float32).data_ptr() != again.data_ptr()
+    assert (part == 3).all() and pool.zeros([LARGE], torch.float32).data_ptr() != again.data_ptr()
     del part
-    assert lender.zeros([LARGE], torch.float32).data_ptr() == again.data_ptr()
+    assert pool.zeros([LARGE], torch.float32).data_ptr() == again.data_ptr()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bool, torch.uint8, torch.int64, torch.float16])
 def test_types_and_shapes_arrive(dtype: torch.dtype) -> None:
-    lender = Lender()
-    tensor = lender.zeros([3, 5, 4099], dtype)
+    pool = BufferPool()
+    tensor = pool.zeros([3, 5, 4099], dtype)
     tensor[1, 2] = 1
     content = tensor.clone()
-    got = receive(lender.lend(tensor))
+    got = receive(pool.share(tensor))
     assert got.dtype == dtype and torch.equal(got, content)
 
 
 def test_other_tensors_and_small_ones_are_sent_as_they_are() -> None:
-    lender = Lender()
-    small, foreign = lender.zeros([2], torch.float32), torch.ones(LARGE)
-    assert lender.lend(small) is small and lender.lend(foreign) is foreign and not lender.num_bytes
+    pool = BufferPool()
+    small, foreign = pool.zeros([2], torch.float32), torch.ones(LARGE)
+    assert pool.share(small) is small and pool.share(foreign) is foreign and not pool.num_bytes
 
 
 def test_growing_batches_do_not_pile_up_memory() -> None:
-    lender = Lender()
+    pool = BufferPool()
     for length in range(LARGE, 40 * LARGE, LARGE // 2):
-        lender.begin()
-        tensors = [lender.zeros([length], torch.float32) for _ in range(2)]
-        received = [receive(lender.lend(tensor)) for tensor in tensors]
+        pool.begin()
+        tensors = [pool.zeros([length], torch.float32) for _ in range(2)]
+        received = [receive(pool.share(tensor)) for tensor in tensors]
         assert all(not tensor.any() for tensor in received)
         del received
-    assert lender.num_bytes < 2.5 * 1.2 * 4 * length
+    assert pool.num_bytes < 2.5 * 1.2 * 4 * length
     for _ in range(200):  # and what is much too large is given back in the end
-        lender.begin()
-        receive(lender.lend(lender.zeros([LARGE], torch.float32)))
-        if lender.num_bytes < 8 * LARGE:
+        pool.begin()
+        receive(pool.share(pool.zeros([LARGE], torch.float32)))
+        if pool.num_bytes < 8 * LARGE:
             break
     else:
-        raise AssertionError(f"{lender.num_bytes:,} bytes are kept for batches of {4 * LARGE:,}")
+        raise AssertionError(f"{pool.num_bytes:,} bytes are kept for batches of {4 * LARGE:,}")

@@ -1,4 +1,4 @@
-"""Random numbers that belong to an identity: the same for the same seed, whatever else is drawn, and in whatever order."""
+"""Random numbers that belong to an identity: the same for the same seed, whatever else is sampled, and in whatever order."""
 
 from __future__ import annotations
 

@@ -66,14 +66,14 @@ class PackSettings:
 
 @dataclass(frozen=True)
 class Settled:
-    """A record that needs no examination, on its way through the workers so that the order is kept."""
+    """A record whose outcome is known; it goes through the workers so that the order is kept."""
 
     outcome: Outcome
 
 
 @dataclass(frozen=True)
 class Job:
-    """A record to examine.
+    """A record to check.
 
     Attributes:
         index: position in the order of the records; names its scratch files.
@@ -91,8 +91,8 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Examined:
-    """A clip that was examined: `reject` is set, or all the rest.
+class CheckedClip:
+    """A clip after its check: `reject` is set, or all the rest.
 
     Attributes:
         record: the clip.
@@ -126,41 +126,41 @@ class Examined:
 
 
 @dataclass(frozen=True)
-class Done:
-    """A record that was examined, and its clips, those that were rejected included."""
+class CheckedRecord:
+    """A record after its check, and its clips, rejected ones included."""
 
     record: Record
-    clips: list[Examined]
+    clips: list[CheckedClip]
 
 
-def rejected(record: Record, file: str | None, reason: str, missing: bool = False) -> Examined:
+def rejected(record: Record, file: str | None, reason: str, missing: bool = False) -> CheckedClip:
     """Returns the outcome of a clip that cannot be used."""
     file = file if file is not None else next(iter(record.files.values()), None)
-    return Examined(record, reject=Reject(record.id, file, record.line, reason, missing))
+    return CheckedClip(record, reject=Reject(record.id, file, record.line, reason, missing))
 
 
-def crashed(item: Job | Settled) -> Done | Settled:
-    """Returns the outcome of a record whose examination killed its process."""
+def crashed(item: Job | Settled) -> CheckedRecord | Settled:
+    """Returns the outcome of a record whose check killed its process."""
     if isinstance(item, Settled):
         return item
     reason = "the process that decoded it died: FFmpeg crashed on it, or the memory ran out"
-    return Done(item.record, [rejected(item.record, None, reason)])
+    return CheckedRecord(item.record, [rejected(item.record, None, reason)])
 
 
-def examine(items: Sequence[Job | Settled]) -> list[Done | Settled]:
-    """Examines records, and returns the clips of each; a bad one never stops the others. Picklable.
+def check_records(items: Sequence[Job | Settled]) -> list[CheckedRecord | Settled]:
+    """Cuts records into clips and checks the media of each; a bad record never stops the others. Picklable.
 
     Raises:
         OSError: if the disk is full.
         MediaError: if there is no `ffmpeg` command, and one is needed.
     """
     torch.set_num_threads(1)  # the processes are the parallelism
-    clips = iter(_examine_all([item for item in items if isinstance(item, Job)]))
-    return [item if isinstance(item, Settled) else Done(item.record, next(clips)) for item in items]
+    clips = iter(_check_records([item for item in items if isinstance(item, Job)]))
+    return [item if isinstance(item, Settled) else CheckedRecord(item.record, next(clips)) for item in items]
 
 
-def _examine_all(jobs: Sequence[Job]) -> list[list[Examined]]:
-    outcomes = [_examine(job) for job in jobs]
+def _check_records(jobs: Sequence[Job]) -> list[list[CheckedClip]]:
+    outcomes = [_check_job(job) for job in jobs]
     # What was re-encoded went through FFmpeg with all errors fatal already.
     suspects = [
         (index, number, role, path)
@@ -176,7 +176,7 @@ def _examine_all(jobs: Sequence[Job]) -> list[list[Examined]]:
     return outcomes
 
 
-def _is_encoded(clip: Examined, path: Path) -> bool:
+def _is_encoded(clip: CheckedClip, path: Path) -> bool:
     return path in clip.scratch and not path.name.endswith(_REMUXED)
 
 
@@ -188,8 +188,8 @@ class _Source:
     info: MediaInfo
 
 
-def _examine(job: Job) -> list[Examined]:
-    clips = _examine_record(job)
+def _check_job(job: Job) -> list[CheckedClip]:
+    clips = _check_record(job)
     packed = [index for index, clip in enumerate(clips) if clip.paths]
     for path in job.scratch.glob(f"{job.index}-*{_REMUXED}"):
         whole = next((index for index in packed if path in clips[index].paths.values()), None)
@@ -200,7 +200,7 @@ def _examine(job: Job) -> list[Examined]:
     return clips
 
 
-def _examine_record(job: Job) -> list[Examined]:
+def _check_record(job: Job) -> list[CheckedClip]:
     record, settings = job.record, job.settings
     file: str | None = None
     try:
@@ -227,7 +227,7 @@ def _examine_record(job: Job) -> list[Examined]:
     parts = chunk_record(record, duration, settings.chunk_seconds, shortest, settings.chunk_captions)
     spans = [duration if part is record else part.duration or 0.0 for part in parts]
     return [
-        _examine_clip(job, part, sources, span, longest, number)
+        _check_clip(job, part, sources, span, longest, number)
         for number, (part, span) in enumerate(zip(parts, spans, strict=True))
     ]
 
@@ -243,9 +243,9 @@ def _fit_texts(record: Record, duration: Seconds) -> Record:
     return replace(record, captions=kept, transcript=transcript, notes=tuple(notes))
 
 
-def _examine_clip(
+def _check_clip(
     job: Job, record: Record, sources: dict[str, _Source], duration: Seconds, longest: Seconds, number: int
-) -> Examined:
+) -> CheckedClip:
     stem = job.scratch / f"{job.index}-{number}"
     try:
         make = _keep_or_cut if job.settings.normalize is None else _normalize
@@ -259,7 +259,7 @@ def _examine_clip(
         _refuse_full_disk(error, job.scratch)
         return _cleaned(_scratch(stem), rejected(record, None, f"unexpected {type(error).__name__}: {error}"))
     held = {role: source.info for role, source in sources.items()}
-    clip = Examined(record, None, paths, infos, _scratch(stem), duration, longest, held, record.events)
+    clip = CheckedClip(record, None, paths, infos, _scratch(stem), duration, longest, held, record.events)
     notes = [
         f"captions of type {kind!r}, but the clip has no {missing}"
         for kind in record.captions
@@ -350,7 +350,7 @@ def _check_span(record: Record, duration: Seconds, longest: Seconds, min_seconds
         raise MediaError(file, f"too short: {duration:.3f} s, at least {min_seconds:g} s are needed (min_seconds)")
 
 
-def _cleaned(paths: Sequence[Path], outcome: Examined) -> Examined:
+def _cleaned(paths: Sequence[Path], outcome: CheckedClip) -> CheckedClip:
     for path in paths:
         path.unlink(missing_ok=True)
     return outcome
