@@ -199,7 +199,7 @@ class PEAV(nn.Module):
         Args:
             a: embeddings by name, as `embed` and calling the model return them.
             b: likewise.
-            pair: which of them to compare, where several pairs are possible.
+            pair: which to compare, where several are possible. Beside `NAME_frames`, `NAME` is frames against event phrases alone.
 
         Returns:
             (N, M) for embeddings (N, D) and (M, D); (N, M, T) where one side is frames (., T, D).

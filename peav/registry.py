@@ -10,6 +10,7 @@ import difflib
 import importlib
 import inspect
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from importlib.metadata import entry_points
 from pathlib import PurePath
 from typing import Any, Generic, TypeVar, cast
@@ -17,6 +18,8 @@ from typing import Any, Generic, TypeVar, cast
 from torch import nn
 
 ENTRY_POINT_GROUP = "peav.plugins"
+#: Where peav's own plugins are: modules to import by name, as those of every other package are.
+BUILT_IN = ("peav.encoders", "peav.objectives")
 
 _C = TypeVar("_C", bound="Plugin")
 
@@ -135,12 +138,13 @@ class Registry(Generic[_C]):
         return cls
 
     def get(self, name: str) -> type[_C]:
-        """Returns the class registered as `name`.
+        """Returns the class registered as `name`; plugins are imported first, where nobody has yet.
 
         Raises:
             KeyError: if there is none; the message lists the choices.
+            PluginError: if a plugin cannot be imported.
         """
-        if name not in self._classes:
+        if name not in self:
             raise KeyError(f"no {self.kind} is named {name!r}. {suggest(name, self._classes)}")
         return self._classes[name]
 
@@ -168,13 +172,21 @@ class Registry(Generic[_C]):
             raise TypeError(f"{path!r} is not a peav {self.kind}")
         return cast(type[_C], cls)
 
+    def holds(self, cls: type[Any]) -> bool:
+        """Says whether a class is registered under its name; imports nothing, for a class that is at hand has registered."""
+        return self._classes.get(cls.__name__) is cls
+
     def __iter__(self) -> Iterator[str]:
+        _load_plugins_once()
         return iter(sorted(self._classes))
 
     def __len__(self) -> int:
+        _load_plugins_once()
         return len(self._classes)
 
     def __contains__(self, name: object) -> bool:
+        if name not in self._classes:
+            _load_plugins_once()
         return name in self._classes
 
 
@@ -188,13 +200,18 @@ register_objective = objectives.register
 def class_path(cls: type[Plugin]) -> str:
     """Returns the name under which a plugin is configured: its registered name, else its dotted path."""
     for registry in (encoders, objectives):
-        if cls.__name__ in registry and registry.get(cls.__name__) is cls:
+        if registry.holds(cls):
             return cls.__name__
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
+@cache
+def _load_plugins_once() -> None:
+    load_plugins()
+
+
 def load_plugins() -> list[str]:
-    """Imports the modules that installed packages list under the entry point group `peav.plugins`.
+    """Imports peav's own plugins, and the modules that installed packages list under the entry point group `peav.plugins`.
 
     Returns:
         the names of the entry points.
@@ -202,6 +219,8 @@ def load_plugins() -> list[str]:
     Raises:
         PluginError: if a module cannot be imported; the message names the package.
     """
+    for module in BUILT_IN:
+        importlib.import_module(module)
     names = []
     for entry in entry_points(group=ENTRY_POINT_GROUP):
         try:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from peav.checkpoints import MediaSettings, Pair
+from peav.checkpoints import FRAME_PAIR, MediaSettings, Pair
 from peav.encoders import DacAudioEncoder
 from peav.types import CAPTION_TYPES, AudioInput, Batch, CachedFeatures, EventInput, TextInput, VideoInput
 
@@ -165,7 +165,11 @@ def score_pair(model: PEAV, a: Mapping[str, Tensor], b: Mapping[str, Tensor], pa
                 raise ValueError(f"{name!r} is of shape {tuple(tensor.shape)}; embeddings are (N, D), one row each")
     if pair is None:
         found = [
-            (left, right) for left in a for right in b if {_pair(left, right), _pair(right, left)} & set(model.pairs)
+            (left, right)
+            for left in a
+            for right in b
+            if {_pair(left, right), _pair(right, left)} & set(model.pairs)
+            and (_read(a, _pair(left, right)[0], right), _read(b, _pair(left, right)[1], left)) == (left, right)
         ]
         if len(found) != 1:
             known = ", ".join(" x ".join(known) for known in model.pairs) or "none"
@@ -175,9 +179,9 @@ def score_pair(model: PEAV, a: Mapping[str, Tensor], b: Mapping[str, Tensor], pa
                 "say which with pair=(LEFT, RIGHT), or multiply the embeddings for raw dot products"
             )
         pair = found[0]
-    left, right = _of(a, pair[0]), _of(b, pair[1])
+    left, right = a.get(_read(a, *pair)), b.get(_read(b, *pair[::-1]))
     if left is None or right is None:
-        left, right = _of(a, pair[1]), _of(b, pair[0])
+        left, right = a.get(_read(a, *pair[::-1])), b.get(_read(b, *pair))
     if left is None or right is None:
         raise ValueError(f"{' x '.join(pair)} is not between {', '.join(a)} and {', '.join(b)}")
     names = _pair(*pair)
@@ -196,6 +200,16 @@ def _pair(left: str, right: str) -> Pair:
     return left.removesuffix("_frames"), right.removesuffix("_frames")
 
 
-def _of(embeddings: Mapping[str, Tensor], name: str) -> Tensor | None:
-    """Returns an embedding by its name, or its frames."""
-    return embeddings.get(name, embeddings.get(f"{name}_frames"))
+def _read(embeddings: Mapping[str, Tensor], name: str, other: str) -> str:
+    """Says whether an embedding is compared with another by its vector or by its frames, where both are there.
+
+    Event phrases are trained against frames, everything else against vectors. `NAME_frames` asks for frames, and so does giving them alone.
+
+    >>> both = {"audio": torch.zeros(2, 8), "audio_frames": torch.zeros(2, 5, 8)}
+    >>> _read(both, "audio", "text_audio"), _read(both, "audio", "text_event")
+    ('audio', 'audio_frames')
+    """
+    frames = f"{name}_frames"
+    if frames in embeddings and (name not in embeddings or other == FRAME_PAIR[1]):
+        return frames
+    return name

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -82,3 +84,19 @@ def test_arguments_without_a_name_are_refused() -> None:
 
     with pytest.raises(TypeError, match="the argument 'names' has no name in a YAML"):
         plugins.register(Variadic)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "registry.objectives.build({'class_path': 'CaptionPair', 'init_args': {'medium': 'audio', 'caption': 'audio'}})",
+        "registry.encoders.get('TextEncoder')",
+        "assert 'SegmentPair' in registry.objectives",
+        "assert 'MelAudioEncoder' in list(registry.encoders) and len(registry.objectives) > 4",
+    ],
+)
+def test_built_in_plugins_are_there_when_asked_for(code: str) -> None:
+    """In a process that has imported nothing else, as a person's has."""
+    command = [sys.executable, "-c", f"from peav import registry; {code}"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
