@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.strategies import ModelParallelStrategy
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
@@ -24,7 +25,8 @@ from peav.training.features import CachePrecision, CheckFeatures, FeatureCache
 from peav.training.guard import FiniteGuard, name_suspects
 from peav.training.initial import load_initial, read_initial
 from peav.training.losses import Exchange, Losses, evaluate_objectives, with_gradients
-from peav.training.optim import parameter_groups, warmup_cosine
+from peav.training.means import EvaluationMeans
+from peav.training.optim import Schedule, parameter_groups
 from peav.training.precision import teach_precision
 from peav.training.sharding import shard_model
 from peav.training.tuning import Tune, apply_tuning
@@ -171,6 +173,8 @@ class PeavModule(LightningModule):
             VirtualBatches(virtual_batch_size, virtual_batch_storage) if virtual_batch_size is not None else None
         )
         self.guard = FiniteGuard(max_nonfinite_steps)
+        self.means = EvaluationMeans()
+        self.schedule = Schedule(warmup_steps, final_fraction)
         self._stepped = 0
 
     @property
@@ -250,7 +254,7 @@ class PeavModule(LightningModule):
             objectives,
             embeddings,
             targets,
-            {name: objective.weight_at(self.global_step) for name, objective in objectives.items()},
+            {name: objective.weight_at(self.trained_steps) for name, objective in objectives.items()},
             self.exchange,
             torch.bfloat16 if half else None,
             norms=stage == "train" and every is not None and self.global_step % every == 0,
@@ -261,6 +265,11 @@ class PeavModule(LightningModule):
             averaged = [(p, part.view_as(p)) for (p, _), part in zip(losses.parameters, parts, strict=True)]
             losses = replace(losses, parameters=averaged)
         return losses
+
+    @property
+    def trained_steps(self) -> int:
+        """The optimizer steps behind the weights: of the running fit, or of the checkpoint that is validated or tested."""
+        return self.global_step if self.trainer.state.fn == TrainerFn.FITTING else self._stepped
 
     @property
     def _averages_by_hand(self) -> bool:
@@ -298,41 +307,54 @@ class PeavModule(LightningModule):
         return losses.total
 
     def log_losses(self, losses: Losses, stage: str, clips: int) -> None:
-        """Logs the losses, of the global batch, and what objectives want logged, of this rank."""
-        training = stage == "train"
-        if training and distributed.world_size() > 1:
+        """Logs the losses, of the global batch, and what objectives want logged, of this rank; those of evaluation as means at its end."""
+        if stage != "train":
+            self.means.add(losses.losses, losses.counts)
+            return
+        if distributed.world_size() > 1:
             # A rank's losses are its share, world_size times; the mean over ranks is the loss of the global batch.
             shares = distributed.sum_over_ranks(torch.stack([losses.total, *losses.losses.values()]))
             total, *means = (shares / distributed.world_size()).unbind()
             losses = replace(losses, total=total, losses=dict(zip(losses.losses, means, strict=True)))
         values: dict[str, Tensor] = {}
         for name, loss in losses.losses.items():
-            values |= {f"{stage}/{name}/{key}": value for key, value in losses.log[name].items()}
-            values[f"{stage}/{name}/loss"] = loss
+            values |= {f"train/{name}/{key}": value for key, value in losses.log[name].items()}
+            values[f"train/{name}/loss"] = loss
             if name in losses.norms:
-                values[f"{stage}/{name}/gradient_norm"] = losses.norms[name]
-            if training:
-                self.empty_batches[name] += int(losses.counts[name] == 0)
-                values[f"{stage}/{name}/empty_batches"] = torch.tensor(float(self.empty_batches[name]))
-        # A mean over an empty set is NaN: the objective had no such pair in this batch, and the mean over steps must not see it. Ranks
-        # must agree on what they reduce, so that only the losses are logged over an epoch.
-        kept = {
-            key: value.detach()
-            for key, value in values.items()
-            if (training and torch.isfinite(value)) or key.endswith("/loss")
-        }
-        self.log_dict(kept, on_step=training, on_epoch=not training, batch_size=clips, sync_dist=not training)
-        if training:
-            self.log("train/nonfinite_steps", float(self.guard.skipped), on_step=True, on_epoch=False, batch_size=clips)
-        self.log(
-            f"{stage}/loss",
-            losses.total,
-            prog_bar=True,
-            on_step=training,
-            on_epoch=not training,
-            batch_size=clips,
-            sync_dist=not training,
-        )
+                values[f"train/{name}/gradient_norm"] = losses.norms[name]
+            self.empty_batches[name] += int(losses.counts[name] == 0)
+            values[f"train/{name}/empty_batches"] = torch.tensor(float(self.empty_batches[name]))
+        # A mean over an empty set is NaN: the objective had no such pair in this batch, and the mean over steps must not see it.
+        kept = {key: value.detach() for key, value in values.items() if torch.isfinite(value) or key.endswith("/loss")}
+        self.log_dict(kept, on_step=True, on_epoch=False, batch_size=clips)
+        self.log("train/nonfinite_steps", float(self.guard.skipped), on_step=True, on_epoch=False, batch_size=clips)
+        self.log("train/loss", losses.total, prog_bar=True, on_step=True, on_epoch=False, batch_size=clips)
+
+    def on_validation_epoch_start(self) -> None:
+        """Begins the means anew."""
+        self.means.reset()
+
+    def on_test_epoch_start(self) -> None:
+        """Begins the means anew."""
+        self.means.reset()
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the means over the split."""
+        self._log_means("validation")
+
+    def on_test_epoch_end(self) -> None:
+        """Logs the means over the split."""
+        self._log_means("test")
+
+    def _log_means(self, stage: str) -> None:
+        """Logs each objective's mean over the batches that hold positives of it, and their weighted sum."""
+        means = self.means.compute(self.device)
+        weights = {name: objective.weight_at(self.trained_steps) for name, objective in self._objectives()}
+        # Ranks have the same means already.
+        self.log_dict({f"{stage}/{name}/loss": mean for name, mean in means.items()}, sync_dist=True, batch_size=1)
+        # Zero times infinity is no number.
+        total = sum(weights[name] * mean for name, mean in means.items() if weights[name] != 0)
+        self.log(f"{stage}/loss", total, prog_bar=True, sync_dist=True, batch_size=1)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Leaves the step out where the loss or a gradient is not finite; on all devices, or on none."""
@@ -360,6 +382,7 @@ class PeavModule(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restores the counters."""
+        self._stepped = checkpoint.get("global_step", 0)
         self.empty_batches.update(checkpoint.get("empty_batches", {}))
         self.guard.skipped = checkpoint.get("nonfinite_steps", 0)
         for _, objective in self._objectives():
@@ -375,12 +398,28 @@ class PeavModule(LightningModule):
             for group in parameter_groups([self.objectives], self.weight_decay)
         ]
         optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, betas=(self.betas[0], self.betas[1]))
+        if self.trainer.max_steps == -1 and self.trainer.max_epochs == -1:
+            raise ValueError("the cosine schedule needs an end: set trainer.max_steps or trainer.max_epochs")
+        self._rates: list[tuple[float, float]] = [(group["lr"], group["weight_decay"]) for group in groups]
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.schedule.factor(step))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_train_start(self) -> None:
+        """Tells the schedule where it ends, and lets the optimizer's settings be those of this run, also where its state was resumed.
+
+        To ask for the end in `configure_optimizers` would have Lightning set up the loader before it has read where an interrupted run
+        was, which would then be forgotten.
+        """
+        self._stepped = self.global_step
         total = self.trainer.estimated_stepping_batches
         if not math.isfinite(total) or total <= 0:
-            raise ValueError("the cosine schedule needs an end: set trainer.max_steps or trainer.max_epochs")
-        schedule = warmup_cosine(self.warmup_steps, int(total), self.final_fraction)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+            raise ValueError("the cosine schedule needs an end: set trainer.max_steps, or data whose length is known")
+        self.schedule.total_steps = int(total)
+        (config,) = self.trainer.lr_scheduler_configs
+        config.scheduler.base_lrs = [rate for rate, _ in self._rates]
+        for group, (rate, decay) in zip(self.trainer.optimizers[0].param_groups, self._rates, strict=True):
+            lr = rate * self.schedule.factor(config.scheduler.last_epoch)
+            group.update(initial_lr=rate, lr=lr, weight_decay=decay, betas=self.betas)
 
 
 def _embedding_gradients(losses: Losses, embeddings: Mapping[str, Embedding]) -> list[tuple[Tensor, Tensor]]:
