@@ -3,7 +3,26 @@
 Importing this package loads neither Lightning nor transformers.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from peav.registry import register_encoder, register_objective
 
+if TYPE_CHECKING:
+    from peav.model import PEAV
+
 __version__ = "0.1.0"
-__all__ = ["__version__", "register_encoder", "register_objective"]
+__all__ = ["PEAV", "__version__", "register_encoder", "register_objective"]
+
+#: What is imported when it is asked for, and from where.
+_LAZY = {"PEAV": "peav.model"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

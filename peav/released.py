@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from peav.checkpoints import FRAME_PAIR, MediaSettings, Pair
-from peav.encoders import DacAudioEncoder
+from peav.embedding_model import EmbeddingModel
+from peav.encoders.base import Encoder
 from peav.types import CAPTION_TYPES, AudioInput, Batch, CachedFeatures, EventInput, TextInput, VideoInput
-
-if TYPE_CHECKING:
-    from peav.model import PEAV
 
 #: Beyond what any scaling of pixels gives: values up to 255 were not scaled at all.
 _LARGEST_PIXEL = 10.0
@@ -33,13 +31,13 @@ class TensorInputs(NamedTuple):
 
 
 def batch_from_tensors(
-    inputs: TensorInputs, encoder: DacAudioEncoder | None, media: MediaSettings, vocabulary: int | None = None
+    inputs: TensorInputs, encoder: Encoder | None, media: MediaSettings, vocabulary: int | None = None
 ) -> tuple[Batch, Collection[int]]:
     """Makes a batch of tensors under transformers' names.
 
     Args:
         inputs: the tensors.
-        encoder: whose DAC-VAE runs, by the released code's rule for padded waveforms; None where another encoder reads audio.
+        encoder: whose frozen frontend of audio runs, by the released code's rule for padded waveforms; None where the model has none.
         media: of the model.
         vocabulary: how many tokens the model knows; None where nobody can say.
 
@@ -80,13 +78,12 @@ def batch_from_tensors(
     return Batch(ids, audio=audio, video=video, captions=captions, events=events), rows
 
 
-def _audio(
-    inputs: TensorInputs, encoder: DacAudioEncoder | None, media: MediaSettings
-) -> AudioInput | CachedFeatures | None:
+def _audio(inputs: TensorInputs, encoder: Encoder | None, media: MediaSettings) -> AudioInput | CachedFeatures | None:
     values, features, mask = inputs.input_values, inputs.codec_features, inputs.padding_mask
     if features is not None:
         valid = _mask(mask, features.shape[:2], features.device, "padding_mask", "codec_features")
-        hop = encoder.frontend.hop / encoder.frontend.sample_rate if encoder is not None else float("nan")
+        seconds = encoder.frontends["audio"].seconds if encoder is not None else None
+        hop = float("nan") if seconds is None else seconds
         return CachedFeatures(features, valid, valid.any(1), torch.arange(len(valid), device=valid.device), hop)
     if values is None:
         return None
@@ -104,7 +101,7 @@ def _audio(
     if not torch.isfinite(values[valid]).all():
         raise ValueError("input_values holds NaN or infinite samples where padding_mask is True")
     audio = AudioInput(values, valid, valid.any(1), torch.arange(len(values), device=values.device), media.sample_rate)
-    return audio if encoder is None else encoder.frontend_features(audio, boundary="batch")
+    return audio if encoder is None else encoder.frontend_features("audio", audio, padded=True)
 
 
 def _video(inputs: TensorInputs) -> VideoInput | CachedFeatures | None:
@@ -153,7 +150,7 @@ def _mask(mask: Tensor | None, shape: Collection[int], device: torch.device, nam
     return mask.bool()
 
 
-def score_pair(model: PEAV, a: Mapping[str, Tensor], b: Mapping[str, Tensor], pair: Pair | None) -> Tensor:
+def score_pair(model: EmbeddingModel, a: Mapping[str, Tensor], b: Mapping[str, Tensor], pair: Pair | None) -> Tensor:
     """Computes the logits of two sets of embeddings; see :meth:`peav.model.PEAV.similarity`."""
     for side in (a, b):
         if not isinstance(side, Mapping):

@@ -20,9 +20,9 @@ nor a negative. `group` identifies what a row was made from, so that duplicates 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -45,7 +45,37 @@ EMBEDDING_NAMES = (
     "text_event",
 )
 
+#: How channels become one: `meta` is 0.7071 (L + R), `mean` the mean.
+Downmix = Literal["meta", "mean"]
+
+#: Which frames of a video: `time`, evenly spaced in time, or `index`, Meta's rule.
+Sampling = Literal["time", "index"]
+
+#: Texts to (input_ids (N, L) int64, mask (N, L) bool).
+TokenizeTexts = Callable[[Sequence[str]], tuple[Tensor, Tensor]]
+
 _T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class ClipFormat:
+    """What a clip must look like to an encoder or a model, as far as it matters to them.
+
+    Attributes:
+        sample_rate: of the audio, Hz.
+        frame_size: height and width of the frames, pixels.
+        num_frames: video frames a clip; a preference, which the user may override.
+        fps: video frames a second, instead; a preference too.
+        downmix: how channels become one.
+        sampling: which frames.
+    """
+
+    sample_rate: int | None = None
+    frame_size: int | None = None
+    num_frames: int | None = None
+    fps: float | None = None
+    downmix: Downmix | None = None
+    sampling: Sampling | None = None
 
 
 def map_tensors(value: _T, function: Callable[[Any], Any], kind: type = Tensor) -> _T:
@@ -64,6 +94,16 @@ def map_tensors(value: _T, function: Callable[[Any], Any], kind: type = Tensor) 
     if isinstance(value, Mapping):
         return {key: map_tensors(item, function, kind) for key, item in value.items()}  # type: ignore[return-value]
     return value
+
+
+def take_rows(value: _T, rows: Tensor) -> _T:
+    """Returns some rows of a batch field: of every tensor that has a first dimension.
+
+    Args:
+        value: dataclass of tensors (B, ...).
+        rows: (n,) int64.
+    """
+    return map_tensors(value, lambda tensor: tensor[rows] if tensor.ndim else tensor)
 
 
 def move(value: _T, device: torch.device | str) -> _T:
@@ -225,6 +265,10 @@ class Batch:
     def holds(self, name: str) -> bool:
         """Returns whether the batch carries a field."""
         return self._field(name) is not None
+
+    def with_field(self, name: str, value: Any) -> Batch:
+        """Returns the batch with another value of a field that is no caption: what a frontend made of `audio`, for example."""
+        return replace(self, **{name: value})
 
     def _field(self, name: str) -> Any:
         return (

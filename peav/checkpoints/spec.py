@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any
 
-from peav.types import Seconds
+from peav.types import Downmix, Sampling, Seconds
 
 #: An ordered pair of embedding names.
 Pair = tuple[str, str]
@@ -54,8 +54,8 @@ class MediaSettings:
     num_frames: int | None = None
     fps: float | None = None
     frame_size: int = 336
-    downmix: Literal["meta", "mean"] = "meta"
-    sampling: Literal["time", "index"] = "index"
+    downmix: Downmix = "meta"
+    sampling: Sampling = "index"
     window_seconds: Seconds = 30.0
 
 

@@ -20,7 +20,7 @@ from peav import registry
 from peav.data import ManifestError, MediaError, ShardError, StoreError, TooManyBadClips
 from peav.data.datamodule import ClipDataModule
 from peav.data.loading.plan import DataSettingError
-from peav.training.assembly import needed_encoders
+from peav.training.assembly import needed_encoders, provided_by
 from peav.training.callbacks import EmbeddingWriter
 from peav.training.module import PeavModule
 
@@ -88,10 +88,7 @@ class PeavCLI(LightningCLI):
             for name, value in objectives.items()
         }
         requires["extra_embeddings"] = tuple(model.extra_embeddings or ())
-        provides = {
-            name: registry.encoders.resolve(value["class_path"]).provides for name, value in model.encoders.items()
-        }
-        needed = needed_encoders(provides, requires)
+        needed = needed_encoders(provided_by({n: _plain(value) for n, value in model.encoders.items()}), requires)
         left_out = sorted(set(model.encoders) - set(needed))
         if left_out:
             log.info("no objective needs the encoders %s: not built", ", ".join(left_out))

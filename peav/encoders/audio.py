@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -12,11 +12,10 @@ from torch import Tensor, nn
 from torchaudio.functional import mask_along_axis
 from torchaudio.transforms import MelScale, Spectrogram
 
-from peav.encoders.base import Encoder
+from peav.encoders.base import Encoder, Stack
 from peav.encoders.transformer import Transformer
-from peav.masking import SpanMasking
 from peav.registry import register_encoder
-from peav.types import AudioInput, Features
+from peav.types import AudioInput, ClipFormat, Features
 
 FRAME_RATE = 25  # Hz, of PE-AV's audio tokens
 
@@ -138,9 +137,6 @@ class SpecAugment:
 class MelAudioEncoder(Encoder):
     """Audio encoder on a log-mel frontend: 25 frames a second, trained from scratch.
 
-    Attributes:
-        masking: spans of the tokens to hide in training, set by the module where an objective wants it.
-
     Args:
         dim: width.
         num_layers: transformer blocks.
@@ -155,7 +151,8 @@ class MelAudioEncoder(Encoder):
         max_time_share: length of such a span as a share of the clip, at most.
     """
 
-    provides: ClassVar[Mapping[str, tuple[str, ...]]] = {"audio": ("audio",)}
+    provides: Mapping[str, tuple[str, ...]] = {"audio": ("audio",)}
+    hides: ClassVar[tuple[str, ...]] = ("audio",)
 
     def __init__(
         self,
@@ -173,12 +170,16 @@ class MelAudioEncoder(Encoder):
     ) -> None:
         super().__init__()
         self.dims = {"audio": dim}
+        self.clip_format = ClipFormat(sample_rate=sample_rate)
         augment = SpecAugment(band_masks, max_bands, time_masks, max_time_share)
         self.augment = augment if band_masks or time_masks else None
         self.frontend = MelFrontend(sample_rate, num_mels)
         self.proj = nn.Linear(self.frontend.dim, dim)
         self.transformer = Transformer(dim, num_layers, num_heads, mlp_dim, dropout)
-        self.masking: SpanMasking | None = None
+
+    def stacks(self) -> Sequence[Stack]:
+        """The transformer."""
+        return [self.transformer.stack]
 
     def forward(self, inputs: Mapping[str, Any], names: Collection[str]) -> dict[str, Features]:
         """Encodes `inputs["audio"]`.
@@ -196,8 +197,8 @@ class MelAudioEncoder(Encoder):
         tokens, mask = self.frontend(audio.samples, audio.mask, augment, audio.seed)
         tokens = tokens.to(self.proj.weight.dtype)
         inputs_, hidden = None, None
-        if self.masking is not None and self.training:
+        if "audio" in self.hidden_spans and self.training:
             inputs_ = tokens
-            tokens, hidden = self.masking.hide(tokens, mask)
+            tokens, hidden = self.hidden_spans["audio"].hide(tokens, mask)
         pooled, frames = self.transformer(self.proj(tokens), mask)
         return {"audio": Features(pooled, audio.present, audio.group, frames, mask, 1 / FRAME_RATE, inputs_, hidden)}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import Any, ClassVar
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from peav.encoders.base import Encoder
+from peav.encoders.base import Encoder, Stack
 from peav.encoders.transformer import Transformer
 from peav.masking import mask_to_lengths
 from peav.registry import register_encoder
@@ -52,7 +52,7 @@ class FusionEncoder(Encoder):
         activation_checkpointing: compute the blocks' activations again in the backward pass instead of keeping them.
     """
 
-    provides: ClassVar[Mapping[str, tuple[str, ...]]] = {"audio_video": ("features.audio", "features.video")}
+    provides: Mapping[str, tuple[str, ...]] = {"audio_video": ("features.audio", "features.video")}
 
     def __init__(
         self,
@@ -73,6 +73,10 @@ class FusionEncoder(Encoder):
         self.proj = nn.Sequential(nn.Linear(2 * audio_dim, dim), nn.Linear(dim, dim))
         self.transformer = Transformer(dim, num_layers, num_heads, mlp_dim, dropout)
         self.transformer.activation_checkpointing = activation_checkpointing
+
+    def stacks(self) -> Sequence[Stack]:
+        """The transformer."""
+        return [self.transformer.stack]
 
     def forward(self, inputs: Mapping[str, Any], names: Collection[str]) -> dict[str, Features]:
         """Fuses `inputs["features.audio"]` and `inputs["features.video"]`; present where both are.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from transformers import DacConfig
 from transformers.models.dac.modeling_dac import DacEncoder
 
-from peav.encoders.base import Encoder
+from peav.encoders.base import Encoder, Frontend, Stack
 from peav.encoders.transformer import Transformer
-from peav.masking import SpanMasking, lengths_to_mask, mask_to_lengths
+from peav.masking import lengths_to_mask, mask_to_lengths
 from peav.registry import register_encoder
-from peav.types import AudioInput, CachedFeatures, Features
+from peav.types import AudioInput, CachedFeatures, ClipFormat, Features
 
 #: What the frontend sees after the end of a clip that is shorter than the batch.
 Boundary = Literal["alone", "batch"]
@@ -134,7 +134,8 @@ class DacAudioEncoder(Encoder):
         activation_checkpointing: compute the blocks' activations again in the backward pass instead of keeping them.
     """
 
-    provides: ClassVar[Mapping[str, tuple[str, ...]]] = {"audio": ("audio",)}
+    provides: Mapping[str, tuple[str, ...]] = {"audio": ("audio",)}
+    hides: ClassVar[tuple[str, ...]] = ("audio",)
 
     def __init__(
         self,
@@ -151,19 +152,29 @@ class DacAudioEncoder(Encoder):
     ) -> None:
         super().__init__()
         self.dims = {"audio": dim}
+        self.clip_format = ClipFormat(sample_rate=sample_rate)
         self.frontend = DacVaeFrontend(sample_rate, codec_hidden_size, tuple(codec_ratios), codec_dim)
         self.data_proj = nn.Linear(codec_dim, dim)
         self.transformer = Transformer(dim, num_layers, num_heads, mlp_dim, dropout)
         self.transformer.activation_checkpointing = activation_checkpointing
-        #: Spans of the latents to hide in training, set by the module where an objective wants it.
-        self.masking: SpanMasking | None = None
 
-    def frontend_features(self, media: AudioInput, boundary: Boundary = "alone") -> CachedFeatures:
+    @property
+    def frontends(self) -> Mapping[str, Frontend]:
+        """The DAC, `dac`."""
+        seconds = self.frontend.hop / self.frontend.sample_rate
+        return {"audio": Frontend("dac", self.frontend, self.frontend.dim, seconds)}
+
+    def stacks(self) -> Sequence[Stack]:
+        """The transformer, and the blocks of the frozen DAC."""
+        return [self.transformer.stack, Stack(list(self.frontend.encoder.block), frontend=True)]
+
+    def frontend_features(self, name: str, media: AudioInput, padded: bool = False) -> CachedFeatures:
         """Runs the frozen frontend alone: what may be kept and read in place of the waveforms.
 
         Args:
+            name: `audio`.
             media: waveforms at the frontend's sample rate.
-            boundary: see :meth:`DacVaeFrontend.forward`.
+            padded: whether the last frames of a clip see the zeros that pad it; see :meth:`DacVaeFrontend.forward`.
 
         Raises:
             ValueError: if the waveforms have another sample rate than the frontend.
@@ -173,7 +184,7 @@ class DacAudioEncoder(Encoder):
                 f"DacAudioEncoder has sample_rate={self.frontend.sample_rate}, but the data come at {media.sample_rate} Hz: "
                 "set data.sample_rate and the encoder's sample_rate to the same number"
             )
-        values, mask = self.frontend(media.samples, media.mask, boundary)
+        values, mask = self.frontend(media.samples, media.mask, "batch" if padded else "alone")
         return CachedFeatures(values, mask, media.present, media.group, self.frontend.hop / self.frontend.sample_rate)
 
     def forward(self, inputs: Mapping[str, Any], names: Collection[str]) -> dict[str, Features]:
@@ -183,7 +194,7 @@ class DacAudioEncoder(Encoder):
             ValueError: if the waveforms have another sample rate than the frontend, or cached latents another width.
         """
         audio: AudioInput | CachedFeatures = inputs["audio"]
-        cached = audio if isinstance(audio, CachedFeatures) else self.frontend_features(audio)
+        cached = audio if isinstance(audio, CachedFeatures) else self.frontend_features("audio", audio)
         latents = cached.values
         if latents.shape[-1] != self.frontend.dim:
             raise ValueError(
@@ -191,9 +202,9 @@ class DacAudioEncoder(Encoder):
             )
         latents = torch.where(cached.mask.unsqueeze(-1), latents, 0).to(self.data_proj.weight.dtype)
         whole, hidden = None, None
-        if self.masking is not None and self.training:
+        if "audio" in self.hidden_spans and self.training:
             whole = latents
-            latents, hidden = self.masking.hide(latents, cached.mask)
+            latents, hidden = self.hidden_spans["audio"].hide(latents, cached.mask)
         pooled, frames = self.transformer(self.data_proj(latents), cached.mask)
         return {
             "audio": Features(

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import Any, ClassVar
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
 
-from peav.encoders.base import Encoder
+from peav.encoders.base import Encoder, Frontend, Stack
 from peav.encoders.transformer import Transformer
 from peav.encoders.video import FrameEncoder
 from peav.registry import register_encoder
-from peav.types import CachedFeatures, Features, VideoInput
+from peav.types import CachedFeatures, ClipFormat, Features, VideoInput
 
 
 @register_encoder
@@ -33,7 +33,7 @@ class PEVideoEncoder(Encoder):
         activation_checkpointing: compute the blocks' activations again in the backward pass instead of keeping them.
     """
 
-    provides: ClassVar[Mapping[str, tuple[str, ...]]] = {"video": ("video",)}
+    provides: Mapping[str, tuple[str, ...]] = {"video": ("video",)}
 
     def __init__(
         self,
@@ -59,8 +59,18 @@ class PEVideoEncoder(Encoder):
         self.data_proj = nn.Linear(dim, dim)
         self.transformer = Transformer(dim, num_layers, num_heads, mlp_dim, dropout)
         self.transformer.activation_checkpointing = activation_checkpointing
+        self.clip_format = ClipFormat(frame_size=self.frontend.frame_size)
 
-    def frontend_features(self, media: VideoInput) -> CachedFeatures:
+    @property
+    def frontends(self) -> Mapping[str, Frontend]:
+        """The frame encoder, `pe`, as long as it is frozen."""
+        return {"video": Frontend("pe", self.frontend, self.frontend.dim)} if self.frontend.frozen else {}
+
+    def stacks(self) -> Sequence[Stack]:
+        """The temporal transformer, and the frame encoder."""
+        return [stack for stack in (self.transformer.stack, self.frontend.stack(frontend=True)) if stack is not None]
+
+    def frontend_features(self, name: str, media: VideoInput, padded: bool = False) -> CachedFeatures:
         """Runs the frame encoder alone: what may be kept and read in place of the frames, as long as it is frozen."""
         return self.frontend.features(media)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 
@@ -25,7 +25,7 @@ class PlusTextEncoder(Encoder):
         text_dim: dimension of the text features.
     """
 
-    provides: ClassVar[Mapping[str, tuple[str, ...]]] = {
+    provides: Mapping[str, tuple[str, ...]] = {
         "audio_plus_text": ("features.audio", "features.text_video"),
         "video_plus_text": ("features.video", "features.text_audio"),
     }

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-from peav.encoders.base import Encoder
+from peav.encoders.base import Encoder, Stack
 from peav.masking import masked_mean
 from peav.registry import register_encoder, suggest
 from peav.types import Features, TextInput
@@ -84,7 +84,7 @@ class TextEncoder(Encoder):
         ValueError: if the architecture or one of its options is unknown, or `layer` is out of range.
     """
 
-    provides: ClassVar[Mapping[str, tuple[str, ...]]] = {
+    provides: Mapping[str, tuple[str, ...]] = {
         "text_audio": ("captions.audio",),
         "text_video": ("captions.video",),
         "text_audio_video": ("captions.audio_video",),
@@ -123,11 +123,13 @@ class TextEncoder(Encoder):
             self.model.gradient_checkpointing_enable({"use_reentrant": False})
         self.layer, self.pooling = layer, pooling
         self.dims = dict.fromkeys(self.provides, self.model.config.hidden_size)
+        self.vocab_size = int(self.model.config.vocab_size)
+        self.tokenizer_json = self._tokenizer_json
 
-    @property
-    def tokenizer_json(self) -> str | None:
-        """The tokenizer as JSON text."""
-        return self._tokenizer_json
+    def stacks(self) -> Sequence[Stack]:
+        """The layers of the transformers model, where peav knows how it keeps them."""
+        found = find_layers(self.model)
+        return [] if found is None else [Stack(list(getattr(*found)))]
 
     @property
     def config(self) -> dict[str, Any]:
@@ -156,6 +158,14 @@ class TextEncoder(Encoder):
         return states[:, 0] if self.pooling == "cls" else masked_mean(states, mask)
 
 
+def find_layers(model: nn.Module) -> tuple[nn.Module, str] | None:
+    """Returns the module and its attribute that hold a transformers encoder's list of layers; None where peav does not know it."""
+    for owner, name in ((model, "layers"), (getattr(model, "encoder", None), "layer")):
+        if owner is not None and isinstance(getattr(owner, name, None), nn.ModuleList):
+            return owner, name
+    return None
+
+
 def read_layer(model: nn.Module, layer: int) -> None:
     """Cuts a transformers encoder after a layer, so that its last hidden state is that layer's output, before any final norm.
 
@@ -164,16 +174,13 @@ def read_layer(model: nn.Module, layer: int) -> None:
     Raises:
         ValueError: if `layer` is out of range, or the model has no list of layers that peav knows.
     """
-    found: Any = getattr(model, "layers", None)
-    owner: Any = model
-    name = "layers"
-    if found is None:
-        owner, name = getattr(model, "encoder", None), "layer"
-        found = getattr(owner, name, None)
-    if not isinstance(found, nn.ModuleList):
+    where = find_layers(model)
+    if where is None:
         raise ValueError(
             f"{type(model).__name__} has neither `layers` nor `encoder.layer`: its layers cannot be chosen"
         )
+    owner, name = where
+    found = getattr(owner, name)
     if not 0 <= layer <= len(found):
         raise ValueError(f"layer must lie in 0..{len(found)}, not {layer}")
     setattr(owner, name, found[:layer])

@@ -20,6 +20,8 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
+from peav.encoders.base import Stack
+
 
 def widened(x: Tensor) -> Tensor:
     """Returns x in float32 at least."""
@@ -339,6 +341,11 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(Block(dim, num_heads, mlp_dim, dropout) for _ in range(num_layers))
         self.norm = RMSNorm(dim, eps=1e-5)
         self.output = nn.Linear(dim, dim, bias=False)
+
+    @property
+    def stack(self) -> Stack:
+        """The blocks, and what follows them."""
+        return Stack(list(self.blocks), (self.norm, self.output))
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Maps x (B, T, D) with mask (B, T) to pooled (B, D) and frames (B, T, D); padded frames are zero.

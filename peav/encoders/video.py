@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import Any, ClassVar
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import timm
 import torch
@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from peav.encoders.base import Encoder
+from peav.encoders.base import Encoder, Stack
 from peav.encoders.transformer import Transformer
 from peav.registry import register_encoder
-from peav.types import CachedFeatures, Features, VideoInput
+from peav.types import CachedFeatures, ClipFormat, Features, VideoInput
 
 
 class FrameEncoder(nn.Module):
@@ -57,14 +57,32 @@ class FrameEncoder(nn.Module):
         self.requires_grad_(False)
         self.frozen = num_layers == 0
         if num_layers:
-            trained = list(blocks)[-num_layers:]
-            trained += [
-                getattr(self.model, name)
-                for name in ("norm", "attn_pool", "fc_norm", "head")
-                if hasattr(self.model, name)
-            ]
-            for module in trained:
+            for module in (*list(blocks)[-num_layers:], *self._after()):
                 module.requires_grad_(True)
+
+    def stack(self, frontend: bool = False) -> Stack | None:
+        """Returns the model's blocks, and what follows them; None where it has neither `blocks` nor `stages`.
+
+        Args:
+            frontend: whether the frame encoder is one.
+        """
+        blocks: Any = getattr(self.model, "blocks", None)
+        if blocks is None:
+            stages: Any = getattr(self.model, "stages", ())
+            blocks = [block for stage in stages for block in getattr(stage, "blocks", (stage,))]
+        return Stack(list(blocks), self._after(), frontend) if len(blocks) else None
+
+    def _after(self) -> tuple[nn.Module, ...]:
+        """What follows the blocks."""
+        names = ("norm", "attn_pool", "fc_norm", "head")
+        return tuple(module for name in names if isinstance(module := getattr(self.model, name, None), nn.Module))
+
+    @property
+    def frame_size(self) -> int | None:
+        """Height and width of the frames, pixels; None where any will do."""
+        embed: Any = getattr(self.model, "patch_embed", None)
+        size = getattr(embed, "img_size", None) if getattr(embed, "strict_img_size", True) else None
+        return None if size is None else int(size[0])
 
     def features(self, video: VideoInput | CachedFeatures) -> CachedFeatures:
         """Returns a vector a frame, computed or cached.
@@ -133,7 +151,7 @@ class FrameVideoEncoder(Encoder):
         ValueError: if the frame encoder has batch normalisation.
     """
 
-    provides: ClassVar[Mapping[str, tuple[str, ...]]] = {"video": ("video",)}
+    provides: Mapping[str, tuple[str, ...]] = {"video": ("video",)}
 
     def __init__(
         self,
@@ -151,6 +169,11 @@ class FrameVideoEncoder(Encoder):
         self.frame_encoder = FrameEncoder(frame_model, frame_options or {}, pretrained)
         self.proj = nn.Linear(self.frame_encoder.dim, dim)
         self.transformer = Transformer(dim, num_layers, num_heads, mlp_dim, dropout)
+        self.clip_format = ClipFormat(frame_size=self.frame_encoder.frame_size)
+
+    def stacks(self) -> Sequence[Stack]:
+        """The temporal transformer, and the frame encoder."""
+        return [stack for stack in (self.transformer.stack, self.frame_encoder.stack()) if stack is not None]
 
     def forward(self, inputs: Mapping[str, Any], names: Collection[str]) -> dict[str, Features]:
         """Encodes `inputs["video"]`, frames or cached frame vectors."""

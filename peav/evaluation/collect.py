@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from peav.data.manifests.identities import text_group
+from peav.embedding_model import EmbeddingModel
 from peav.evaluation.table import EmbeddingTable, Event, pad_frames
-from peav.model import PEAV
 from peav.types import CAPTION_TYPES, Batch, EventInput, TextInput
 
 #: Embeddings with one row a clip, made from its media (and, for the queries, its first caption).
@@ -48,7 +48,7 @@ class FrameScale:
 
 @torch.no_grad()
 def collect(
-    model: PEAV,
+    model: EmbeddingModel,
     batches: Iterable[Batch],
     clips: Sequence[ClipTexts],
     tokenize: TokenizeTexts | None,
@@ -139,7 +139,7 @@ def _one_hop(frame_seconds: Tensor | float | None) -> float:
     return float(hops)
 
 
-def _texts(model: PEAV, clips: Sequence[ClipTexts]) -> Iterable[tuple[str, str, list[tuple[int, str]]]]:
+def _texts(model: EmbeddingModel, clips: Sequence[ClipTexts]) -> Iterable[tuple[str, str, list[tuple[int, str]]]]:
     """Yields name in the table, head, and (clip, text) of every caption and transcript."""
     for kind in CAPTION_TYPES:
         if f"text_{kind}" in model.embedding_names:
@@ -152,7 +152,7 @@ def _texts(model: PEAV, clips: Sequence[ClipTexts]) -> Iterable[tuple[str, str, 
 
 
 def _embed_texts(
-    model: PEAV, name: str, texts: Sequence[str], tokenize: TokenizeTexts, device: torch.device | str
+    model: EmbeddingModel, name: str, texts: Sequence[str], tokenize: TokenizeTexts, device: torch.device | str
 ) -> Tensor:
     parts = []
     for start in range(0, len(texts), _TEXTS_AT_ONCE):

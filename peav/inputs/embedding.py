@@ -4,23 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from peav.checkpoints import FRAME_PAIR, MediaSettings
+from peav.embedding_model import EmbeddingModel
 from peav.inputs.audio import AudioLike
 from peav.inputs.items import MediaItem, Request, read_items
 from peav.inputs.running import FIELDS, MediaEmbedder, Output, Precision, embed_texts, select_texts, tokenize
 from peav.inputs.video import VideoLike
 from peav.inputs.windows import check_windows, group_by_length
 from peav.registry import suggest
+from peav.released import score_pair
 from peav.spans import Span, find_spans
 from peav.types import Seconds
-
-if TYPE_CHECKING:
-    from peav.model import PEAV
 
 #: What a text describes: the head that reads it.
 TextKind = Literal["audio", "video", "audio_video", "event"]
@@ -30,7 +29,7 @@ BATCH_SECONDS = 120.0
 
 
 def embed(
-    model: PEAV,
+    model: EmbeddingModel,
     audio: AudioLike | Sequence[AudioLike] | None = None,
     video: VideoLike | Sequence[VideoLike] | None = None,
     text: str | Sequence[str] | None = None,
@@ -111,7 +110,7 @@ def embed(
 
 
 def find_events(
-    model: PEAV,
+    model: EmbeddingModel,
     audio: AudioLike | Sequence[AudioLike],
     text: str | Sequence[str],
     threshold: float = 0.3,
@@ -166,7 +165,7 @@ def find_events(
     for item, output in zip(items, outputs, strict=True):
         frames = output.frames[medium]
         with torch.inference_mode():
-            logits = model.similarity({f"{medium}_frames": frames[None]}, embedded)
+            logits = score_pair(model, {f"{medium}_frames": frames[None]}, embedded, FRAME_PAIR)
         probabilities, mask = logits.sigmoid().cpu(), torch.ones(1, len(frames), dtype=torch.bool)
         duration = torch.tensor([item.seconds], dtype=torch.float64)
         step = output.frame_seconds[medium]
@@ -234,7 +233,7 @@ def _check_needless(
         raise ValueError(f"to={to!r} says what the texts describe, but there is no text")
 
 
-def _possible(model: PEAV, name: str, given: Collection[str], to: str | None) -> bool:
+def _possible(model: EmbeddingModel, name: str, given: Collection[str], to: str | None) -> bool:
     """Whether an embedding can be made of the kinds of input given."""
     fields = model.fields_for([name])
     if to is not None and fields & FIELDS["text"]:
@@ -242,7 +241,7 @@ def _possible(model: PEAV, name: str, given: Collection[str], to: str | None) ->
     return fields <= frozenset[str]().union(*(FIELDS[kind] for kind in given))
 
 
-def _is_mixed(model: PEAV, name: str) -> bool:
+def _is_mixed(model: EmbeddingModel, name: str) -> bool:
     """Whether an embedding is made of a medium and a text."""
     fields = model.fields_for([name])
     return bool(fields & FIELDS["text"]) and not fields <= FIELDS["text"]
@@ -282,7 +281,7 @@ def resolve_window(
     return window
 
 
-def embedding_names(model: PEAV, given: Collection[str], to: str | None = None) -> list[str]:
+def embedding_names(model: EmbeddingModel, given: Collection[str], to: str | None = None) -> list[str]:
     """Returns the embeddings that inputs allow, those of a medium and a text included.
 
     Args:
@@ -305,5 +304,5 @@ def embedding_names(model: PEAV, given: Collection[str], to: str | None = None) 
     return possible
 
 
-def _needs(model: PEAV, name: str) -> str:
+def _needs(model: EmbeddingModel, name: str) -> str:
     return " and ".join(kind for kind, fields in FIELDS.items() if model.fields_for([name]) & fields)

@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from peav.checkpoints import MediaSettings
+from peav.embedding_model import EmbeddingModel
 from peav.inputs.items import Loaded, MediaItem, Request, make_batch, text_batch
 from peav.inputs.windows import average_windows, plan_windows, stitch_windows
 from peav.types import CAPTION_TYPES, Seconds, TextInput
-
-if TYPE_CHECKING:
-    from peav.model import PEAV
 
 #: `auto` is bfloat16 autocast on CUDA devices that compute in it, and float32 elsewhere.
 Precision = Literal["auto", "fp32", "bf16"]
@@ -65,7 +63,7 @@ def computes_in_half(device: torch.device, precision: Precision) -> bool:
 
 
 @contextmanager
-def evaluating(model: PEAV, precision: Precision) -> Iterator[torch.device]:
+def evaluating(model: EmbeddingModel, precision: Precision) -> Iterator[torch.device]:
     """Puts a model into evaluation mode, without gradients and in a precision, and gives it back as it was.
 
     Raises:
@@ -97,7 +95,7 @@ class MediaEmbedder:
 
     def __init__(
         self,
-        model: PEAV,
+        model: EmbeddingModel,
         names: Collection[str],
         media: MediaSettings,
         window_seconds: Seconds | None,
@@ -193,7 +191,7 @@ class MediaEmbedder:
 
 
 def embed_texts(
-    model: PEAV, texts: Sequence[str], names: Sequence[str], precision: Precision = "auto"
+    model: EmbeddingModel, texts: Sequence[str], names: Sequence[str], precision: Precision = "auto"
 ) -> dict[str, Tensor]:
     """Embeds texts by the heads named; returns (N, D) float32 on the CPU, by name."""
     tokens = tokenize(model, texts)
@@ -212,7 +210,7 @@ def embed_texts(
     return outputs
 
 
-def tokenize(model: PEAV, texts: Sequence[str]) -> TextInput:
+def tokenize(model: EmbeddingModel, texts: Sequence[str]) -> TextInput:
     """Tokenizes N texts by the model's own tokenizer.
 
     Raises:

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from peav import registry
-from peav.encoders import DacAudioEncoder, MelAudioEncoder
+from peav.embedding_model import EmbeddingModel
 from peav.encoders.graph import resolve, sources_of
-from peav.model import PEAV
 from peav.objectives import Objective
 from peav.types import BATCH_FIELDS
 
@@ -30,7 +29,9 @@ def build(plugins: registry.Registry[Any], value: Any) -> Any:
 def provided_by(encoders: Mapping[str, Any]) -> dict[str, Mapping[str, tuple[str, ...]]]:
     """What each encoder provides, whether built or still configuration."""
     return {
-        name: registry.encoders.resolve(value["class_path"]).provides if isinstance(value, Mapping) else value.provides
+        name: registry.encoders.resolve(value["class_path"]).provided(value.get("init_args") or {})
+        if isinstance(value, Mapping)
+        else value.provides
         for name, value in encoders.items()
     }
 
@@ -90,7 +91,7 @@ def check_teachers(objectives: Mapping[str, Objective], trained_before: bool) ->
             )
 
 
-def hide_spans(model: PEAV, objectives: Mapping[str, Objective], step: int | None = None) -> None:
+def hide_spans(model: EmbeddingModel, objectives: Mapping[str, Objective], step: int | None = None) -> None:
     """Tells encoders which spans of their inputs to hide in training.
 
     Args:
@@ -104,17 +105,18 @@ def hide_spans(model: PEAV, objectives: Mapping[str, Objective], step: int | Non
     for objective in objectives.values():
         for embedding in objective.masking:
             encoder = model.encoder_of(embedding)
-            if isinstance(encoder, MelAudioEncoder | DacAudioEncoder):
-                encoder.masking = None
+            if embedding in encoder.hides:
+                encoder.hide(embedding, None)
     for name, objective in objectives.items():
         if step is not None and objective.weight_at(step) == 0:
             continue
         for embedding, masking in objective.masking.items():
             encoder = model.encoder_of(embedding)
-            if not isinstance(encoder, MelAudioEncoder | DacAudioEncoder):
+            if embedding not in encoder.hides:
                 raise ValueError(
-                    f"objective {name!r} hides spans of {embedding!r}, which {type(encoder).__name__} cannot"
+                    f"objective {name!r} hides spans of {embedding!r}, which {type(encoder).__name__} cannot: its `hides` does not name "
+                    "it. Leave the objective out, or choose an encoder that can"
                 )
-            if encoder.masking not in (None, masking):
+            if encoder.hidden_spans.get(embedding) not in (None, masking):
                 raise ValueError(f"objective {name!r} hides spans of {embedding!r} otherwise than another objective")
-            encoder.masking = masking
+            encoder.hide(embedding, masking)

@@ -41,15 +41,12 @@ from peav.data.media.probing import MediaError
 from peav.data.progress import tracked
 from peav.data.stores.reader import SampleError
 from peav.data.stores.remote import is_remote
-from peav.encoders import DacAudioEncoder, Encoder, PEVideoEncoder
+from peav.encoders import Encoder
 from peav.model import PEAV
 from peav.training.features import frontend_checksum
 from peav.types import Batch, CachedFeatures
 
 _log = logging.getLogger(__name__)
-
-#: The frontends by the names of the command line, and the medium that each reads.
-FRONTENDS: dict[str, tuple[type[Encoder], str]] = {"dac": (DacAudioEncoder, "audio"), "pe": (PEVideoEncoder, "video")}
 
 _FLAGS = {"audio": HAS_AUDIO, "video": HAS_VIDEO}
 
@@ -88,9 +85,8 @@ class ExtractOptions:
         if not self.features:
             raise ValueError("no features are named: give, for example, audio=dac video=pe")
         for kind, name in self.features.items():
-            if name not in FRONTENDS or FRONTENDS[name][1] != kind:
-                known = ", ".join(f"{medium}={name}" for name, (_, medium) in FRONTENDS.items())
-                raise ValueError(f"there is no frontend {kind}={name}; the choices are {known}")
+            if kind not in _FLAGS:
+                raise ValueError(f"features are made of {' and '.join(_FLAGS)}, not of {kind!r} ({kind}={name})")
         if self.batch_size < 1 or self.num_workers < 0:
             raise ValueError(
                 f"batch_size must be at least 1 and num_workers at least 0, got {self.batch_size}, {self.num_workers}"
@@ -179,22 +175,20 @@ def _check_beside(manifest: Path) -> None:
         )
 
 
-def find_frontend(model: PEAV, name: str) -> Encoder:
-    """Returns the encoder of a model that has a frontend of the command line's name, frozen.
+def find_frontend(model: PEAV, kind: str, name: str) -> Encoder:
+    """Returns the encoder of a model that has a frozen frontend of that name for a medium.
 
     Raises:
         ValueError: if it has none.
     """
-    cls, kind = FRONTENDS[name]
-    for encoder in model.encoders.values():
-        if isinstance(encoder, cls):
-            if isinstance(encoder, PEVideoEncoder) and not encoder.frontend.frozen:
-                raise ValueError(
-                    f"the {kind} frontend of the model is trained: its features change, so they cannot be kept"
-                )
+    encoders = model.each_encoder().values()
+    for encoder in encoders:
+        if kind in encoder.frontends and encoder.frontends[kind].name == name:
             return encoder
-    have = ", ".join(type(encoder).__name__ for encoder in model.encoders.values())
-    raise ValueError(f"{kind}={name} needs a {cls.__name__}, but the model has {have}")
+    known = ", ".join(f"{medium}={f.name}" for e in encoders for medium, f in e.frontends.items()) or "none"
+    raise ValueError(
+        f"the model has no frozen frontend {kind}={name}: it has {known}. What a trained frontend makes changes, and cannot be kept"
+    )
 
 
 def _settings(model: PEAV, options: ExtractOptions) -> DecodeSettings:
@@ -219,10 +213,11 @@ def _infos(data: Path, options: ExtractOptions) -> list[FeatureInfo]:
     settings = _settings(model, options)
     infos = []
     for kind, name in options.features.items():
-        encoder = find_frontend(model, name)
-        dim = int(encoder.frontend.dim)  # type: ignore[arg-type]
+        encoder = find_frontend(model, kind, name)
+        frontend = encoder.frontends[kind]
         media = decode_choices(kind, settings)
-        info = FeatureInfo(name, kind, dim, type(encoder).__name__, frontend_checksum(encoder), media)
+        checksum = frontend_checksum(frontend.module)
+        info = FeatureInfo(name, kind, frontend.dim, type(encoder).__name__, checksum, media)
         folder = data / "features" / name
         if (folder / "features.json").is_file():
             found = FeatureInfo.read(folder / "features.json")
@@ -265,7 +260,7 @@ def _run(fabric: Fabric, data: Path, options: ExtractOptions, progress: bool) ->
     model = PEAV.from_pretrained(options.model)
     settings = _settings(model, options)
     for kind, name in options.features.items():
-        encoder = find_frontend(model, name).to(fabric.device).eval()
+        encoder = find_frontend(model, kind, name).to(fabric.device).eval()
         info = FeatureInfo.read(data / "features" / name / "features.json")
         for path in sorted((data / "manifest").glob("*.jsonl")):
             if path.stem not in info.rows:
@@ -332,7 +327,7 @@ def _features(
     if has:
         batch: Batch = collate([decoded for index in has if isinstance(decoded := items[index][2], DecodedClip)])
         with torch.inference_mode(), fabric.autocast():
-            features: CachedFeatures = encoder.frontend_features(fabric.to_device(batch).read(kind))  # type: ignore[operator]
+            features: CachedFeatures = encoder.frontend_features(kind, fabric.to_device(batch).read(kind))
         seconds = torch.as_tensor(features.frame_seconds).expand(len(has)).tolist()
         for index, values, mask, hop in zip(has, features.values, features.mask, seconds, strict=True):
             if bool(torch.isfinite(values[mask].half()).all()):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -15,17 +14,14 @@ from torch.distributed.tensor import DTensor
 
 from peav.data.loading.features import FeatureInfo
 from peav.data.loading.plan import DataSettingError
-from peav.encoders import DacAudioEncoder, PEVideoEncoder
-from peav.types import AudioInput, Batch, CachedFeatures, VideoInput
+from peav.encoders import Encoder
+from peav.types import Batch, CachedFeatures, take_rows
 
 CachePrecision = Literal["fp16", "fp32"]
 
 
-def frontend_checksum(encoder: nn.Module) -> str:
-    """Returns a checksum of the weights of an encoder's frontend; on several ranks all must ask."""
-    frontend = encoder.frontend
-    if not isinstance(frontend, nn.Module):
-        raise TypeError(f"{type(encoder).__name__} has no frontend")
+def frontend_checksum(frontend: nn.Module) -> str:
+    """Returns a checksum of the weights of a frontend; on several ranks all must ask."""
     crc = 0
     for name, tensor in sorted(frontend.state_dict().items()):
         whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
@@ -34,26 +30,27 @@ def frontend_checksum(encoder: nn.Module) -> str:
     return f"{crc:08x}"
 
 
-def check_features(infos: Mapping[str, FeatureInfo], encoders: nn.ModuleDict) -> None:
+def check_features(infos: Mapping[str, FeatureInfo], encoders: Mapping[str, Encoder]) -> None:
     """Compares the frontends that made cached features with those of the model that is about to read them.
 
     Args:
-        infos: what the data module reads in place of media, by `audio` and `video`.
+        infos: what the data module reads in place of media, by batch field.
         encoders: of the model.
 
     Raises:
-        DataSettingError: if a frontend has other weights, or is trained.
+        DataSettingError: if an encoder reads the media themselves, trains its frontend, or its frontend has other weights.
     """
     for kind, info in infos.items():
         for name, encoder in encoders.items():
-            reads = DacAudioEncoder if kind == "audio" else PEVideoEncoder
-            if not isinstance(encoder, reads):
+            if not any(kind in sources for sources in encoder.provides.values()):
                 continue
-            if isinstance(encoder, PEVideoEncoder) and not encoder.frontend.frozen:
+            frontend = encoder.frontends.get(kind)
+            if frontend is None:
                 raise DataSettingError(
-                    f"encoder {name!r} trains its frontend, but data.features gives it {info.name!r} in place of frames"
+                    f"data.features gives {info.name!r} in place of {kind}, but encoder {name!r} has no frozen frontend for {kind}: it "
+                    "reads the media, or trains its frontend. Leave data.features out"
                 )
-            found = frontend_checksum(encoder)
+            found = frontend_checksum(frontend.module)
             if found != info.frontend:
                 raise DataSettingError(
                     f"the features {info.name!r} were made by a frontend with other weights ({info.frontend}) than that of encoder "
@@ -83,7 +80,7 @@ class CheckFeatures(Callback):
 
     def _check(self, trainer: Trainer, module: LightningModule) -> None:
         infos = getattr(trainer.datamodule, "feature_infos", {})  # type: ignore[attr-defined]
-        check_features(infos, module.model.encoders)  # type: ignore[union-attr, arg-type]
+        check_features(infos, module.model.each_encoder())  # type: ignore[union-attr, operator]
 
 
 class FeatureCache:
@@ -104,35 +101,22 @@ class FeatureCache:
     def __len__(self) -> int:
         return len(self._features)
 
-    def replace_media(self, batch: Batch, encoders: nn.ModuleDict) -> Batch:
+    def replace_media(self, batch: Batch, encoders: Mapping[str, Encoder]) -> Batch:
         """Returns the batch with features in place of the media that a frozen frontend reads."""
         for encoder in encoders.values():
-            if isinstance(encoder, DacAudioEncoder) and isinstance(batch.audio, AudioInput):
-                batch = replace(batch, audio=self._audio(batch.audio, batch.ids, encoder))
-            if isinstance(encoder, PEVideoEncoder) and encoder.frontend.frozen and isinstance(batch.video, VideoInput):
-                batch = replace(batch, video=self._video(batch.video, batch.ids, encoder))
+            for name, frontend in encoder.frontends.items():
+                media = batch.read(name) if batch.holds(name) else None
+                if media is not None and not isinstance(media, CachedFeatures):
+                    batch = batch.with_field(name, self._replace(name, media, batch.ids, encoder, frontend.dim))
         return batch
 
-    def _audio(self, audio: AudioInput, ids: tuple[str, ...], encoder: DacAudioEncoder) -> CachedFeatures:
-        rows = self._new("audio", ids, audio.present)
+    def _replace(self, name: str, media: Any, ids: tuple[str, ...], encoder: Encoder, dim: int) -> CachedFeatures:
+        rows = self._new(name, ids, media.present)
         if rows:
-            some = torch.tensor(rows, device=audio.present.device)
-            part = AudioInput(
-                audio.samples[some], audio.mask[some], audio.present[some], audio.group[some], audio.sample_rate
-            )
-            made = encoder.frontend_features(part)
-            hop = torch.as_tensor(made.frame_seconds).expand(len(rows))
-            self._keep("audio", [ids[row] for row in rows], made, hop)
-        return self._join("audio", ids, audio.present, audio.group, encoder.frontend.dim)
-
-    def _video(self, video: VideoInput, ids: tuple[str, ...], encoder: PEVideoEncoder) -> CachedFeatures:
-        rows = self._new("video", ids, video.present)
-        if rows:
-            some = torch.tensor(rows, device=video.present.device)
-            seconds = video.frame_seconds[some]
-            part = VideoInput(video.frames[some], video.mask[some], video.present[some], video.group[some], seconds)
-            self._keep("video", [ids[row] for row in rows], encoder.frontend_features(part), seconds)
-        return self._join("video", ids, video.present, video.group, encoder.frontend.dim)
+            made = encoder.frontend_features(name, take_rows(media, torch.tensor(rows, device=media.present.device)))
+            seconds = torch.as_tensor(made.frame_seconds).expand(len(rows))
+            self._keep(name, [ids[row] for row in rows], made, seconds)
+        return self._join(name, ids, media.present, media.group, dim)
 
     def _new(self, kind: str, ids: tuple[str, ...], present: Tensor) -> list[int]:
         return [row for row, there in enumerate(present.tolist()) if there and (kind, ids[row]) not in self._features]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from peav.checkpoints import Checkpoint, CheckpointError, Pair, read_checkpoint
 from peav.checkpoints.keymap import listing
-from peav.model import PEAV
+from peav.embedding_model import EmbeddingModel
 from peav.objectives import Objective, PairObjective
 from peav.registry import encoders as encoder_classes
 from peav.registry import init_signature, suggest
@@ -45,7 +45,7 @@ def read_initial(path_or_id: str, revision: str | None, options: Mapping[str, Ma
     return replace(checkpoint, spec=replace(checkpoint.spec, encoders=encoders))
 
 
-def load_initial(model: PEAV, objectives: Mapping[str, Objective], checkpoint: Checkpoint) -> None:
+def load_initial(model: EmbeddingModel, objectives: Mapping[str, Objective], checkpoint: Checkpoint) -> None:
     """Loads a checkpoint into a model that is about to be trained, and into its objectives.
 
     Heads that the checkpoint lacks start anew, and so do the scales and biases of pairs that it lacks: these are fitted to the first
@@ -56,7 +56,7 @@ def load_initial(model: PEAV, objectives: Mapping[str, Objective], checkpoint: C
             dropped.
     """
     with torch.device("meta"):
-        whole = PEAV.from_spec(checkpoint.spec).state_dict()
+        whole = EmbeddingModel.from_spec(checkpoint.spec).state_dict()
     state, _ = checkpoint.convert(whole)
     expected = model.state_dict()
     fresh = sorted({key.split(".")[1] for key in expected if key.startswith("heads.") and key not in state})

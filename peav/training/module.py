@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
 from peav import distributed, registry
+from peav.embedding_model import EmbeddingModel
 from peav.encoders import Encoder, TextEncoder
-from peav.model import PEAV
 from peav.objectives import Objective, PairObjective
 from peav.training.assembly import agree, build, check_targets, check_teachers, hide_spans, needed_encoders, provided_by
 from peav.training.features import CachePrecision, CheckFeatures, FeatureCache
@@ -149,7 +149,7 @@ class PeavModule(LightningModule):
         self._hparams_name = "kwargs"
         embeddings = {embedding for objective in built_objectives.values() for embedding in objective.requires}
         plain = {name.removeprefix("features.") for name in embeddings} | set(extra_embeddings or ())
-        self.model = PEAV(built_encoders, plain, embedding_dim, normalize)
+        self.model = EmbeddingModel(built_encoders, plain, embedding_dim, normalize)
         self.trained = tuple(sorted(embeddings))
         self.objectives = nn.ModuleDict(built_objectives)
         if checkpoint is not None:
@@ -231,7 +231,7 @@ class PeavModule(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Computes the weighted sum of the objectives' losses."""
         if self.features is not None:
-            batch = self.features.replace_media(batch, self.model.encoders)
+            batch = self.features.replace_media(batch, self.model.each_encoder())
         hide_spans(self.model, dict(self._objectives()), self.global_step)
         if self.virtual is not None:
             return self.virtual.step(self, batch, batch_idx)

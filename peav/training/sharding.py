@@ -9,20 +9,19 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
-from peav.encoders.transformer import Block
-from peav.model import PEAV
+from peav.embedding_model import EmbeddingModel
 
 
-def shard_model(model: PEAV, mesh: DeviceMesh) -> None:
+def shard_model(model: EmbeddingModel, mesh: DeviceMesh) -> None:
     """Shards a model's parameters, gradients and optimizer states over the devices of a mesh, in place.
 
-    Each block of the transformers is a unit of its own, gathered as it is needed; the rest of an encoder is one, and so are the heads.
+    Each layer that encoders name (`Encoder.stacks`) is a unit of its own, gathered as it is needed; the rest of the model is one.
     The objectives stay whole, and are never cast: their parameters are scalars, or small.
     """
-    for encoder in model.encoders.values():
-        for block in encoder.modules():
-            if isinstance(block, Block) and any(p.requires_grad for p in block.parameters()):
-                fully_shard(block, mesh=mesh)
+    for encoder in model.each_encoder().values():
+        for layer in [layer for stack in encoder.stacks() if not stack.frontend for layer in stack.layers]:
+            if any(p.requires_grad for p in layer.parameters()):
+                fully_shard(layer, mesh=mesh)
     fully_shard(model, mesh=mesh)
     register_fsdp_forward_method(model, "embed_batch")
 

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Collection, Sequence
+from typing import Literal
 
 from torch import nn
 
 from peav.checkpoints.adapters import LORA_SCALE
-from peav.encoders.transformer import Transformer
-from peav.model import PEAV
+from peav.embedding_model import EmbeddingModel
+from peav.encoders import Encoder
 
-#: What is trained: `heads` alone; `lora`, adapters beside the linear maps of the transformers, and heads; `last`, the last layers of each
-#: transformer and of the text model, and heads; `all` but the frozen frontends.
+#: What is trained: `heads` alone; `lora`, adapters beside the linear maps of the layers, and heads; `last`, the last layers of each stack,
+#: and heads; `all` but the frozen frontends. Which layers there are the encoders say (`Encoder.stacks`).
 Tune = Literal["all", "last", "lora", "heads"]
 
-#: Linear maps that get adapters: those of our transformers, and of ModernBERT.
-LORA_TARGETS = ("qkv", "out", "gate_up", "down", "Wqkv", "Wo", "Wi")
 
-
-def apply_tuning(model: PEAV, tune: Tune, num_layers: int, lora_rank: int) -> None:
+def apply_tuning(model: EmbeddingModel, tune: Tune, num_layers: int, lora_rank: int) -> None:
     """Freezes what is not to be trained, and adds adapters where they are asked for.
 
     Args:
@@ -28,7 +26,7 @@ def apply_tuning(model: PEAV, tune: Tune, num_layers: int, lora_rank: int) -> No
         lora_rank: of `lora`; adapters start as zero, scaled by 2.
 
     Raises:
-        ValueError: if there is no such way, or fewer than one layer or rank.
+        ValueError: if there is no such way, fewer than one layer or rank, or an encoder says nothing of its layers.
         ImportError: if `lora` is asked for without peft.
     """
     if tune not in ("all", "last", "lora", "heads"):
@@ -37,21 +35,31 @@ def apply_tuning(model: PEAV, tune: Tune, num_layers: int, lora_rank: int) -> No
         raise ValueError(f"tune_layers and lora_rank must be at least 1, not {num_layers} and {lora_rank}")
     if tune == "all":
         return
-    for encoder in model.encoders.values():
-        for name, parameter in encoder.named_parameters():
-            if not name.startswith("frontend."):  # these say themselves which of their layers are trained
-                parameter.requires_grad_(False)
+    for name, encoder in model.each_encoder().items():
+        stacks = encoder.stacks()
+        frontend = _parameters_of_frontends(encoder)
+        own = [parameter for key, parameter in encoder.named_parameters() if key not in frontend]
+        tuned = [stack for stack in stacks if not stack.frontend]
+        if tune != "heads" and own and not tuned:
+            raise ValueError(
+                f"tune={tune!r}: encoder {name!r} ({type(encoder).__name__}) does not say which layers it has (`Encoder.stacks`), so that "
+                "none of it would be trained. Choose tune='heads' or 'all'"
+            )
+        for parameter in own:
+            parameter.requires_grad_(False)
         if tune == "lora":
-            _add_adapters(encoder, lora_rank)
+            _add_adapters(encoder, [layer for stack in tuned for layer in stack.layers], frontend, lora_rank)
         elif tune == "last":
-            for module in encoder.modules():
-                if isinstance(module, Transformer):
-                    _train(*list(module.blocks)[-num_layers:], module.norm, module.output)
-            # A transformers text model: its list of layers, wherever it keeps it.
-            text: Any = getattr(encoder, "model", None)
-            if text is not None:
-                layers: Any = getattr(text, "layers", None) or getattr(getattr(text, "encoder", None), "layer", ())
-                _train(*list(layers)[-num_layers:])
+            for stack in tuned:
+                _train(*list(stack.layers)[-num_layers:], *stack.after)
+
+
+def _parameters_of_frontends(encoder: Encoder) -> set[str]:
+    """Returns the names of the parameters of an encoder's frontends, which say themselves which of them are trained."""
+    modules = [frontend.module for frontend in encoder.frontends.values()]
+    modules += [layer for stack in encoder.stacks() if stack.frontend for layer in (*stack.layers, *stack.after)]
+    held = {id(parameter) for module in modules for parameter in module.parameters()}
+    return {name for name, parameter in encoder.named_parameters() if id(parameter) in held}
 
 
 def _train(*modules: nn.Module) -> None:
@@ -59,21 +67,17 @@ def _train(*modules: nn.Module) -> None:
         module.requires_grad_(True)
 
 
-def _add_adapters(encoder: nn.Module, rank: int) -> None:
+def _add_adapters(encoder: Encoder, layers: Sequence[nn.Module], frontend: Collection[str], rank: int) -> None:
     try:
         from peft import LoraConfig, inject_adapter_in_model  # noqa: PLC0415  an optional extra
     except ImportError as error:
         raise ImportError("tune='lora' needs peft: pip install 'peav[lora]'") from error
-    names = {
-        name
-        for name, module in encoder.named_modules()
-        if isinstance(module, nn.Linear)
-        and name.rsplit(".", 1)[-1] in LORA_TARGETS
-        and "frontend" not in name.split(".")
-    }
+    linear = {id(module) for layer in layers for module in layer.modules() if isinstance(module, nn.Linear)}
+    names = sorted(name for name, module in encoder.named_modules() if id(module) in linear)
     if names:
-        config = LoraConfig(r=rank, lora_alpha=round(LORA_SCALE * rank), lora_dropout=0.0, target_modules=sorted(names))
-        frontend = {p: p.requires_grad for key, p in encoder.named_parameters() if key.startswith("frontend.")}
+        config = LoraConfig(r=rank, lora_alpha=round(LORA_SCALE * rank), lora_dropout=0.0, target_modules=names)
+        trained = {key: p.requires_grad for key, p in encoder.named_parameters() if key in frontend}
         inject_adapter_in_model(config, encoder)  # which freezes everything else
-        for parameter, trained in frontend.items():
-            parameter.requires_grad_(trained)
+        for key, parameter in encoder.named_parameters():
+            if key in trained:
+                parameter.requires_grad_(trained[key])

@@ -12,22 +12,51 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import Trainer
 from torch import Tensor
 
+from peav.embedding_model import EmbeddingModel
 from peav.training.features import FeatureCache
-from peav.training.losses import with_gradients
+from peav.training.guard import FiniteGuard
+from peav.training.losses import Losses, with_gradients
 from peav.training.sharding import without_gradient_sync
 from peav.types import Batch, Embedding, EventInput
 
-if TYPE_CHECKING:
-    from peav.training.module import PeavModule
-
 Storage = Literal["memory", "disk"]
+
+
+class ChunkTraining(Protocol):
+    """What a virtual batch needs of the module that it trains; see :class:`peav.training.module.PeavModule`."""
+
+    model: EmbeddingModel
+    features: FeatureCache | None
+    trained: tuple[str, ...]
+    frames: frozenset[str]
+    guard: FiniteGuard
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The batch fields that objectives read as they are."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+
+    @property
+    def trainer(self) -> Trainer:
+        """Whose steps count."""
+
+    def evaluate_objectives(
+        self, embeddings: Mapping[str, Embedding], targets: Mapping[str, Any], stage: str
+    ) -> Losses:
+        """Computes losses and their gradients at the embeddings."""
+
+    def log_losses(self, losses: Losses, stage: str, clips: int) -> None:
+        """Logs them."""
 
 
 @dataclass(frozen=True)
@@ -222,7 +251,7 @@ class VirtualBatches:
         # What a run that was broken off has left belongs to no other.
         self._chunks, self._made = [], []
 
-    def step(self, module: PeavModule, batch: Batch, batch_idx: int) -> Tensor:
+    def step(self, module: ChunkTraining, batch: Batch, batch_idx: int) -> Tensor:
         """Takes a chunk in; with the last one of a virtual batch, computes the loss and runs all chunks again.
 
         Returns:
@@ -231,7 +260,7 @@ class VirtualBatches:
         device, number = module.device, module.trainer.accumulate_grad_batches
         if module.features is None:
             # Frozen frontends run once; what they make is kept as it is.
-            batch = FeatureCache("exact").replace_media(batch, module.model.encoders)
+            batch = FeatureCache("exact").replace_media(batch, module.model.each_encoder())
         random = RandomState.now(device)
         with torch.no_grad():
             made = module.model.embed_batch(batch, module.trained, module.frames)
@@ -270,7 +299,7 @@ class VirtualBatches:
         return result
 
 
-def _backward_alone(module: PeavModule, loss: Tensor) -> None:
+def _backward_alone(module: ChunkTraining, loss: Tensor) -> None:
     """Goes back through a chunk without bringing gradients to other devices: the last chunk's pass does that for all."""
     with torch.autocast(module.device.type, enabled=False), without_gradient_sync(module.model):
         if loss.requires_grad:

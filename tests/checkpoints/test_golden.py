@@ -75,7 +75,7 @@ def test_intermediate_tensors(model: PEAV, io: dict[str, Tensor]) -> None:
     heard, seen = features["audio"].mask, features["video"].mask
     assert heard is not None and seen is not None
     near(batch.audio.values[heard], io["out.codec_features"][heard])  # type: ignore[union-attr]
-    near(video.frontend_features(batch.video).values[seen], io["out.pe_features"][seen])  # type: ignore[arg-type]
+    near(video.frontend_features("video", batch.video).values[seen], io["out.pe_features"][seen])  # type: ignore[arg-type]
     for name, reference, mask in (
         ("audio", "audio", heard),
         ("video", "visual", seen),
@@ -114,7 +114,7 @@ def test_cached_features_give_the_same(model: PEAV, io: dict[str, Tensor]) -> No
     found = model(
         codec_features=batch.audio.values,  # type: ignore[union-attr]
         padding_mask=batch.audio.mask,
-        frame_features=video.frontend_features(batch.video).values,  # type: ignore[arg-type]
+        frame_features=video.frontend_features("video", batch.video).values,  # type: ignore[arg-type]
         padding_mask_videos=io["padding_mask_videos"],
         input_ids=io["input_ids"],
         attention_mask=io["attention_mask"],

@@ -235,7 +235,7 @@ def test_what_frozen_frontends_make_is_kept_as_it_is() -> None:
     assert isinstance(encoder, DacAudioEncoder)
     batch = clips(3)
     assert isinstance(batch.audio, AudioInput)
-    kept = FeatureCache("exact").replace_media(batch, torch.nn.ModuleDict({"audio": encoder})).audio
+    kept = FeatureCache("exact").replace_media(batch, {"audio": encoder}).audio
     assert isinstance(kept, CachedFeatures) and kept.values.dtype == torch.float64
-    made = encoder.frontend_features(batch.audio)
+    made = encoder.frontend_features("audio", batch.audio)
     assert torch.equal(kept.values[made.mask], made.values[made.mask]) and torch.equal(kept.mask, made.mask)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -29,10 +29,7 @@ from peav.data.media.probing import (
     source_name,
     stream_kind,
 )
-from peav.types import Seconds
-
-Downmix = Literal["meta", "mean"]
-Sampling = Literal["time", "index"]
+from peav.types import Downmix, Sampling, Seconds
 
 #: Frames that are held at full size at once: 1080p takes 6 MB each.
 _FRAMES_AT_ONCE = 32

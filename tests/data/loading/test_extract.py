@@ -82,8 +82,8 @@ def test_features_are_what_the_frontends_make_of_the_media(data: Path, model: Pa
     assert isinstance(audio, DacAudioEncoder) and isinstance(video, PEVideoEncoder)
     with torch.inference_mode():
         for made, want in (
-            (cached.audio, audio.frontend_features(media.audio)),
-            (cached.video, video.frontend_features(media.video)),
+            (cached.audio, audio.frontend_features("audio", media.audio)),
+            (cached.video, video.frontend_features("video", media.video)),
         ):
             assert torch.equal(made.mask, want.mask) and torch.equal(made.present, want.present)
             assert torch.allclose(made.values[made.mask], want.values[want.mask].half().float(), atol=2e-3, rtol=2e-3)
@@ -242,9 +242,9 @@ def test_one_clip_whose_features_overflow_does_not_stop_the_others(
     make = DacAudioEncoder.frontend_features
     seen = 0
 
-    def overflowing(self: DacAudioEncoder, audio: AudioInput) -> CachedFeatures:
+    def overflowing(self: DacAudioEncoder, name: str, audio: AudioInput) -> CachedFeatures:
         nonlocal seen
-        made = make(self, audio)
+        made = make(self, name, audio)
         if not seen:
             made.values[1, 0, 0] = 1e6
         seen += 1

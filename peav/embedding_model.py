@@ -1,0 +1,275 @@
+"""The model that computes: encoders, heads and the scores of pairs as one module, which makes just the embeddings it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import fields
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from peav import registry
+from peav.checkpoints.spec import TEN_PAIRS, MediaSettings, ModelSpec, Pair
+from peav.encoders.base import Encoder
+from peav.encoders.graph import is_ready, resolve, sources_of
+from peav.encoders.heads import Head
+from peav.types import BATCH_FIELDS, Batch, Embedding, Features
+
+
+class PairScore(nn.Module):
+    """The learned scale and bias by which the dot products of a pair become logits; the scale itself, not its log."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # The objectives train scales and biases; these keep what a checkpoint was trained with.
+        self.scale = nn.Parameter(torch.ones(1), requires_grad=False)
+        self.bias = nn.Parameter(torch.zeros(1), requires_grad=False)
+
+
+class EmbeddingModel(nn.Module):
+    """Encoders and heads: from a batch to embeddings in one space.
+
+    Training, evaluation and `peav.inputs` work with it; :class:`peav.model.PEAV` adds what people call: checkpoints, files and texts.
+
+    Args:
+        encoders: by a name of the user's choice. Those that no wanted embedding needs are left out.
+        embeddings: names of the embeddings wanted; everything that the encoders provide by default.
+        embedding_dim: dimension of the shared space.
+        normalize: whether embeddings get unit length.
+        frames: names of the embeddings that are made frame by frame.
+        pairs: pairs of embeddings whose scale and bias the model holds.
+        media: what a clip looks like to the model; that of the released models by default.
+
+    Attributes:
+        unused: tensors of Meta's format that no computation reads, kept for a whole export.
+
+    Raises:
+        ValueError: if an embedding cannot be made from these encoders, or their dimensions do not fit.
+    """
+
+    def __init__(
+        self,
+        encoders: Mapping[str, Encoder],
+        embeddings: Collection[str] | None = None,
+        embedding_dim: int = 1024,
+        normalize: bool = True,
+        frames: Collection[str] = (),
+        pairs: Collection[Pair] = (),
+        media: MediaSettings | None = None,
+    ) -> None:
+        super().__init__()
+        provides = {name: encoder.provides for name, encoder in encoders.items()}
+        if isinstance(embeddings, set | frozenset):
+            embeddings = sorted(embeddings)  # a model's configuration must not depend on hashes
+        self.pooled_names = tuple(embeddings if embeddings is not None else [f for p in provides.values() for f in p])
+        self.frame_names = tuple(frames)
+        names = {*self.pooled_names, *self.frame_names}
+        wanted = sorted(names) if embeddings is not None else list(dict.fromkeys(self.pooled_names + self.frame_names))
+        self._order = resolve(provides, wanted)
+        for feature, owner in self._order.items():
+            for source in provides[owner][feature]:
+                if source.startswith("features."):
+                    self._check_dim(encoders, owner, source.removeprefix("features."))
+        self.encoders = nn.ModuleDict({name: encoders[name] for name in dict.fromkeys(self._order.values())})
+        self.heads = nn.ModuleDict(
+            {name: Head(encoders[self._order[name]].dims[name], embedding_dim, normalize) for name in wanted}
+        )
+        self.embedding_dim, self.normalize = embedding_dim, normalize
+        self.scores = nn.ModuleDict({f"{left}:{right}": PairScore() for left, right in pairs})
+        self.media = media if media is not None else MediaSettings()
+        self.unused: dict[str, Tensor] = {}
+
+    @classmethod
+    def from_spec(cls, spec: ModelSpec) -> Self:
+        """Builds a model of random weights from its specification."""
+        registry.load_plugins()
+        encoders = {name: registry.encoders.build(config) for name, config in spec.encoders.items()}
+        return cls(encoders, spec.embeddings, spec.embedding_dim, spec.normalize, spec.frames, spec.pairs, spec.media)
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The model as plain data."""
+        return ModelSpec(
+            encoders={name: encoder.config for name, encoder in self.each_encoder().items()},
+            embeddings=self.pooled_names,
+            frames=self.frame_names,
+            embedding_dim=self.embedding_dim,
+            normalize=self.normalize,
+            pairs=self.pairs,
+            media=self.media,
+        )
+
+    @property
+    def pairs(self) -> tuple[Pair, ...]:
+        """The pairs whose scale and bias the model holds."""
+        split = (key.split(":") for key in self.scores)
+        return tuple((left, right) for left, right in split)
+
+    @property
+    def missing_pairs(self) -> tuple[Pair, ...]:
+        """The pairs of PE-AV that the model could score, were their scale and bias known."""
+        return tuple(pair for pair in TEN_PAIRS if set(pair) <= set(self.pooled_names) and pair not in self.pairs)
+
+    def score(self, pair: Pair) -> tuple[Tensor, Tensor]:
+        """Returns the scale and the bias, each (1,), of a pair.
+
+        Raises:
+            KeyError: if the model does not hold them.
+        """
+        key = f"{pair[0]}:{pair[1]}"
+        if key not in self.scores:
+            known = ", ".join(" x ".join(known) for known in self.pairs) or "no pair"
+            raise KeyError(
+                f"this checkpoint holds no scale and bias for {' x '.join(pair)}; it holds {known}. Multiply the embeddings for raw "
+                "dot products"
+            )
+        scale, bias = self.scores[key].parameters()
+        return scale, bias
+
+    def set_score(self, pair: Pair, scale: Tensor, bias: Tensor) -> None:
+        """Sets the scale (not its log) and the bias of a pair, adding the pair where the model does not hold it."""
+        key = f"{pair[0]}:{pair[1]}"
+        if key not in self.scores:
+            self.scores[key] = PairScore().to(scale.device)
+        for parameter, value in zip(self.score(pair), (scale, bias), strict=True):
+            parameter.data.copy_(value.detach().view(1))
+
+    def _check_dim(self, encoders: Mapping[str, Encoder], reader: str, feature: str) -> None:
+        expected = encoders[reader].input_dims.get(feature)
+        found = encoders[self._order[feature]].dims[feature]
+        if expected is not None and expected != found:
+            raise ValueError(
+                f"encoder {reader!r} expects {feature!r} features of dimension {expected}, but encoder "
+                f"{self._order[feature]!r} makes them of dimension {found}: set both to the same number"
+            )
+
+    @property
+    def embedding_names(self) -> tuple[str, ...]:
+        """The embeddings this model can make."""
+        return tuple(self.heads)
+
+    @property
+    def batch_fields(self) -> frozenset[str]:
+        """The fields of a batch that the model reads, of `peav.types.BATCH_FIELDS`."""
+        return self.fields_for(self.heads)
+
+    def fields_for(self, names: Iterable[str]) -> frozenset[str]:
+        """Returns the fields of a batch that these embeddings need."""
+        order = resolve({name: encoder.provides for name, encoder in self.each_encoder().items()}, sources_of(names))
+        sources = {source for name, owner in order.items() for source in self._encoder(owner).provides[name]}
+        return frozenset(source for source in sources if not source.startswith("features."))
+
+    def encoders_for(self, names: Iterable[str]) -> frozenset[str]:
+        """Returns the names of the encoders that these embeddings need."""
+        return frozenset(
+            resolve(
+                {name: encoder.provides for name, encoder in self.each_encoder().items()}, sources_of(names)
+            ).values()
+        )
+
+    def encoder_of(self, name: str) -> Encoder:
+        """Returns the encoder that makes the features of an embedding."""
+        return self._encoder(self._order[name])
+
+    def _encoder(self, name: str) -> Encoder:
+        encoder = self.encoders[name]
+        if not isinstance(encoder, Encoder):
+            raise TypeError(f"{name!r} is not an Encoder")
+        return encoder
+
+    def each_encoder(self) -> dict[str, Encoder]:
+        """Returns the encoders by name."""
+        return {name: self._encoder(name) for name in self.encoders}
+
+    def allowed(self, batch: Batch, rows: Collection[int]) -> dict[str, Tensor]:
+        """Computes every embedding that a batch allows, as tensors by name; frames as `NAME_frames`.
+
+        Args:
+            batch: media, captions and phrases; what it lacks allows nothing.
+            rows: the different numbers of rows in it; queries of a medium and a text need one number for both.
+        """
+        held = {name for name in BATCH_FIELDS if batch.holds(name)}
+
+        def possible(name: str) -> bool:
+            return self.fields_for([name]) <= held and (len(rows) == 1 or not name.endswith("_plus_text"))
+
+        pooled = [name for name in self.pooled_names if possible(name)]
+        frames = [name for name in self.frame_names if possible(name)]
+        found = self.embed_batch(batch, list(dict.fromkeys(pooled + frames)), frames)
+        outputs = {name: found[name].pooled for name in pooled}
+        for name in frames:
+            sequence = found[name].frames
+            if sequence is not None:
+                outputs[f"{name}_frames"] = sequence
+        return outputs
+
+    def embed_batch(
+        self, batch: Batch, names: Collection[str] | None = None, frames: Collection[str] = ()
+    ) -> dict[str, Embedding]:
+        """Computes embeddings.
+
+        Args:
+            batch: clips; only the fields in :meth:`fields_for` are read.
+            names: embeddings wanted, all by default; `features.NAME` is what the encoder made, before its head.
+            frames: those of them whose frames go through the head too.
+
+        Returns:
+            the embeddings by name.
+
+        Raises:
+            KeyError: if a name is not among `embedding_names`, or the batch lacks a field.
+            ValueError: if frames are asked for that an encoder does not make.
+        """
+        wanted = list(names) if names is not None else list(self.heads)
+        for name in wanted:
+            if not name.startswith("features.") and name not in self.heads:
+                raise KeyError(f"this model has no embedding {name!r}; it has {', '.join(self.heads)}")
+        features = self.encode(batch, sources_of(wanted))
+        outputs = {}
+        for name in wanted:
+            if name.startswith("features."):
+                feature = features[name.removeprefix("features.")]
+                outputs[name] = Embedding(**{field.name: getattr(feature, field.name) for field in fields(feature)})
+                continue
+            feature, head = features[name], self.heads[name]
+            sequence = None
+            if name in frames:
+                if feature.frames is None:
+                    raise ValueError(f"the encoder of {name!r} makes no frames")
+                sequence = head(feature.frames)
+            outputs[name] = Embedding(
+                pooled=head(feature.pooled),
+                present=feature.present,
+                group=feature.group,
+                frames=sequence,
+                mask=feature.mask,
+                frame_seconds=feature.frame_seconds,
+            )
+        return outputs
+
+    def encode(self, batch: Batch, names: Iterable[str]) -> dict[str, Features]:
+        """Computes features, before any head, of these names and of whatever they read."""
+        order = resolve({name: encoder.provides for name, encoder in self.each_encoder().items()}, names)
+        features: dict[str, Features] = {}
+        pending = dict(order)
+        while pending:
+            # One call an encoder, unless it reads its own features: what is ready by now goes together.
+            owner = next(iter(pending.values()))
+            encoder = self._encoder(owner)
+            ready = [
+                name
+                for name, other in pending.items()
+                if other == owner and all(is_ready(source, features) for source in encoder.provides[name])
+            ]
+            inputs: dict[str, Any] = {
+                source: features[source.removeprefix("features.")]
+                if source.startswith("features.")
+                else batch.read(source)
+                for name in ready
+                for source in encoder.provides[name]
+            }
+            features.update(encoder(inputs, ready))
+            for name in ready:
+                del pending[name]
+        return features
