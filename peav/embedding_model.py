@@ -14,7 +14,7 @@ from peav.checkpoints.spec import TEN_PAIRS, MediaSettings, ModelSpec, Pair
 from peav.encoders.base import Encoder
 from peav.encoders.graph import is_ready, resolve, sources_of
 from peav.encoders.heads import Head
-from peav.types import BATCH_FIELDS, Batch, Embedding, Features
+from peav.types import Batch, Embedding, Features
 
 
 class PairScore(nn.Module):
@@ -151,7 +151,7 @@ class EmbeddingModel(nn.Module):
 
     @property
     def batch_fields(self) -> frozenset[str]:
-        """The fields of a batch that the model reads, of `peav.types.BATCH_FIELDS`."""
+        """The fields of a batch that the model reads, see `peav.fields`."""
         return self.fields_for(self.heads)
 
     def fields_for(self, names: Iterable[str]) -> frozenset[str]:
@@ -189,7 +189,7 @@ class EmbeddingModel(nn.Module):
             batch: media, captions and phrases; what it lacks allows nothing.
             rows: the different numbers of rows in it; queries of a medium and a text need one number for both.
         """
-        held = {name for name in BATCH_FIELDS if batch.holds(name)}
+        held = batch.held
 
         def possible(name: str) -> bool:
             return self.fields_for([name]) <= held and (len(rows) == 1 or not name.endswith("_plus_text"))

@@ -29,8 +29,14 @@ from torch import Tensor
 
 Seconds = float
 
-#: The kinds of caption a clip may carry, by what the caption describes.
+#: The caption types of PE-AV, by what the caption describes. A manifest may have captions of any further type (`peav.fields`).
 CAPTION_TYPES = ("audio", "video", "audio_video")
+
+#: The fields of a batch that are no captions.
+MEDIA_FIELDS = ("audio", "video", "events")
+
+#: The fields that are decoded where nobody says which: all that PE-AV reads.
+DEFAULT_FIELDS = ("audio", "video", *(f"captions.{kind}" for kind in CAPTION_TYPES), "events")
 
 #: The embedding names of PE-AV, and `text_event`: the phrases of frame-level alignment, one row a distinct phrase.
 EMBEDDING_NAMES = (
@@ -228,7 +234,7 @@ class Batch:
         ids: the clips' ids.
         audio: waveforms, or what a frontend made of them; None when nothing reads audio.
         video: frames, or what a frontend made of them; None when nothing reads video.
-        captions: texts by caption type (`audio`, `video`, `audio_video`), only the types that are read.
+        captions: texts by caption type (`audio`, `video`, `audio_video`, or one of the user's), only the types that are read.
         events: sound events, or None when nothing reads them.
         duration: (B,) float32, seconds.
     """
@@ -270,14 +276,16 @@ class Batch:
         """Returns the batch with another value of a field that is no caption: what a frontend made of `audio`, for example."""
         return replace(self, **{name: value})
 
+    @property
+    def held(self) -> frozenset[str]:
+        """The names of the fields that the batch carries."""
+        captions = {f"captions.{kind}" for kind in self.captions}
+        return frozenset(captions | {name for name in MEDIA_FIELDS if self.holds(name)})
+
     def _field(self, name: str) -> Any:
-        return (
-            self.captions.get(name.removeprefix("captions.")) if name.startswith("captions.") else getattr(self, name)
-        )
-
-
-#: The fields of a batch that an encoder or an objective may read.
-BATCH_FIELDS = ("audio", "video", *(f"captions.{kind}" for kind in CAPTION_TYPES), "events")
+        if name.startswith("captions."):
+            return self.captions.get(name.removeprefix("captions."))
+        return getattr(self, name) if name in MEDIA_FIELDS else None
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ PACKAGE = ROOT / "peav"
 LAYERS = {
     "types": 0,
     "registry": 0,
+    "fields": 0,
     "distributed": 0,
     "masking": 0,
     "plot_style": 0,

@@ -8,7 +8,7 @@ import torch
 from peav.encoders.graph import resolve
 from peav.model import PEAV
 from peav.testing import tiny_batch
-from peav.types import BATCH_FIELDS, EMBEDDING_NAMES, Batch, VideoInput
+from peav.types import DEFAULT_FIELDS, EMBEDDING_NAMES, Batch, VideoInput
 from tests.helpers import small_encoders
 
 
@@ -19,7 +19,7 @@ def model(**options: object) -> PEAV:
 def test_every_embedding_of_the_family_can_be_made() -> None:
     peav = model()
     assert set(peav.embedding_names) == set(EMBEDDING_NAMES)
-    assert peav.batch_fields == set(BATCH_FIELDS)
+    assert peav.batch_fields == set(DEFAULT_FIELDS)
     found = peav.embed_batch(tiny_batch(), frames=["audio", "video", "audio_video"])
     for name, embedding in found.items():
         rows = 3 if name == "text_event" else 4

@@ -23,7 +23,7 @@ from peav.data.manifests.records import SPLITS
 from peav.data.media.decode import Downmix, Sampling
 from peav.data.stores.reader import number_chunks
 from peav.data.stores.remote import StoreOptions
-from peav.types import BATCH_FIELDS
+from peav.types import DEFAULT_FIELDS
 
 _log = logging.getLogger(__name__)
 
@@ -304,7 +304,7 @@ class ClipDataModule(LightningDataModule):
             return self.fields
         module = getattr(self.trainer, "lightning_module", None)
         if module is None:
-            return frozenset(BATCH_FIELDS)
+            return frozenset(DEFAULT_FIELDS)
         return check_fields(module.batch_fields)
 
     def _tokenize(self) -> Tokenize | None:

@@ -56,9 +56,9 @@ class Encoder(Plugin):
 
     Attributes:
         provides: for each feature name that the encoder can make, what it reads for it: batch fields (`audio`, `video`, `events`,
-            `captions.TYPE`) or the features of other encoders, written `features.NAME`. Known without building the encoder, so that
-            only what the objectives need is built. Where it depends on arguments, :meth:`provided` says how, and the constructor sets
-            it for the encoder that was built.
+            `captions.TYPE`; see `peav.fields`) or the features of other encoders, written `features.NAME`. Known without building the
+            encoder, so that only what the objectives need is built. Where it depends on arguments, :meth:`provided` says how, and the
+            constructor sets it for the encoder that was built.
         dims: dimension of the features by name, set in the constructor.
         input_dims: dimension that the encoder expects of each feature it reads, by its name without `features.`; set in the
             constructor.

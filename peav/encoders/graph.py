@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from peav.types import BATCH_FIELDS, Features
+from peav.fields import is_field, suggest_field
+from peav.types import Features
 
 
 def resolve(
@@ -45,10 +46,9 @@ def resolve(
         for source in provides[owner[name]][name]:
             if source.startswith("features."):
                 visit(source.removeprefix("features."), f"encoder {owner[name]!r}", (*path, name))
-            elif source not in BATCH_FIELDS:
+            elif not is_field(source):
                 raise ValueError(
-                    f"encoder {owner[name]!r} reads {source!r}, which is neither a batch field ({', '.join(BATCH_FIELDS)}) nor "
-                    "features.NAME"
+                    f"encoder {owner[name]!r} reads {source!r}, which is neither a batch field nor features.NAME. {suggest_field(source)}"
                 )
         order[name] = owner[name]
 

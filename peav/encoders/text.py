@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from peav.encoders.base import Encoder, Stack
+from peav.fields import check_caption_type
 from peav.masking import masked_mean
 from peav.registry import register_encoder, suggest
-from peav.types import Features, TextInput
+from peav.types import CAPTION_TYPES, Features, TextInput
 
 
 class Tokenize:
@@ -62,6 +63,25 @@ def read_tokenizer(source: str) -> str:
     return AutoTokenizer.from_pretrained(source).backend_tokenizer.to_str()
 
 
+def text_sources(captions: Sequence[str], phrases: bool) -> dict[str, tuple[str, ...]]:
+    """Returns the features of captions of these types, and of event phrases, with what each reads.
+
+    Raises:
+        ValueError: if captions cannot be of a type of that name, or there is nothing to read.
+
+    >>> text_sources(["title"], phrases=True)
+    {'text_title': ('captions.title',), 'text_event': ('events',)}
+    """
+    sources: dict[str, tuple[str, ...]] = {
+        f"text_{check_caption_type(kind)}": (f"captions.{kind}",) for kind in captions
+    }
+    if phrases:
+        sources["text_event"] = ("events",)
+    if not sources:
+        raise ValueError("a text encoder with captions=[] and phrases=false reads nothing: name a caption type")
+    return sources
+
+
 @register_encoder
 class TextEncoder(Encoder):
     """Text encoder: any transformers encoder, pretrained or from scratch.
@@ -79,17 +99,15 @@ class TextEncoder(Encoder):
         max_tokens: longer texts are cut.
         pooling: `cls`, the first token's state, as in PE-AV; or `mean` over the tokens, which learns sooner from scratch.
         activation_checkpointing: compute the layers' activations again in the backward pass instead of keeping them.
+        captions: the caption types that it reads, any that the manifests have: `text_TYPE` is the embedding of captions of TYPE.
+            `audio`, `video` and `audio_video` by default.
+        phrases: whether it reads event phrases too: `text_event`. Of two text encoders only one can.
 
     Raises:
-        ValueError: if the architecture or one of its options is unknown, or `layer` is out of range.
+        ValueError: if the architecture or one of its options is unknown, `layer` is out of range, or it would read nothing.
     """
 
-    provides: Mapping[str, tuple[str, ...]] = {
-        "text_audio": ("captions.audio",),
-        "text_video": ("captions.video",),
-        "text_audio_video": ("captions.audio_video",),
-        "text_event": ("events",),
-    }
+    provides = text_sources(CAPTION_TYPES, True)
 
     def __init__(
         self,
@@ -101,8 +119,11 @@ class TextEncoder(Encoder):
         max_tokens: int = 512,
         pooling: Literal["cls", "mean"] = "cls",
         activation_checkpointing: bool = False,
+        captions: list[str] | None = None,
+        phrases: bool = True,
     ) -> None:
         super().__init__()
+        self.provides = text_sources(CAPTION_TYPES if captions is None else captions, phrases)
         if pooling not in ("cls", "mean"):
             raise ValueError(f"pooling must be 'cls' or 'mean', not {pooling!r}")
         self._tokenizer_json = None if tokenizer is None else read_tokenizer(str(tokenizer))
@@ -130,6 +151,12 @@ class TextEncoder(Encoder):
         """The layers of the transformers model, where peav knows how it keeps them."""
         found = find_layers(self.model)
         return [] if found is None else [Stack(list(getattr(*found)))]
+
+    @classmethod
+    def provided(cls, init_args: Mapping[str, Any]) -> Mapping[str, tuple[str, ...]]:
+        """Returns what it provides for these caption types; see :meth:`Encoder.provided`."""
+        captions = init_args.get("captions")
+        return text_sources(CAPTION_TYPES if captions is None else captions, init_args.get("phrases", True))
 
     @property
     def config(self) -> dict[str, Any]:

@@ -47,7 +47,7 @@ class Objective(Plugin):
         requires: names of the embeddings that :meth:`forward` receives. `features.NAME` is what the encoder of NAME made, before its
             head, in the form of an embedding.
         frames: those of them whose frames (N, T, D) are needed besides the pooled vectors.
-        targets: batch fields (`peav.types.BATCH_FIELDS`) that are passed through as they are, such as `events`.
+        targets: batch fields (`peav.fields`) that are passed through as they are, such as `events`.
         pairs: names whose rows are compared across clips: of one of the two at least, `world.pooled` holds the rows of all ranks. Which
             one is chosen so that all objectives together gather as little as can be.
         ring: whether `pairs` can also be computed where no rows are gathered, as the setting `exchange: ring` has it.

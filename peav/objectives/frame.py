@@ -11,7 +11,6 @@ from torch import Tensor
 
 from peav import distributed
 from peav.objectives.base import ScoredObjective, Weight
-from peav.objectives.pairs import Medium
 from peav.objectives.tiles import Tile, TileMask, sigmoid_sum
 from peav.registry import register_objective
 from peav.types import Embedding, EventInput, ObjectiveOutput, Seconds
@@ -73,7 +72,7 @@ class FrameAlignment(ScoredObjective):
 
     def __init__(
         self,
-        medium: Medium = "audio",
+        medium: str = "audio",
         scale: float = 10.0,
         bias: float = -5.0,
         positive_weight: float = 1.0,

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from peav import distributed
+from peav.fields import check_caption_type
 from peav.objectives.base import ScoredObjective, Weight
 from peav.objectives.functional import fit_scale_and_bias
 from peav.objectives.ring import sigmoid_ring_sum
 from peav.objectives.tiles import DuplicatePolicy, PairMask, dot_moments, sigmoid_sum
 from peav.registry import register_objective
 from peav.types import Embedding, ObjectiveOutput
-
-#: Embeddings of a medium, or of a query made of a medium and a text.
-Segment = Literal["audio", "video", "audio_video", "audio_plus_text", "video_plus_text"]
-Medium = Literal["audio", "video", "audio_video"]
 
 
 class PairObjective(ScoredObjective):
@@ -112,8 +109,8 @@ class SegmentPair(PairObjective):
     """Segment-level pair: two media of a clip, or a medium and a medium-plus-text query (PE-AV pairs 2, 9, 10).
 
     Args:
-        left: `audio`, `video`, `audio_video`, `audio_plus_text` or `video_plus_text`.
-        right: one of the same.
+        left: `audio`, `video`, `audio_video`, `audio_plus_text`, `video_plus_text`, or the embedding of a field of your own.
+        right: another of them.
         scale: initial t; its log is learned.
         bias: initial b. -10 is SigLIP's; `-log(B - 1)` starts a batch of B balanced.
         duplicates: what to do with other clips whose media are the same: `drop`, `positive` or `keep`.
@@ -123,8 +120,8 @@ class SegmentPair(PairObjective):
 
     def __init__(
         self,
-        left: Segment,
-        right: Segment,
+        left: str,
+        right: str,
         scale: float = 10.0,
         bias: float = -10.0,
         duplicates: DuplicatePolicy = "drop",
@@ -139,8 +136,8 @@ class CaptionPair(PairObjective):
     """Caption-type pair: a medium against a caption of one type (PE-AV pairs 1 and 3 to 8).
 
     Args:
-        medium: `audio`, `video` or `audio_video`.
-        caption: the caption type, `audio`, `video` or `audio_video`.
+        medium: `audio`, `video`, `audio_video`, or the embedding of a field of your own.
+        caption: the caption type: `audio`, `video`, `audio_video`, or any other that the manifests have and a text encoder reads.
         scale: initial t; its log is learned.
         bias: initial b. -10 is SigLIP's; `-log(B - 1)` starts a batch of B balanced.
         duplicates: what to do with other clips whose caption or media is the same: `drop`, `positive` or `keep`.
@@ -150,12 +147,12 @@ class CaptionPair(PairObjective):
 
     def __init__(
         self,
-        medium: Medium,
-        caption: Medium,
+        medium: str,
+        caption: str,
         scale: float = 10.0,
         bias: float = -10.0,
         duplicates: DuplicatePolicy = "drop",
         weight: Weight = 1.0,
         max_scale: float | None = None,
     ) -> None:
-        super().__init__(medium, f"text_{caption}", scale, bias, duplicates, weight, max_scale)
+        super().__init__(medium, f"text_{check_caption_type(caption)}", scale, bias, duplicates, weight, max_scale)

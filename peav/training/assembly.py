@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 from peav import registry
 from peav.embedding_model import EmbeddingModel
 from peav.encoders.graph import resolve, sources_of
+from peav.fields import is_field, suggest_field
 from peav.objectives import Objective
-from peav.types import BATCH_FIELDS
 
 _T = TypeVar("_T")
 
@@ -62,8 +62,8 @@ def check_targets(name: str, objective: Objective) -> None:
         ValueError: if a batch field or frames that it names do not exist.
     """
     for target in objective.targets:
-        if target not in BATCH_FIELDS:
-            raise ValueError(f"objective {name!r} has target {target!r}. {registry.suggest(target, BATCH_FIELDS)}")
+        if not is_field(target):
+            raise ValueError(f"objective {name!r} has target {target!r}. {suggest_field(target)}")
     for frames in objective.frames:
         if frames not in objective.requires:
             raise ValueError(f"objective {name!r} wants frames of {frames!r}, which is not among its `requires`")

@@ -17,7 +17,8 @@ from peav.data.curation.counting import FrequentTexts, GroupCounts, LabelCounts,
 from peav.data.manifests.clip import Clip
 from peav.data.manifests.identities import ABSENT, bytes_group, text_group
 from peav.data.manifests.texts import CAPTION_ORIGINS
-from peav.types import CAPTION_TYPES, Seconds
+from peav.fields import order_caption_types
+from peav.types import Seconds
 
 #: Lower edges of the bins of durations, in seconds; the last bin has no upper one.
 DURATION_EDGES: tuple[Seconds, ...] = (0, 0.5, 1, 2, 3, 5, 10, 15, 20, 30, 60, 120, 300, 600, 1800, 3600)
@@ -57,7 +58,7 @@ class ManifestStats:
         datasets: by data set, and
         licences: by licence.
         modalities: clips that have `audio`, `video`, `audio_video`, or `none`.
-        captions: coverage by caption type.
+        captions: coverage by caption type, PE-AV's three first.
         without_caption: clips that have none.
         captions_a_clip: mean.
         words_mean: words a caption.
@@ -259,7 +260,7 @@ class StatsBuilder:
                     {origin: self._covered[kind, origin] for origin in origins},
                     {origin: self._captions[kind, origin] for origin in origins},
                 )
-                for kind in CAPTION_TYPES
+                for kind in order_caption_types({kind for kind, _ in self._covered})
             },
             without_caption=counts["without_caption"],
             captions_a_clip=num_captions / max(clips, 1),

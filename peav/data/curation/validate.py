@@ -26,6 +26,7 @@ from peav.data.progress import tracked
 from peav.data.stores.reader import ShardReader
 from peav.data.stores.remote import StoreError, StoreOptions, resolve_store
 from peav.data.stores.samples import ShardError
+from peav.fields import misspelt_caption_type
 
 #: All splits that a folder has.
 ALL_SPLITS = "all"
@@ -217,6 +218,7 @@ class _Check:
     def lines(self, split: str) -> None:
         """Reads the lines of a manifest."""
         extra: Counter[str] = Counter()
+        kinds: Counter[str] = Counter()
         begin, clips = 0, 0
         with self._paths[split].open("rb") as stream:
             for number, line in enumerate(stream, start=1):
@@ -233,6 +235,7 @@ class _Check:
                         for level, kind, message in line_problems(data, clip, split):
                             self.note(Problem(level, kind, split, number, clip.id, message))
                         extra.update(unknown_fields(clip))
+                        kinds.update(clip.captions.keys())
                         self.table.add(clip, split, number, begin)
                         self.shared.add(clip, split)
                 begin += len(line)
@@ -242,6 +245,11 @@ class _Check:
         for name, count in sorted(extra.items()):
             message = f"{count} clips have the custom field {name!r}, which peav keeps but does not read{hint(name, CUSTOM_FIELDS)}"
             self.note(Problem("note", "field", split, None, None, message))
+
+        for kind, count in sorted(kinds.items()):
+            if (meant := misspelt_caption_type(kind)) is not None:
+                message = f"{count} clips have captions of the type {kind!r}: did you mean {meant!r}?"
+                self.note(Problem("note", "captions", split, None, None, message))
 
     def clips(self) -> None:
         """Compares the clips with each other."""

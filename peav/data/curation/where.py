@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from peav.data.manifests.clip import Clip
 from peav.data.manifests.fields import hint
+from peav.fields import check_caption_type, order_caption_types
 from peav.types import CAPTION_TYPES, Seconds
 
 
@@ -36,10 +37,7 @@ class Where:
 
     def __post_init__(self) -> None:
         for kind in self.with_captions:
-            if kind not in CAPTION_TYPES:
-                raise ValueError(
-                    f"with_captions knows {', '.join(CAPTION_TYPES)}, got {kind!r}{hint(kind, CAPTION_TYPES)}"
-                )
+            check_caption_type(kind)
         if self.min_seconds is not None and self.max_seconds is not None and self.min_seconds > self.max_seconds:
             raise ValueError(
                 f"min_seconds={self.min_seconds:g} is above max_seconds={self.max_seconds:g}: no clip is left"
@@ -64,17 +62,21 @@ class Where:
 
 
 class SeenLabels:
-    """Notices labels that a filter asks for and no clip has: they are misspelt, most likely."""
+    """Notices labels and caption types that a filter asks for and no clip has: they are misspelt, most likely."""
 
     def __init__(self, where: Where) -> None:
         self._wanted = {"domain": where.domains, "dataset": where.datasets, "licence": where.licences}
         self._seen: dict[str, set[str]] = {name: set() for name in self._wanted}
+        self._kinds = [kind for kind in where.with_captions if kind not in CAPTION_TYPES]
+        self._seen_kinds: set[str] = set()
 
     def add(self, clip: Clip) -> None:
         """Notices the labels of a clip."""
         for name, wanted in self._wanted.items():
             if wanted:
                 self._seen[name].add(getattr(clip, name))
+        if self._kinds:
+            self._seen_kinds.update(clip.captions)
 
     def check(self) -> None:
         """Compares them with what was asked for.
@@ -87,6 +89,12 @@ class SeenLabels:
                 if label not in self._seen[name]:
                     known = tuple(sorted(self._seen[name]))
                     raise ValueError(f"no clip has the {name} {label!r}{hint(label, known)} There are {_listed(known)}")
+        for kind in self._kinds:
+            if kind not in self._seen_kinds:
+                known = tuple(order_caption_types(self._seen_kinds))
+                raise ValueError(
+                    f"no clip has captions of the type {kind!r}{hint(kind, known)} The types are {', '.join(known)}"
+                )
 
 
 def _listed(labels: Iterable[str], most: int = 20) -> str:

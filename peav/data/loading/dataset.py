@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
@@ -28,7 +27,8 @@ from peav.data.media.decode import Downmix, Sampling, count_frames
 from peav.data.media.probing import MediaError
 from peav.data.stores.reader import SampleError
 from peav.data.stores.remote import StoreOptions
-from peav.types import BATCH_FIELDS, CAPTION_TYPES
+from peav.fields import check_field, order_caption_types
+from peav.types import CAPTION_TYPES, DEFAULT_FIELDS
 
 #: How many clips are tried in place of one that cannot be read.
 MAX_SUBSTITUTES = 100
@@ -40,12 +40,7 @@ def check_fields(fields: Collection[str]) -> frozenset[str]:
     Raises:
         ValueError: if one is unknown.
     """
-    for name in fields:
-        if name not in BATCH_FIELDS:
-            close = difflib.get_close_matches(name, BATCH_FIELDS, n=1)
-            hint = f", did you mean {close[0]!r}?" if close else ";"
-            raise ValueError(f"unknown batch field {name!r}{hint} the fields are {', '.join(BATCH_FIELDS)}")
-    return frozenset(fields)
+    return frozenset(map(check_field, fields))
 
 
 class ClipDataset(Dataset[DecodedClip]):
@@ -58,7 +53,7 @@ class ClipDataset(Dataset[DecodedClip]):
     Args:
         data: folder that `peav prepare` wrote, or its address in an object store.
         split: `train`, `validation` or `test`.
-        fields: names out of `peav.types.BATCH_FIELDS` to decode.
+        fields: names of the fields to decode, see `peav.fields`.
         sample_rate: of the audio, Hz.
         num_frames: frames a clip, or
         fps: frames a second.
@@ -86,7 +81,7 @@ class ClipDataset(Dataset[DecodedClip]):
         self,
         data: str | Path,
         split: str,
-        fields: Collection[str] = BATCH_FIELDS,
+        fields: Collection[str] = DEFAULT_FIELDS,
         sample_rate: int = 16000,
         num_frames: int | None = 8,
         fps: float | None = None,
@@ -104,6 +99,8 @@ class ClipDataset(Dataset[DecodedClip]):
         store: StoreOptions | None = None,
     ) -> None:
         self.fields = check_fields(fields)
+        read = {name.removeprefix("captions.") for name in self.fields if name.startswith("captions.")}
+        self._kinds = [kind for kind in order_caption_types(read) if kind in read]
         size = (frame_size, frame_size) if isinstance(frame_size, int) else frame_size
         settings = DecodeSettings(sample_rate, num_frames if fps is None else None, fps, size, downmix, sampling)
         count_frames(1.0, settings.num_frames, fps)
@@ -206,16 +203,12 @@ class ClipDataset(Dataset[DecodedClip]):
         return kept
 
     def _captions(self, clip: Clip, seeds: list[int] | None) -> dict[str, str | None]:
-        # Two numbers a type are sampled whether or not it is read, so that the choice does not depend on the fields.
-        shape = (len(CAPTION_TYPES), 2)
-        numbers = np.zeros(shape) if seeds is None else np.random.default_rng([*seeds, 0]).random(shape)
         chosen: dict[str, str | None] = {}
-        for kind, (which, origin) in zip(CAPTION_TYPES, numbers, strict=True):
-            if f"captions.{kind}" in self.fields:
-                captions = clip.captions.get(kind, ())
-                if seeds is not None and self.origin_weights is not None:
-                    captions = _of_one_origin(captions, self.origin_weights, origin)
-                chosen[kind] = captions[int(which * len(captions))].text if captions else None
+        for kind, (which, origin) in zip(self._kinds, _caption_numbers(self._kinds, seeds), strict=True):
+            captions = clip.captions.get(kind, ())
+            if seeds is not None and self.origin_weights is not None:
+                captions = _of_one_origin(captions, self.origin_weights, origin)
+            chosen[kind] = captions[int(which * len(captions))].text if captions else None
         return chosen
 
     def _with_audio(self, decoded: DecodedClip, clip: Clip, position: int, seeds: list[int] | None) -> DecodedClip:
@@ -289,6 +282,20 @@ def pairing(
     # A turn of a random circle has no fixed point.
     videos[order], captions[order] = np.roll(order, 1), np.roll(order, 2)
     return videos, captions
+
+
+def _caption_numbers(kinds: Sequence[str], seeds: list[int] | None) -> list[NDArray[np.float64]]:
+    """Returns two random numbers for each caption type, which do not depend on the other types that are read."""
+    if seeds is None:
+        return [np.zeros(2) for _ in kinds]
+    # The types of PE-AV come from one generator, each other one from its own.
+    known = np.random.default_rng([*seeds, 0]).random((len(CAPTION_TYPES), 2))
+    return [
+        known[CAPTION_TYPES.index(kind)]
+        if kind in CAPTION_TYPES
+        else np.random.default_rng([*seeds, 0, bytes_group(kind.encode())]).random(2)
+        for kind in kinds
+    ]
 
 
 def _of_one_origin(captions: tuple[Caption, ...], weights: Mapping[str, float], number: float) -> tuple[Caption, ...]:

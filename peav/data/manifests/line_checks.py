@@ -7,6 +7,7 @@ from typing import Any
 
 from peav.data.manifests.clip import CUSTOM_FIELDS, PACKED_ID, Clip
 from peav.data.manifests.records import EVENT_TOLERANCE_SECONDS
+from peav.data.manifests.texts import missing_media
 
 
 def unknown_fields(clip: Clip) -> list[str]:
@@ -30,9 +31,8 @@ def line_problems(data: Mapping[str, Any], clip: Clip, split: str) -> Iterator[t
     yield from _event_problems(data, clip)
     yield from _caption_problems(data, clip)
     for kind in clip.captions:
-        for missing in kind.split("_"):
-            if not getattr(clip, f"has_{missing}"):
-                yield "note", "medium", f"captions of type {kind!r}, but the clip has no {missing}"
+        for missing in missing_media(kind, clip.has_audio, clip.has_video):
+            yield "note", "medium", f"captions of type {kind!r}, but the clip has no {missing}"
 
 
 def _event_problems(data: Mapping[str, Any], clip: Clip) -> Iterator[tuple[str, str, str]]:

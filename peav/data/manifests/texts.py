@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from peav.data.manifests.fields import RecordError, check_names, check_unicode, hint, read_number, read_text
+from peav.fields import check_caption_type, misspelt_caption_type
 from peav.types import CAPTION_TYPES, Seconds
 
 #: Who wrote a caption: people, or a model.
@@ -52,10 +53,11 @@ class Caption:
 
 
 def parse_captions(value: Any, max_words: int, notes: list[str]) -> dict[str, tuple[Caption, ...]]:
-    """Reads captions by type; empty and endless ones are dropped, and noted.
+    """Reads captions by type; empty and endless ones are dropped, and noted. So is a type that is almost called as one of PE-AV's.
 
     Args:
-        value: `{type: text | {"text", "origin", "start", "end"} | list of these}`.
+        value: `{type: text | {"text", "origin", "start", "end"} | list of these}`; a type is `audio`, `video`, `audio_video`, or any
+            other word of letters, digits and underscores.
         max_words: longer captions are dropped.
         notes: gets a sentence for each caption that was dropped.
 
@@ -65,10 +67,14 @@ def parse_captions(value: Any, max_words: int, notes: list[str]) -> dict[str, tu
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise RecordError(f"'captions' must map {', '.join(CAPTION_TYPES)} to texts, got {value!r}")
-    check_names(value, CAPTION_TYPES, "caption type")
+        raise RecordError(
+            f"'captions' must map {', '.join(CAPTION_TYPES)}, or types of your own, to texts, got {value!r}"
+        )
     captions: dict[str, tuple[Caption, ...]] = {}
     for kind, items in value.items():
+        parse_caption_type(kind)
+        if (meant := misspelt_caption_type(kind)) is not None:
+            notes.append(f"captions of type {kind!r} are of a type of their own: did you mean {meant!r}?")
         items = [] if items is None else items if isinstance(items, list) else [items]
         kept = []
         for item in items:
@@ -84,6 +90,41 @@ def parse_captions(value: Any, max_words: int, notes: list[str]) -> dict[str, tu
         if kept:
             captions[kind] = tuple(kept)
     return captions
+
+
+def parse_caption_type(kind: str) -> str:
+    """Returns a caption type.
+
+    Raises:
+        RecordError: if captions cannot be of a type of that name.
+    """
+    try:
+        return check_caption_type(kind)
+    except ValueError as error:
+        raise RecordError(str(error)) from None
+
+
+def caption_column(name: str) -> str | None:
+    """Returns the caption type of a column, or field, that is called `captions.TYPE`; None of any other.
+
+    Raises:
+        RecordError: if captions cannot be of a type of that name.
+
+    >>> caption_column("captions.title"), caption_column("title")
+    ('title', None)
+    """
+    kind = name.removeprefix("captions.")
+    return None if kind == name else parse_caption_type(kind)
+
+
+def missing_media(kind: str, has_audio: bool, has_video: bool) -> list[str]:
+    """Returns what captions of a type describe and their clip has not; of a type that is none of PE-AV's nobody knows.
+
+    >>> missing_media("audio_video", True, False), missing_media("title", True, False)
+    (['video'], [])
+    """
+    there = {"audio": has_audio, "video": has_video}
+    return [medium for medium in kind.split("_") if not there[medium]] if kind in CAPTION_TYPES else []
 
 
 def parse_transcript(value: Any, notes: list[str]) -> tuple[Caption, ...]:

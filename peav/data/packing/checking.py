@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from peav.data.manifests.records import EVENT_TOLERANCE_SECONDS, Event, Record, RecordError, Reject, fit_events
-from peav.data.manifests.texts import fit_captions
+from peav.data.manifests.texts import fit_captions, missing_media
 from peav.data.media.checks import (
     FFMPEG,
     FULL_DISK,
@@ -263,8 +263,7 @@ def _check_clip(
     notes = [
         f"captions of type {kind!r}, but the clip has no {missing}"
         for kind in record.captions
-        for missing in kind.split("_")
-        if clip.holds(missing) is None
+        for missing in missing_media(kind, clip.holds("audio") is not None, clip.holds("video") is not None)
     ]
     return replace(clip, notes=(*record.notes, *notes))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from peav.data.manifests.fields import RecordError, hint
+from peav.data.manifests.texts import caption_column
 
 #: Rows that are read at once: a row may hold a video.
 _ROWS = 16
@@ -127,6 +128,7 @@ def choose_columns(schema: Any, chosen: Columns) -> Columns:
     if captions is None:
         plain = "audio_video" if audio and video else "video" if video else "audio"
         known = _CAPTIONS | dict.fromkeys(_PLAIN_CAPTIONS, plain)
+        known |= {name: kind for name in there if (kind := caption_column(name)) is not None}
         captions = {name: known[name] for name in there if name in known and name != transcript}
     return Columns(chosen.id, audio, video, transcript, captions)
 

@@ -8,13 +8,13 @@ from typing import Any
 
 from peav.data.manifests.fields import RecordError
 from peav.data.manifests.records import Record, Reject
+from peav.data.manifests.texts import parse_caption_type
 from peav.data.readers.arrow import Columns, choose_columns, media_cell, open_table, read_errors
 from peav.data.readers.base import Reader
 from peav.data.readers.clips import Clips
 from peav.data.readers.media_folder import MEDIA_EXTENSIONS, as_fields, walk
 from peav.data.readers.splits import check_split, split_by_name
 from peav.data.readers.unpack import Unpacked
-from peav.types import CAPTION_TYPES
 
 
 class HuggingFaceDataset(Reader):
@@ -26,9 +26,9 @@ class HuggingFaceDataset(Reader):
     Args:
         audio_column: by default the one of the type Audio, else `audio`.
         video_column: by default the one of the type Video, else `video`.
-        captions: column to caption type, for texts or lists of texts. By default `audio_caption`, `video_caption` and
-            `audio_video_caption`, or their plurals; and `caption`, `captions`, `text` and `caption_1` to `caption_5`, which are
-            taken to describe what the clips have: audio, video or both.
+        captions: column to caption type, of yours too, for texts or lists of texts. By default `audio_caption`, `video_caption` and
+            `audio_video_caption`, or their plurals; `captions.TYPE` for any type; and `caption`, `captions`, `text` and `caption_1` to
+            `caption_5`, which are taken to describe what the clips have: audio, video or both.
         transcript_column: by default `transcript` or `transcription`.
         id_column: by default an id is `<path of the file>/<number of the row>`, without the extension of the file: columns that
             are called id often start anew in each split.
@@ -37,7 +37,7 @@ class HuggingFaceDataset(Reader):
         domain: label of the clips.
 
     Raises:
-        ValueError: if a caption type or the split is unknown.
+        ValueError: if the split is unknown, or captions cannot be of a type of that name.
     """
 
     def __init__(
@@ -51,8 +51,8 @@ class HuggingFaceDataset(Reader):
         dataset: str = "",
         domain: str = "",
     ) -> None:
-        if unknown := [kind for kind in (captions or {}).values() if kind not in CAPTION_TYPES]:
-            raise ValueError(f"captions map columns to {', '.join(CAPTION_TYPES)}, not to {', '.join(unknown)}")
+        for kind in (captions or {}).values():
+            parse_caption_type(kind)
         self.columns = Columns(id_column, audio_column, video_column, transcript_column, captions)
         self.split, self.dataset, self.domain = check_split(split), dataset, domain
 

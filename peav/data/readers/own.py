@@ -6,16 +6,16 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any
 
 from peav.data.manifests.fields import RecordError, check_names
 from peav.data.manifests.records import RECORD_FIELDS, Record, Reject, iter_records, parse_line
+from peav.data.manifests.texts import caption_column, parse_caption_type
 from peav.data.readers.base import Reader
 from peav.data.readers.clips import Clips, reject
 from peav.data.readers.media_folder import MEDIA_EXTENSIONS, walk
 from peav.data.readers.rows import Rows, to_number
 from peav.data.readers.splits import check_split, split_by_folder
-from peav.types import CAPTION_TYPES
 
 #: The columns of a table that hold captions, by type.
 CAPTION_COLUMNS = {
@@ -68,13 +68,13 @@ class Table(Reader):
     """A CSV or TSV file with a line that names the columns, and one clip a row.
 
     Columns have the names of the fields of a record (`peav.data.manifests.records`): id, media, audio, video, start, duration, transcript,
-    domain, split, licence, dataset; and caption or audio_caption, video_caption, audio_video_caption. An empty cell is an absent
-    field. A file that ends in .tsv has tabs between its cells, any other commas.
+    domain, split, licence, dataset; caption or audio_caption, video_caption, audio_video_caption; and captions.TYPE for captions of
+    any type. An empty cell is an absent field. A file that ends in .tsv has tabs between its cells, any other commas.
 
     Args:
         table: path of the file, relative to the data set.
-        columns: column to field, for columns with names of their own; a caption type as field (`audio`, `video` or
-            `audio_video`) is written `captions.TYPE`.
+        columns: column to field, for columns with names of their own; a caption type as field (`audio`, `video`, `audio_video` or
+            one of yours) is written `captions.TYPE`.
         ignored_columns: columns that are not read. Others that are not known are an error, since they may be misspelt.
         dataset: name of the data set, where no column has it.
         domain: label of the clips, where no column has it.
@@ -91,9 +91,10 @@ class Table(Reader):
         dataset: str = "",
         domain: str = "",
     ) -> None:
-        fields = (*_TABLE_FIELDS, *(f"captions.{kind}" for kind in CAPTION_TYPES))
-        if unknown := [field for field in (columns or {}).values() if field not in fields]:
-            raise ValueError(f"columns map names to {', '.join(fields)}, not to {', '.join(unknown)}")
+        given = (columns or {}).values()
+        if unknown := [field for field in given if field not in _TABLE_FIELDS and caption_column(field) is None]:
+            known = ", ".join(_TABLE_FIELDS)
+            raise ValueError(f"columns map names to {known} and captions.TYPE, not to {', '.join(unknown)}")
         usual = {name: name for name in _TABLE_FIELDS}
         usual |= {name: f"captions.{kind}" for name, kind in CAPTION_COLUMNS.items()}
         self.columns: dict[str, str] = usual | dict(columns or {})
@@ -108,9 +109,10 @@ class Table(Reader):
         """
         delimiter = "\t" if self.table.lower().endswith(".tsv") else ","
         rows = Rows(source, self.table, "a line that names the columns, and one clip a row", (), delimiter)
-        known = tuple(self.columns)
-        check_names(dict.fromkeys(name for name in rows.header if name not in self.ignored), known, "column")
-        fields = {name: self.columns[name] for name in rows.header if name not in self.ignored}
+        read = [name for name in rows.header if name not in self.ignored]
+        fields = {name: name for name in read if caption_column(name) is not None} | self.columns
+        check_names(dict.fromkeys(read), tuple(fields), "column")
+        fields = {name: fields[name] for name in read}
         if "id" not in fields.values():
             raise RecordError(
                 f"{rows.path} has no column 'id': give each clip a unique name, or name the column by `columns`"
@@ -143,25 +145,24 @@ class Folder(Reader):
     their own.
 
     Args:
-        caption_type: what the captions describe: `audio`, `video` or `audio_video`.
+        caption_type: what the captions describe: `audio`, `video` or `audio_video`; or a type of your own.
         split: of clips whose JSON does not say; by default the one that a folder of the file means, else `train`.
         dataset: name of the data set.
         domain: label of the clips.
 
     Raises:
-        ValueError: if the caption type or the split is unknown.
+        ValueError: if the split is unknown, or captions cannot be of a type of that name.
     """
 
     def __init__(
         self,
-        caption_type: Literal["audio", "video", "audio_video"] = "audio",
+        caption_type: str = "audio",
         split: str | None = None,
         dataset: str = "",
         domain: str = "",
     ) -> None:
-        if caption_type not in CAPTION_TYPES:
-            raise ValueError(f"caption_type must be one of {', '.join(CAPTION_TYPES)}, got {caption_type!r}")
-        self.caption_type, self.split, self.dataset, self.domain = caption_type, check_split(split), dataset, domain
+        self.caption_type, self.split = parse_caption_type(caption_type), check_split(split)
+        self.dataset, self.domain = dataset, domain
 
     def read(self, source: Path, scratch: Path, skip: Callable[[str], bool]) -> Iterator[Record | Reject]:
         """Yields the clips by path; see `Reader.read`.

@@ -7,16 +7,16 @@ import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any
 
 from peav.data.manifests.fields import RecordError
 from peav.data.manifests.records import Record, Reject, parse_line
+from peav.data.manifests.texts import parse_caption_type
 from peav.data.readers.base import Reader
 from peav.data.readers.clips import Clips
 from peav.data.readers.media_folder import MEDIA_EXTENSIONS, holds, walk
 from peav.data.readers.splits import check_split, split_by_name
 from peav.data.readers.unpack import Unpacked
-from peav.types import CAPTION_TYPES
 
 _TEXTS = (".json", ".txt")
 _KNOWN = MEDIA_EXTENSIONS + _TEXTS
@@ -30,33 +30,31 @@ class WebDatasetTars(Reader):
     """Tars as LAION-CLAP publishes its data sets (https://github.com/LAION-AI/audio-dataset): KEY.flac beside KEY.json.
 
     Reads *.tar at any depth. Members that follow each other and whose names differ only in the extension are one clip: a media
-    file, or one with sound and one with a picture, and KEY.json with the captions under `text`, a string or a list, or KEY.txt
-    with one. Other members are passed over; so are the folders. The media are unpacked a clip at a time. An id is
-    `<path of the tar>/<KEY>` without `.tar`.
+    file, or one with sound and one with a picture, and KEY.json with the captions under `text`, a string or a list, and those of
+    further types under `captions`, as in a record (`peav.data.manifests.records`), or KEY.txt with one. Other members are passed over;
+    so are the folders. The media are unpacked a clip at a time. An id is `<path of the tar>/<KEY>` without `.tar`.
 
     A tar that ends too early gives a reject; its clips before that are read, and so are the other tars. A member that is a link,
     or whose name leads out of the archive, gives a reject.
 
     Args:
-        caption_type: what the captions describe: `audio`, `video` or `audio_video`.
+        caption_type: what `text` describes: `audio`, `video` or `audio_video`; or a type of your own.
         split: of all clips; by default the one that a word of the name of the tar, or of a folder of it, means, else `train`.
         dataset: name of the data set.
         domain: label of the clips.
 
     Raises:
-        ValueError: if the caption type or the split is unknown.
+        ValueError: if the split is unknown, or captions cannot be of a type of that name.
     """
 
     def __init__(
         self,
-        caption_type: Literal["audio", "video", "audio_video"] = "audio",
+        caption_type: str = "audio",
         split: str | None = None,
         dataset: str = "",
         domain: str = "",
     ) -> None:
-        if caption_type not in CAPTION_TYPES:
-            raise ValueError(f"caption_type must be one of {', '.join(CAPTION_TYPES)}, got {caption_type!r}")
-        self.caption_type, self.split = caption_type, check_split(split)
+        self.caption_type, self.split = parse_caption_type(caption_type), check_split(split)
         self.dataset, self.domain = dataset, domain
 
     def read(self, source: Path, scratch: Path, skip: Callable[[str], bool]) -> Iterator[Record | Reject]:
@@ -128,19 +126,26 @@ class _Sample:
         def describe() -> dict[str, Any]:
             if not self.media.files:
                 raise RecordError(f"no media file beside {self.key}{'/'.join(self.texts)}")
-            return {"captions": {caption_type: self._captions()}, "split": split}
+            return {"captions": self._captions(caption_type), "split": split}
 
         return self.media.finish(clips, describe)
 
-    def _captions(self) -> Any:
+    def _captions(self, caption_type: str) -> dict[str, Any]:
+        captions: dict[str, Any] = {}
         if ".json" in self.texts:
             data = parse_line(self.texts[".json"])
+            given = data.get("captions")
+            captions = given if isinstance(given, dict) else {}  # data sets may mean something else by it
             if "text" in data:
-                return data["text"]
-            if ".txt" not in self.texts:
+                if caption_type in captions:
+                    raise RecordError(f"{self.key}.json gives {caption_type} captions by 'captions' and by 'text'")
+                return {**captions, caption_type: data["text"]}
+            if ".txt" not in self.texts and not captions:
                 raise RecordError(f"{self.key}.json has no 'text'")
+        if caption_type in captions or ".txt" not in self.texts:
+            return captions
         try:
-            return self.texts[".txt"].decode("utf-8-sig").strip() if ".txt" in self.texts else None
+            return {**captions, caption_type: self.texts[".txt"].decode("utf-8-sig").strip()}
         except UnicodeDecodeError as error:
             raise RecordError(f"{self.key}.txt is not UTF-8: {error}") from None
 

@@ -48,7 +48,7 @@ def test_only_what_is_read_is_decoded(prepared: Prepared, tokenize: Callable) ->
     assert batch.video is None and batch.events is None and set(batch.captions) == {"video"}
     collate([ClipDataset(prepared[0], "train", fields=["video"])[row] for row in range(3)])
     assert decode_counts()["video"] - after["video"] == 2 and decode_counts()["audio"] == after["audio"]
-    with pytest.raises(ValueError, match=r"unknown batch field 'caption.audio', did you mean 'captions.audio'"):
+    with pytest.raises(ValueError, match=r"no batch field is called 'caption.audio'\. Did you mean 'captions.audio'"):
         ClipDataset(prepared[0], "train", fields=["caption.audio"])
 
 

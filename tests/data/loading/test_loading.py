@@ -253,5 +253,5 @@ def test_data_module_reads_what_the_model_reads(prepared: Prepared, tokenize: Ca
     assert batch.audio is None and batch.video is not None and batch.ids == ("both", "silent")
     with pytest.raises(ValueError, match="predict_split must be one of"):
         ClipDataModule("x", predict_split="dev")
-    with pytest.raises(ValueError, match="unknown batch field"):
+    with pytest.raises(ValueError, match="no batch field is called"):
         ClipDataModule("x", fields=["sound"])

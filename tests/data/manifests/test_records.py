@@ -15,7 +15,8 @@ GOOD: dict[str, Any] = {"id": "a", "media": "a.mp4"}
     ("change", "message"),
     [
         ({"captoins": {}}, "unknown field 'captoins': did you mean 'captions'"),
-        ({"captions": {"sound": "x"}}, "unknown caption type 'sound'"),
+        ({"captions": {"my title": "x"}}, "a caption type is a word of letters"),
+        ({"captions": {"event": "x"}}, "no caption type can be called 'event'"),
         ({"captions": "x"}, "'captions' must map"),
         ({"captions": {"audio": [1]}}, "must be strings, or objects with text"),
         ({"media": 3}, "'media' must be a string"),

@@ -87,8 +87,10 @@ def test_the_columns_of_a_table(tmp_path: Path) -> None:
         read(Table("my.tsv", {"name": "domain", "file": "media", "say": "licence"}, ["note"]), source)
     with pytest.raises(RecordError, match="unknown column 'domian': did you mean 'domain'"):
         read(Table(), write(tmp_path, {"clips.csv": "id,domian\n"}))
-    with pytest.raises(ValueError, match=r"not to events, captions.text"):
-        Table(columns={"a": "events", "b": "captions.text", "c": "id"})
+    with pytest.raises(ValueError, match=r"and captions.TYPE, not to events"):
+        Table(columns={"a": "events", "b": "captions.title", "c": "id"})
+    with pytest.raises(ValueError, match=r"a word of letters, digits and underscores .* not 'my title'"):
+        Table(columns={"b": "captions.my title", "c": "id"})
     with pytest.raises(FileNotFoundError, match=r"no file 'none.csv'"):
         read(Table("none.csv"), source)
 
