@@ -15,6 +15,7 @@ from peav import registry
 from peav.checkpoints.adapters import merge_adapters
 from peav.checkpoints.files import TOKENIZER
 from peav.checkpoints.spec import CheckpointError, MediaSettings, ModelSpec, Pair
+from peav.objectives.base import Objective
 
 FORMAT = "peav"
 _VERSION = 1
@@ -79,14 +80,11 @@ def read_training_checkpoint(path: Path) -> tuple[ModelSpec, dict[str, Tensor]]:
             name for name in objective.requires if name not in objective.frames and not name.startswith("features.")
         }
         frames |= {name for name in objective.frames if not name.startswith("features.")}
-        scale = saved["state_dict"].get(f"objectives.{name}.logit_scale")
-        bias = saved["state_dict"].get(f"objectives.{name}.logit_bias")
-        if len(objective.requires) == 2 and scale is not None and bias is not None:
-            pair = (objective.requires[0], objective.requires[1])
+        for pair, (scale, bias) in _trained(objective, name, saved["state_dict"]).items():
             if pair not in pairs:  # the first objective of a pair speaks for it
                 pairs.append(pair)
                 key = f"scores.{pair[0]}:{pair[1]}"
-                state |= {f"{key}.scale": scale.float().exp(), f"{key}.bias": bias.float()}
+                state |= {f"{key}.scale": scale.float().view(1), f"{key}.bias": bias.float().view(1)}
     heads = {key.split(".")[1] for key in state if key.startswith("heads.")}
     known = {field.name for field in fields(MediaSettings)}
     media = {key: value for key, value in (saved.get(_DATA_SETTINGS) or {}).items() if key in known}
@@ -102,3 +100,15 @@ def read_training_checkpoint(path: Path) -> tuple[ModelSpec, dict[str, Tensor]]:
         media=MediaSettings(**media),
     )
     return spec, state
+
+
+def _trained(objective: Objective, name: str, state: Mapping[str, Tensor]) -> dict[Pair, tuple[Tensor, Tensor]]:
+    """Returns the scales and biases of an objective after training."""
+    own = {key: tensor for key, tensor in state.items() if key.startswith(f"objectives.{name}.")}
+    try:
+        objective.load_state_dict({key.removeprefix(f"objectives.{name}."): value for key, value in own.items()})
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"the tensors of objective {name!r} are not those of today's {type(objective).__name__}: {error}"
+        ) from error
+    return objective.pair_scores()

@@ -6,7 +6,7 @@ import csv
 import json
 import logging
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from peav.evaluation import EmbeddingTable, Evaluation, evaluate_table
 from peav.evaluation.collect import ClipTexts, FrameScale, collect
 from peav.evaluation.overview import write_overview
 from peav.evaluation.report import History, write_report
-from peav.objectives import FrameAlignment
+from peav.objectives import Objective
 from peav.registry import suggest
 from peav.training import PeavModule
 from peav.types import Batch
@@ -125,13 +125,15 @@ def embed_split(
         )
     dataset = ClipDataset(data, split, fields=module.model.batch_fields, **settings)
     loader = ClipLoader(dataset, EvaluationPlan(len(dataset), batch_size), module.tokenize, num_workers)
+    objectives = [objective for objective in module.objectives.values() if isinstance(objective, Objective)]
     table = collect(
         module.model,
         _with_progress(loader, f"embedding {split}"),
         [clip_texts(clip) for clip in dataset.manifest],
         module.tokenize,
-        frame_scale(module),
+        frame_scale(objectives),
         device,
+        [pair for objective in objectives for pair in objective.compared],
     )
     return table, module, dataset
 
@@ -147,13 +149,16 @@ def clip_texts(clip: Clip) -> ClipTexts:
     return ClipTexts(clip.id, captions, clip.transcript, events)
 
 
-def frame_scale(module: PeavModule) -> FrameScale | None:
-    """Returns the scale and bias of the module's frame objective, None without one."""
-    for objective in module.objectives.values():
-        if isinstance(objective, FrameAlignment):
-            scale, bias = objective.logit_scale.detach().exp(), objective.logit_bias.detach()
-            return FrameScale(objective.medium, float(scale), float(bias))
-    return None
+def frame_scale(objectives: Sequence[Objective]) -> FrameScale | None:
+    """Returns what the first objective with a frame level declares of it (`Objective.frame_pair`), None where none does."""
+    declared = [(o.frame_pair, o) for o in objectives if o.frame_pair is not None]
+    if not declared:
+        return None
+    pair, objective = declared[0]
+    if others := [" x ".join(other) for other in dict.fromkeys(other for other, _ in declared) if other != pair]:
+        log.warning("frames are evaluated for %s alone, not for %s", " x ".join(pair), ", ".join(others))
+    score = objective.pair_scores().get(pair)
+    return FrameScale(*pair) if score is None else FrameScale(*pair, float(score[0]), float(score[1]))
 
 
 def read_history(checkpoint: Path) -> History:
@@ -178,11 +183,13 @@ def read_history(checkpoint: Path) -> History:
 
 def control_sentence(control: Evaluation) -> str:
     """Says what the control run reached."""
+    known = [name for name in ("text_audio->audio", "text_video->video", "audio->video") if name in control.directions]
     found = [
         f"{name} {100 * control.directions[name].plain['R@1']:.1f} % (chance {100 * control.directions[name].plain['chance_R@1']:.1f} %)"
-        for name in ("text_audio->audio", "text_video->video", "audio->video")
-        if name in control.directions
+        for name in known or list(control.directions)[:3]
     ]
+    if not found:
+        return f"Control, the same run with the pairing shuffled across clips: {control.frame_summary()}"
     return f"Control, the same run with the pairing shuffled across clips: R@1 {', '.join(found)}"
 
 

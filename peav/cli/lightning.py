@@ -170,6 +170,10 @@ def run_lightning(args: Sequence[str]) -> int:
     warnings.filterwarnings(
         "ignore", "The 'train_dataloader' does not have many workers"
     )  # num_workers is the user's choice
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stderr)
+    logging.getLogger("peav").setLevel(
+        logging.INFO
+    )  # what peav says of a run: which objectives train, which encoders are left out
     logging.getLogger("litdata").setLevel(logging.WARNING)
     try:
         PeavCLI(

@@ -4,6 +4,6 @@ Nothing here imports matplotlib, except `peav.evaluation.report` and its plots.
 """
 
 from peav.evaluation.suites import Evaluation, evaluate_table
-from peav.evaluation.table import EmbeddingTable, pad_frames
+from peav.evaluation.table import EmbeddingTable
 
-__all__ = ["EmbeddingTable", "Evaluation", "evaluate_table", "pad_frames"]
+__all__ = ["EmbeddingTable", "Evaluation", "evaluate_table"]

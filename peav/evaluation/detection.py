@@ -7,7 +7,7 @@ A rank AUROC over the labels of `frame_labels` equals
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -84,14 +84,23 @@ def rank_auroc(positives: Tensor, negatives: Tensor) -> float | None:
     >>> rank_auroc(torch.tensor([0.9, 0.4]), torch.tensor([0.1, 0.4]))
     0.875
     """
-    if not len(positives) or not len(negatives):
-        return None
     # Events are rare: sorting the positives alone is far cheaper than ranking all frames.
-    ordered = positives.sort().values
-    not_above = torch.searchsorted(ordered, negatives, right=True).sum()
-    below = torch.searchsorted(ordered, negatives).sum()
-    total = len(positives) * len(negatives)
-    return 1 - (int(not_above) + int(below)) / (2 * total)
+    return _share(_twice_wrong(positives.sort().values, negatives), len(positives), len(negatives))
+
+
+def _twice_wrong(ordered: Tensor, negatives: Tensor) -> int:
+    """Returns twice the number of pairs in which a negative stands above a positive, ties counted half.
+
+    Args:
+        ordered: (P,) ascending scores of positives.
+        negatives: (Q,) scores.
+    """
+    if not len(ordered):
+        return 0
+    not_above = torch.searchsorted(ordered, negatives, right=True)
+    tied = negatives[(not_above > 0) & (ordered[(not_above - 1).clamp(min=0)] == negatives)]
+    ties = torch.searchsorted(ordered, tied, right=True) - torch.searchsorted(ordered, tied)
+    return 2 * int(not_above.sum()) - int(ties.sum())
 
 
 @dataclass(frozen=True)
@@ -134,12 +143,43 @@ def frame_auroc(scores: Tensor, labels: Tensor, mask: Tensor) -> FrameAUROC:
     truth = labels.transpose(1, 2)[mask].T.contiguous()
     if bool(pooled.isnan().any()):
         raise ValueError("scores of valid frames hold NaN: they cannot be ranked")
-    per_text = [rank_auroc(s[y], s[~y]) for s, y in zip(pooled, truth, strict=True)]
+    return auroc_in_blocks([s[y] for s, y in zip(pooled, truth, strict=True)], [(pooled, truth)])
+
+
+def auroc_in_blocks(positives: Sequence[Tensor], blocks: Iterable[tuple[Tensor, Tensor]]) -> FrameAUROC:
+    """Computes the frame AUROC of scores that come a block at a time, exactly.
+
+    Args:
+        positives: of each of the K texts, the scores of all its active frames, (P,).
+        blocks: the scores (K, n) of all frames, n at a time, and their labels (K, n) bool.
+
+    Raises:
+        ValueError: if a score is NaN.
+    """
+    ordered = [scores.sort().values for scores in positives]
+    everywhere = torch.cat([torch.zeros(0), *positives]).sort().values
+    wrong, micro_wrong, num_frames = [0] * len(ordered), 0, 0
+    for scores, labels in blocks:
+        if bool(scores.isnan().any()):
+            raise ValueError("scores of valid frames hold NaN: they cannot be ranked")
+        num_frames += scores.shape[1]
+        for k, (row, active) in enumerate(zip(scores, labels, strict=True)):
+            negatives = row[~active]
+            wrong[k] += _twice_wrong(ordered[k], negatives)
+            micro_wrong += _twice_wrong(everywhere, negatives)
+    counts = [len(scores) for scores in ordered]
+    per_text = [_share(value, count, num_frames - count) for value, count in zip(wrong, counts, strict=True)]
     both = [value for value in per_text if value is not None]
     return FrameAUROC(
         macro=sum(both) / len(both) if both else None,
-        micro=rank_auroc(pooled[truth], pooled[~truth]),
+        micro=_share(micro_wrong, sum(counts), len(counts) * num_frames - sum(counts)),
         per_text=per_text,
-        num_positive=truth.sum(1).tolist(),
-        num_frames=int(mask.sum()),
+        num_positive=counts,
+        num_frames=num_frames,
     )
+
+
+def _share(twice_wrong: int, num_positives: int, num_negatives: int) -> float | None:
+    if not num_positives or not num_negatives:
+        return None
+    return 1 - twice_wrong / (2 * num_positives * num_negatives)

@@ -10,9 +10,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from peav.evaluation.retrieval import ranks, shared_positives
-from peav.evaluation.suites import frame_logits, similarity
+from peav.evaluation.retrieval import SharedPositives, ranks, similarity
+from peav.evaluation.suites import BOTH_WAYS, compared_pairs, frame_logits
 from peav.evaluation.table import EmbeddingTable
+
+#: Pairs to show similarities of, the first that are there.
+MATRICES = (("audio", "video"), ("text_audio", "audio"), ("text_video", "video"))
 
 #: Directions to show examples of, the richest first.
 EXAMPLE_DIRECTIONS = (
@@ -89,10 +92,17 @@ def similarity_matrix(table: EmbeddingTable, left: str, right: str, max_clips: i
     )
 
 
+def shown_pairs(table: EmbeddingTable) -> list[tuple[str, str]]:
+    """Returns the pairs to show similarities of: `MATRICES`, and up to three of those that a model has of its own."""
+    own = [pair for pair in compared_pairs(table) if pair not in BOTH_WAYS]
+    return [*MATRICES, *own[:3]]
+
+
 def retrieved_examples(table: EmbeddingTable, count: int = 4, top: int = 3) -> list[RetrievedExample]:
     """Returns what `count` captions, spread evenly over the split, retrieve in the first direction there is."""
-    for query, item in EXAMPLE_DIRECTIONS:
-        if query in table.texts and item in table.embeddings:
+    others = [direction for left, right in compared_pairs(table) for direction in ((left, right), (right, left))]
+    for query, item in (*EXAMPLE_DIRECTIONS, *others):
+        if query in table.texts and item in table.embeddings and item not in table.texts:
             found = _examples_of(table, query, item, count, top)
             if found:
                 return found
@@ -108,8 +118,10 @@ def _examples_of(table: EmbeddingTable, query: str, item: str, count: int, top: 
     if not len(chosen):
         return []
     # All captions tell which clips share a caption with the chosen ones, so positives are computed over all rows.
-    positives = shared_positives(table.clips[query], table.clips[item], table.groups[query], table.groups[item])[chosen]
+    pairs = SharedPositives(table.clips[query], table.clips[item], table.groups[query], table.groups[item])
     scores = similarity(table.embeddings[query][chosen], table.embeddings[item])
+    positives = torch.zeros(scores.shape, dtype=torch.bool)
+    positives[pairs.of(chosen)] = True
     found = []
     for row, score, positive, rank in zip(chosen.tolist(), scores, positives, ranks(scores, positives), strict=True):
         best = score.argsort(descending=True, stable=True)[:top].tolist()
@@ -126,10 +138,12 @@ def _examples_of(table: EmbeddingTable, query: str, item: str, count: int, top: 
 
 def event_clips(table: EmbeddingTable, count: int = 4) -> list[int]:
     """Returns up to `count` clips with frames and events, spread over those with the most phrases (three or more)."""
-    if table.frame_mask is None or table.events is None:
+    if table.frames is None:
         return []
-    present = table.frame_mask.any(1).tolist()
-    distinct = {c: len({e[0] for e in events}) for c, events in enumerate(table.events) if events and present[c]}
+    part = table.frame_part
+    distinct = {
+        c: len({e[0] for e in events}) for c, events in enumerate(part.events) if events and len(part.frames[c])
+    }
     richest = sorted(distinct, key=lambda c: (-min(distinct[c], 3), c))
     enough = [c for c in richest if distinct[c] == distinct[richest[0]]] if richest else []
     pool = sorted(enough if len(enough) >= count else richest[: max(count, len(enough))])
@@ -145,11 +159,9 @@ def event_probabilities(table: EmbeddingTable, clip: int, max_phrases: int = 4) 
     Raises:
         ValueError: if the table has no frames.
     """
-    if table.frames is None or table.frame_mask is None or table.events is None:
-        raise ValueError("the table has no frame embeddings")
-    logits = frame_logits(table, clip)[0][:, table.frame_mask[clip]]
-    true = list(dict.fromkeys(event[0] for event in table.events[clip] or []))[:max_phrases]
-    held = {event[0] for event in table.events[clip] or []}
+    logits = frame_logits(table, clip)
+    held = dict.fromkeys(event[0] for event in table.frame_part.events[clip] or [])
+    true = list(held)[:max_phrases]
     absent = [k for k, phrase in enumerate(table.phrases) if phrase not in held]
     shown = [table.phrases.index(phrase) for phrase in true]
     if absent:

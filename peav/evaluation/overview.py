@@ -9,10 +9,10 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure, SubFigure
 
-from peav.evaluation.examples import event_clips, retrieved_examples, similarity_matrix
+from peav.evaluation.examples import event_clips, retrieved_examples, shown_pairs, similarity_matrix
 from peav.evaluation.media_plots import ClipMedia, MediaLoader, draw_events, draw_thumbnail
 from peav.evaluation.plots import STYLE, draw_matrix, draw_recall
-from peav.evaluation.report import MATRICES, event_curves
+from peav.evaluation.report import event_curves
 from peav.evaluation.suites import Evaluation
 from peav.evaluation.table import EmbeddingTable
 from peav.plot_style import MUTED
@@ -67,7 +67,7 @@ def _recall(panel: SubFigure, evaluation: Evaluation) -> None:
 
 
 def _matrix(panel: SubFigure, table: EmbeddingTable) -> None:
-    for left, right in MATRICES:
+    for left, right in shown_pairs(table):
         if (matrix := similarity_matrix(table, left, right)) is not None:
             return draw_matrix(panel.subplots(), matrix, f"{left} × {right}")
     return _nothing(panel, "no two embeddings to compare")

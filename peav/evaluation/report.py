@@ -16,7 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from peav.evaluation import report_parts as parts
-from peav.evaluation.examples import event_clips, event_probabilities, retrieved_examples, similarity_matrix
+from peav.evaluation.examples import (
+    event_clips,
+    event_probabilities,
+    retrieved_examples,
+    shown_pairs,
+    similarity_matrix,
+)
 from peav.evaluation.media_plots import ClipMedia, EventCurves, MediaLoader, events_figure
 from peav.evaluation.plots import Series, control_interval, curves_figure, data_uri, matrices_figure, recall_figure
 from peav.evaluation.suites import Evaluation, percent
@@ -26,8 +32,7 @@ from peav.evaluation.table import EmbeddingTable
 #: `train/OBJECTIVE/scale`, `train/OBJECTIVE/bias`, `train/OBJECTIVE/positive_logit`, ...
 History = Mapping[str, Series]
 
-MATRICES = (("audio", "video"), ("text_audio", "audio"), ("text_video", "video"))
-HEADLINES = (
+HEADLINES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Text → audio", ("text_audio->audio", "text_audio_video->audio")),
     ("Text → video", ("text_video->video", "text_audio_video->video")),
     ("Audio → video", ("audio->video",)),
@@ -115,7 +120,10 @@ def headline(material: Material) -> str:
     """The big numbers, and a sentence on the split and on those that are missing."""
     directions = material.evaluation.directions
     cards, missing = [], []
-    for label, names in HEADLINES:
+    headlines = HEADLINES
+    if directions and not any(name in directions for _, names in HEADLINES for name in names):
+        headlines = tuple((_arrow(name), (name,)) for name in list(directions)[:3])
+    for label, names in headlines:
         name = next((n for n in names if n in directions), None)
         if name is None:
             missing.append(label.lower())
@@ -202,7 +210,7 @@ def _control(control: Evaluation) -> str:
 
 def similarity_section(material: Material) -> str:
     """Heatmaps of the similarities of a sample of clips."""
-    found = {(a, b): similarity_matrix(material.table, a, b) for a, b in MATRICES}
+    found = {(a, b): similarity_matrix(material.table, a, b) for a, b in shown_pairs(material.table)}
     matrices = {f"{a} × {b}": matrix for (a, b), matrix in found.items() if matrix is not None}
     missing = [f"{a} × {b}" for (a, b), matrix in found.items() if matrix is None]
     html = ""
@@ -259,13 +267,12 @@ def event_curves(table: EmbeddingTable, clip: int) -> EventCurves:
     Raises:
         ValueError: if the table has no frames.
     """
-    if table.events is None or table.frame_seconds is None:
-        raise ValueError("the table has no frame embeddings")
+    part = table.frame_part
     spans: dict[str, list[tuple[float, float]]] = {}
-    for phrase, onset, offset in table.events[clip] or []:
+    for phrase, onset, offset in part.events[clip] or []:
         spans.setdefault(phrase, []).append((onset, offset))
     values = {phrase: p.numpy() for phrase, p in event_probabilities(table, clip).items()}
-    return EventCurves(table.clip_ids[clip], values, spans, table.frame_seconds)
+    return EventCurves(table.clip_ids[clip], values, spans, part.frame_seconds)
 
 
 def table_section(material: Material) -> str:

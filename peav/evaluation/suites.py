@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -11,11 +12,22 @@ import torch
 from rich.table import Table
 from torch import Tensor
 
-from peav.evaluation.detection import event_labels, frame_auroc
-from peav.evaluation.retrieval import dual_softmax, retrieval_metrics, shared_positives
-from peav.evaluation.table import EmbeddingTable
+from peav.evaluation.detection import auroc_in_blocks, event_labels
+from peav.evaluation.retrieval import (
+    DirectionRanks,
+    SharedPositives,
+    metrics_of_ranks,
+    rank_both_ways,
+    similarity,
+)
+from peav.evaluation.table import EmbeddingTable, FramePart
+
+log = logging.getLogger(__name__)
 
 KS = (1, 5, 10)
+
+#: Frame logits that are there at a time: 4 MB.
+_LOGITS_AT_ONCE = 2**20
 
 #: Pairs that are evaluated both ways.
 BOTH_WAYS = (
@@ -79,8 +91,8 @@ class Evaluation:
 
     Attributes:
         num_clips: clips of the split.
-        directions: by `query->item`, in the order of `DIRECTIONS`.
-        skipped: why a direction whose embeddings exist was left out.
+        directions: by `query->item`, in the order of `DIRECTIONS`, then those of other pairs that were trained.
+        skipped: why a direction whose embeddings exist, or an embedding, was left out.
         frames: frame-level detection, or None when the table has no frames or no annotated clip.
         temperature: of the dual softmax.
     """
@@ -169,101 +181,142 @@ def percent(share: float) -> str:
     return f"{value:.2f}" if 0 < value < 1 else f"{value:.1f}"
 
 
-def similarity(queries: Tensor, items: Tensor) -> Tensor:
-    """Returns the dot products (Q, M) of embeddings (Q, D) and (M, D) as float32, rounded from float64.
-
-    The rounding makes equal rows score equally wherever they stand in the matrix product, so that ties are seen as
-    ties.
-    """
-    items = items.double().T.contiguous()
-    chunks = [(chunk.double() @ items).float() for chunk in queries.split(4096)]
-    return torch.cat(chunks) if chunks else torch.zeros(0, items.shape[1])
-
-
-def evaluate_direction(table: EmbeddingTable, query: str, item: str, temperature: float = 10.0) -> Direction:
-    """Evaluates retrieval of `item` by `query`; the candidates are all clips that have the item.
+def evaluate_pair(
+    table: EmbeddingTable, left: str, right: str, temperature: float = 10.0
+) -> tuple[Direction, Direction]:
+    """Evaluates retrieval of `right` by `left`, and of `left` by `right`; the candidates are all clips that have them.
 
     Raises:
         ValueError: if no query has a positive.
     """
-    positives = shared_positives(table.clips[query], table.clips[item], table.groups[query], table.groups[item])
-    scores = similarity(table.embeddings[query], table.embeddings[item])
-    counts = positives.any(1)
-    distinct = min(len(table.clips[query][counts].unique()), len(table.groups[query][counts].unique()))
+    positives = SharedPositives(table.clips[left], table.clips[right], table.groups[left], table.groups[right])
+    found = rank_both_ways(table.embeddings[left], table.embeddings[right], positives, temperature)
+    forth = _direction(table, left, found[0], len(table.embeddings[right]))
+    return forth, _direction(table, right, found[1], len(table.embeddings[left]))
+
+
+def _direction(table: EmbeddingTable, query: str, found: DirectionRanks, num_candidates: int) -> Direction:
+    counted = found.num_positives > 0
+    distinct = min(len(table.clips[query][counted].unique()), len(table.groups[query][counted].unique()))
     return Direction(
-        plain=retrieval_metrics(scores, positives, KS),
-        dual_softmax=retrieval_metrics(dual_softmax(scores, temperature), positives, KS),
+        plain=metrics_of_ranks(found.plain, found.num_positives, num_candidates, KS),
+        dual_softmax=metrics_of_ranks(found.dual_softmax, found.num_positives, num_candidates, KS),
         num_distinct=distinct,
     )
 
 
-def frame_logits(table: EmbeddingTable, clip: int | None = None) -> Tensor:
-    """Returns the logits (M, K, T) of every phrase in every frame; plain dot products without scale or bias.
-
-    Args:
-        table: a table with frames.
-        clip: compute this clip only, (1, K, T).
+def frame_logits(table: EmbeddingTable, clip: int) -> Tensor:
+    """Returns the logits (K, T) of every phrase in every frame of a clip; plain dot products without scale or bias.
 
     Raises:
         ValueError: if the table has no frames.
     """
-    if table.frames is None or table.text_event is None:
-        raise ValueError("the table has no frame embeddings")
-    frames = table.frames if clip is None else table.frames[clip : clip + 1]
-    dots = torch.einsum("mtd,kd->mkt", frames.float(), table.text_event.float())
+    part = table.frame_part
+    return _logits(table, part.text_event, part.frames[clip])
+
+
+def _logits(table: EmbeddingTable, phrases: Tensor, frames: Tensor) -> Tensor:
+    dots = similarity(phrases, frames)
     if table.logit_scale is None or table.logit_bias is None:
         return dots
     return table.logit_scale * dots + table.logit_bias
 
 
 def evaluate_frames(table: EmbeddingTable) -> FrameLevel:
-    """Computes the frame AUROC over the annotated clips.
+    """Computes the frame AUROC over the annotated clips; the logits of all frames are never held at once.
 
     Raises:
         ValueError: if the table has no frames.
     """
-    if table.frames is None or table.frame_mask is None or table.frame_seconds is None or table.events is None:
-        raise ValueError("the table has no frame embeddings")
-    annotated = torch.tensor([events is not None for events in table.events])
-    mask = table.frame_mask & annotated[:, None]
-    labels = event_labels(table.events, table.phrases, table.frames.shape[1], table.frame_seconds)
-    # Padded frames may hold anything; the mask keeps them out of the result.
-    found = frame_auroc(frame_logits(table), labels, mask)
-    holds = (labels & mask[:, None]).any(-1).sum(0).tolist()
+    part = table.frame_part
+    clips = [c for c, events in enumerate(part.events) if events is not None and len(part.frames[c])]
+    place = {phrase: k for k, phrase in enumerate(part.phrases)}
+    positives: list[list[Tensor]] = [[torch.zeros(0)] for _ in place]
+    num_clips = [0] * len(place)
+    for clip in clips:
+        held = list(dict.fromkeys(place[phrase] for phrase, _, _ in part.events[clip] or ()))
+        # Rounded from float64: the very numbers that the blocks below hold of these frames.
+        scores = _logits(table, part.text_event[held], part.frames[clip])
+        for k, row, active in zip(held, scores, _labels(part, clip)[held], strict=True):
+            positives[k].append(row[active])
+            num_clips[k] += bool(active.any())
+    found = auroc_in_blocks([torch.cat(scores) for scores in positives], _frame_blocks(table, part, clips))
     per_phrase: dict[str, dict[str, float | None]] = {
         phrase: {
             "auroc": found.per_text[k],
-            "num_clips": holds[k],
-            "active_seconds": found.num_positive[k] * table.frame_seconds,
+            "num_clips": num_clips[k],
+            "active_seconds": found.num_positive[k] * part.frame_seconds,
         }
-        for k, phrase in enumerate(table.phrases)
+        for k, phrase in enumerate(part.phrases)
     }
     return FrameLevel(
         macro=found.macro,
         micro=found.micro,
         per_phrase=per_phrase,
-        num_clips=int(mask.any(1).sum()),
-        seconds=found.num_frames * table.frame_seconds,
+        num_clips=len(clips),
+        seconds=found.num_frames * part.frame_seconds,
     )
 
 
-def evaluate_table(table: EmbeddingTable, temperature: float = 10.0) -> Evaluation:
-    """Evaluates every direction of `DIRECTIONS` whose two embeddings the table holds, and the frame level if it can.
+def _labels(part: FramePart, clip: int) -> Tensor:
+    """Returns (K, T) bool."""
+    return event_labels([part.events[clip]], part.phrases, len(part.frames[clip]), part.frame_seconds)[0]
 
-    Similarity is the dot product of the embeddings as they are.
+
+def _frame_blocks(table: EmbeddingTable, part: FramePart, clips: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yields logits and labels (K, n) of all phrases in the frames of a few clips at a time."""
+    most = max(1, _LOGITS_AT_ONCE // max(1, len(part.phrases)))
+    waiting = list(reversed(clips))
+    while waiting:
+        block = [waiting.pop()]
+        num_frames = len(part.frames[block[0]])
+        while waiting and num_frames + len(part.frames[waiting[-1]]) <= most:
+            block.append(waiting.pop())
+            num_frames += len(part.frames[block[-1]])
+        frames = torch.cat([part.frames[clip] for clip in block])
+        yield _logits(table, part.text_event, frames), torch.cat([_labels(part, clip) for clip in block], 1)
+
+
+def compared_pairs(table: EmbeddingTable) -> list[tuple[str, str]]:
+    """Returns the pairs that are evaluated both ways, and have embeddings: `BOTH_WAYS`, and what else was trained."""
+    known = {frozenset(pair) for pair in (*BOTH_WAYS, *ONE_WAY)}
+    own = [pair for pair in dict.fromkeys(table.pairs) if frozenset(pair) not in known]
+    return [pair for pair in (*BOTH_WAYS, *own) if set(pair) <= set(table.embeddings)]
+
+
+def evaluate_table(table: EmbeddingTable, temperature: float = 10.0) -> Evaluation:
+    """Evaluates every direction whose two embeddings the table holds, and the frame level if it can.
+
+    The directions are `DIRECTIONS`, and both of each pair in `table.pairs` beyond them. Similarity is the dot product of the
+    embeddings as they are.
 
     Args:
         table: what the model made of a split.
         temperature: of the dual softmax.
+
+    Raises:
+        ValueError: if there is nothing to evaluate.
     """
-    directions, skipped = {}, {}
-    for query, item in DIRECTIONS:
-        if query not in table.embeddings or item not in table.embeddings:
+    directions: dict[str, Direction] = {}
+    skipped: dict[str, str] = {}
+    one_way = [pair for pair in ONE_WAY if set(pair) <= set(table.embeddings)]
+    for left, right in (*compared_pairs(table), *one_way):
+        names = [f"{left}->{right}", f"{right}->{left}"][: 1 if (left, right) in ONE_WAY else 2]
+        if not bool(torch.isin(table.clips[left], table.clips[right]).any()):
+            skipped |= {name: f"no clip has both {left} and {right}" for name in names}
             continue
-        name = f"{query}->{item}"
-        if not bool(torch.isin(table.clips[query], table.clips[item]).any()):
-            skipped[name] = f"no clip has both {query} and {item}"
-            continue
-        directions[name] = evaluate_direction(table, query, item, temperature)
+        directions |= dict(zip(names, evaluate_pair(table, left, right, temperature), strict=False))
+    compared = {name for pair in (*compared_pairs(table), *one_way) for name in pair}
+    for name in table.embeddings:
+        if name not in compared:
+            skipped[name] = "it is in no pair that an objective declares, with another embedding that is here"
+            log.warning("embedding %r is not evaluated: %s", name, skipped[name])
     frames = evaluate_frames(table) if table.has_frames else None
+    if not directions and frames is None:
+        held = ", ".join(f"{name} ({len(rows)} rows)" for name, rows in table.embeddings.items()) or "no embedding"
+        reasons = "; ".join(f"{name}: {why}" for name, why in skipped.items())
+        raise ValueError(
+            f"there is nothing to evaluate: of {len(table)} clips there is {held}, and no two of them can be compared"
+            + (f" ({reasons})" if reasons else "")
+        )
     return Evaluation(len(table), directions, skipped, frames, temperature)

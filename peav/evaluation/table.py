@@ -7,23 +7,28 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
-from peav.masking import lengths_to_mask
-from peav.types import EMBEDDING_NAMES, Seconds
-
-#: Names a table may hold: the embeddings of a model except the event phrases, and transcripts embedded by the
-#: `text_audio` head.
-TABLE_NAMES = (*(name for name in EMBEDDING_NAMES if name != "text_event"), "text_transcript")
+from peav.data.manifests.identities import distinct_texts
+from peav.types import Seconds
 
 #: (phrase, onset, offset), seconds from the start of the clip.
 Event = tuple[str, Seconds, Seconds]
+
+
+class FramePart(NamedTuple):
+    """What a table with frames holds of them; see `EmbeddingTable`."""
+
+    frames: Sequence[Tensor]
+    phrases: list[str]
+    text_event: Tensor
+    events: list[list[Event] | None]
+    frame_seconds: Seconds
 
 
 @dataclass(frozen=True)
@@ -32,14 +37,16 @@ class EmbeddingTable:
 
     Attributes:
         clip_ids: the M clips' ids, all different.
-        embeddings: (N, D) float by name, one of `TABLE_NAMES`; N differs from name to name, D does not.
+        embeddings: (N, D) float by name: the model's embedding names, and transcripts; N differs from name to name, D does
+            not.
         clips: (N,) int64 by name, the clip each row belongs to.
         groups: (N,) int64 by name, identity of the input: equal for equal captions, equal for equal media.
-        texts: the N captions by name, for the `text_*` names.
-        frames: (M, T, D) audio frames in the space of `text_event`, or None without frame-level model.
-        frame_mask: (M, T) bool, all False for a clip without audio.
+        texts: the N captions by name, for the names that are made of a text alone.
+        pairs: the (left, right) names that the objectives train to agree, beyond those that every evaluation looks at.
+        frames: each clip's frames (T, D) in the space of `text_event`, T = 0 for a clip without them; None without
+            frame-level model.
         frame_seconds: time between two frames.
-        phrases: the K distinct event phrases.
+        phrases: the K distinct event phrases; distinct as training compares them (`peav.data.manifests.identities`).
         text_event: (K, D) their embeddings.
         events: each clip's events; None for a clip that is not annotated, [] for one that is known to be free of
             events.
@@ -55,8 +62,8 @@ class EmbeddingTable:
     clips: dict[str, Tensor]
     groups: dict[str, Tensor]
     texts: dict[str, list[str]] = field(default_factory=dict)
-    frames: Tensor | None = None
-    frame_mask: Tensor | None = None
+    pairs: list[tuple[str, str]] = field(default_factory=list)
+    frames: Sequence[Tensor] | None = None
     frame_seconds: Seconds | None = None
     phrases: list[str] = field(default_factory=list)
     text_event: Tensor | None = None
@@ -79,6 +86,19 @@ class EmbeddingTable:
         """Whether frame-level scores can be computed and at least one clip is annotated."""
         return self.frames is not None and any(events is not None for events in self.events or [])
 
+    @property
+    def frame_part(self) -> FramePart:
+        """What is needed for frame-level scores.
+
+        Raises:
+            ValueError: if the table has no frames.
+        """
+        if self.frames is None:
+            raise ValueError("the table has no frame embeddings")
+        if self.text_event is None or self.events is None or self.frame_seconds is None:
+            raise ValueError("frames need frame_seconds, phrases, text_event and events as well")
+        return FramePart(self.frames, self.phrases, self.text_event, self.events, self.frame_seconds)
+
     def rows_of(self, name: str, clip: int) -> list[int]:
         """Returns the rows of clip number `clip` under `name`; empty where the clip lacks it."""
         if name not in self.clips:
@@ -90,9 +110,10 @@ class EmbeddingTable:
         tensors = {f"embeddings/{name}": value.contiguous() for name, value in self.embeddings.items()}
         tensors |= {f"clips/{name}": value.contiguous() for name, value in self.clips.items()}
         tensors |= {f"groups/{name}": value.contiguous() for name, value in self.groups.items()}
-        for name in ("frames", "frame_mask", "text_event"):
-            if (value := getattr(self, name)) is not None:
-                tensors[name] = value.contiguous()
+        if self.frames is not None and self.text_event is not None:
+            tensors["frames"] = torch.cat(list(self.frames))
+            tensors["frame_lengths"] = torch.tensor([len(frames) for frames in self.frames])
+            tensors["text_event"] = self.text_event.contiguous()
         meta = {name: getattr(self, name) for name in _JSON_FIELDS}
         save_file(tensors, str(path), metadata={"table": json.dumps(meta)})
 
@@ -116,30 +137,23 @@ class EmbeddingTable:
                 else:
                     single[part] = file.get_tensor(key)
         meta = json.loads(metadata["table"])
+        meta["pairs"] = [(left, right) for left, right in meta.get("pairs", [])]
+        if "frame_mask" in single:  # written before frames were kept without their padding
+            mask = single.pop("frame_mask")
+            single["frames"] = [frames[valid] for frames, valid in zip(single["frames"], mask, strict=True)]
+        elif "frames" in single:
+            single["frames"] = single["frames"].split(single.pop("frame_lengths").tolist())
         if meta["events"] is not None:
             meta["events"] = [None if e is None else [(p, on, off) for p, on, off in e] for e in meta["events"]]
         return cls(**parts, **single, **meta)
 
 
-_JSON_FIELDS = ("clip_ids", "texts", "frame_seconds", "phrases", "events", "logit_scale", "logit_bias")
-
-
-def pad_frames(frames: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Stacks the clips' frames, each (T_i, D), into padded frames (M, T, D) and their mask (M, T).
-
-    >>> frames, mask = pad_frames([torch.ones(2, 4), torch.ones(0, 4)])
-    >>> frames.shape, mask.tolist()
-    (torch.Size([2, 2, 4]), [[True, True], [False, False]])
-    """
-    padded = pad_sequence(list(frames), batch_first=True)
-    return padded, lengths_to_mask(torch.tensor([len(f) for f in frames]), padded.shape[1])
+_JSON_FIELDS = ("clip_ids", "texts", "pairs", "frame_seconds", "phrases", "events", "logit_scale", "logit_bias")
 
 
 def _check_rows(table: EmbeddingTable) -> None:
     dims = set()
     for name, value in table.embeddings.items():
-        if name not in TABLE_NAMES:
-            raise ValueError(f"unknown embedding {name!r}; a table holds {', '.join(TABLE_NAMES)}")
         if value.ndim != 2 or not value.is_floating_point():
             raise ValueError(
                 f"{name}: expected floating-point embeddings (N, D), got {value.dtype} {tuple(value.shape)}"
@@ -160,34 +174,38 @@ def _check_rows(table: EmbeddingTable) -> None:
     for what, names in (("clips", table.clips), ("groups", table.groups), ("texts", table.texts)):
         if extra := set(names) - set(table.embeddings):
             raise ValueError(f"{what} given for {sorted(extra)}, which have no embeddings")
+    for pair in table.pairs:
+        if unknown := set(pair) - set(table.embeddings):
+            raise ValueError(f"pairs name {sorted(unknown)}, which have no embeddings")
     for name, texts in table.texts.items():
         if len(texts) != len(table.embeddings[name]):
             raise ValueError(f"{name}: {len(texts)} texts for {len(table.embeddings[name])} rows")
 
 
 def _check_frames(table: EmbeddingTable) -> None:
-    frames, mask, phrases = table.frames, table.frame_mask, table.text_event
-    if frames is None or mask is None or phrases is None or table.frame_seconds is None or table.events is None:
-        raise ValueError("frames need frame_mask, frame_seconds, phrases, text_event and events as well")
+    frames, _, phrases, clip_events, frame_seconds = table.frame_part
     num_clips = len(table.clip_ids)
-    if frames.ndim != 3 or len(frames) != num_clips or mask.shape != frames.shape[:2] or mask.dtype != torch.bool:
-        shapes = f"frames {tuple(frames.shape)}, frame_mask {mask.dtype} {tuple(mask.shape)}"
-        raise ValueError(f"expected frames ({num_clips}, T, D) and a bool frame_mask ({num_clips}, T), got {shapes}")
-    if phrases.shape != (len(table.phrases), frames.shape[2]):
-        expected = (len(table.phrases), frames.shape[2])
-        raise ValueError(f"expected text_event {expected}, got {tuple(phrases.shape)}")
+    if len(frames) != num_clips:
+        raise ValueError(f"frames of {len(frames)} clips, but there are {num_clips}")
+    if phrases.ndim != 2 or len(phrases) != len(table.phrases):
+        raise ValueError(f"expected text_event ({len(table.phrases)}, D), got {tuple(phrases.shape)}")
     _check_finite("text_event", phrases)
-    _check_finite("frames", frames[mask])
-    if len(set(table.phrases)) != len(table.phrases):
-        raise ValueError("phrases are not all different")
-    if not table.frame_seconds > 0:
-        raise ValueError(f"frame_seconds must be positive, got {table.frame_seconds}")
+    for clip, sequence in zip(table.clip_ids, frames, strict=True):
+        if sequence.ndim != 2 or sequence.shape[1] != phrases.shape[1]:
+            raise ValueError(f"clip {clip!r}: expected frames (T, {phrases.shape[1]}), got {tuple(sequence.shape)}")
+        _check_finite("frames", sequence)
+    if len(distinct_texts(table.phrases)[0]) != len(table.phrases):
+        raise ValueError(
+            "phrases are not all different: case, spaces and punctuation at the end do not tell them apart"
+        )
+    if not frame_seconds > 0:
+        raise ValueError(f"frame_seconds must be positive, got {frame_seconds}")
     if table.logit_scale is not None and not table.logit_scale > 0:
         raise ValueError(f"logit_scale must be positive (is it still a logarithm?), got {table.logit_scale}")
-    if len(table.events) != num_clips:
-        raise ValueError(f"events for {len(table.events)} clips, but there are {num_clips}")
+    if len(clip_events) != num_clips:
+        raise ValueError(f"events for {len(clip_events)} clips, but there are {num_clips}")
     known = set(table.phrases)
-    for clip, events in zip(table.clip_ids, table.events, strict=True):
+    for clip, events in zip(table.clip_ids, clip_events, strict=True):
         for phrase, onset, offset in events or []:
             if phrase not in known:
                 raise ValueError(f"clip {clip!r} has an event {phrase!r} that is not among the phrases")

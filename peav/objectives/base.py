@@ -20,6 +20,9 @@ from peav.objectives.tiles import PairSums
 from peav.registry import Plugin
 from peav.types import Embedding, ObjectiveOutput
 
+#: Names of a left and a right embedding.
+Pair = tuple[str, str]
+
 #: Factor of a loss, or points (optimizer step, factor) of a piecewise linear schedule.
 Weight = float | list[tuple[int, float]]
 
@@ -53,6 +56,8 @@ class Objective(Plugin):
         ring: whether `pairs` can also be computed where no rows are gathered, as the setting `exchange: ring` has it.
         gathers: names of which `world.pooled` is there in any case.
         detached: those of `requires` that teach: they get no gradient.
+        frame_pair: where an objective compares frames with phrases, the names of both, such as `("audio", "text_event")`: evaluation ranks
+            the frames by their dot products with each phrase. The second is made of texts alone.
         masking: spans to hide from the encoder of an embedding in training, by its name; `features.NAME` then has `inputs` and `hidden`.
         weight: factor of the loss in the total, or a schedule: a list of [step, weight].
     """
@@ -60,10 +65,11 @@ class Objective(Plugin):
     requires: tuple[str, ...] = ()
     frames: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()
-    pairs: tuple[tuple[str, str], ...] = ()
+    pairs: tuple[Pair, ...] = ()
     ring: bool = False
     gathers: tuple[str, ...] = ()
     detached: tuple[str, ...] = ()
+    frame_pair: Pair | None = None
     masking: Mapping[str, SpanMasking] = MappingProxyType({})
     weight: Weight = 1.0
 
@@ -87,6 +93,58 @@ class Objective(Plugin):
 
     def after_step(self) -> None:
         """Is called after every optimizer step: where learned scalars can be held in bounds."""
+
+    @property
+    def compared(self) -> tuple[Pair, ...]:
+        """The pairs of embeddings that it makes agree clip by clip: evaluation looks in both directions for one by the other.
+
+        By default `pairs`; where there are none, the two names of `requires`, if it has two and wants no frames.
+        """
+        pairs = self.pairs
+        if not pairs and len(self.requires) == 2 and not self.frames:
+            pairs = ((self.requires[0], self.requires[1]),)
+        return tuple(pair for pair in pairs if not any(name.startswith("features.") for name in pair))
+
+    def pair_scores(self) -> dict[Pair, tuple[Tensor, Tensor]]:
+        """Returns the learned scale (not its log) and bias, each (1,), by which the dot products of a pair become logits, by pair.
+
+        A model that is loaded or exported keeps them: `PEAV.similarity` and frame probabilities use them. By default those of an
+        objective that `requires` two embeddings and has `logit_scale` (the log of the scale) and `logit_bias`; nothing of any other.
+        An objective that keeps its scale otherwise overrides this and :meth:`set_pair_score`; where it has none of the two, 1 and 0 are
+        what leaves dot products as they are.
+        """
+        scale, bias = getattr(self, "logit_scale", None), getattr(self, "logit_bias", None)
+        if not isinstance(scale, Tensor) or not isinstance(bias, Tensor) or len(self.requires) != 2:
+            return {}
+        return {(self.requires[0], self.requires[1]): (scale.detach().exp().view(1), bias.detach().view(1))}
+
+    @torch.no_grad()
+    def set_pair_score(self, pair: Pair, scale: Tensor, bias: Tensor) -> None:
+        """Takes over a published scale and bias, each (1,), of a pair: the inverse of :meth:`pair_scores`.
+
+        Raises:
+            ValueError: if the objective keeps them otherwise than in `logit_scale` and `logit_bias`, and says not how.
+        """
+        own = getattr(self, "logit_scale", None), getattr(self, "logit_bias", None)
+        if not isinstance(own[0], Tensor) or not isinstance(own[1], Tensor):
+            raise ValueError(
+                f"{type(self).__name__} has `pair_scores`, but no `logit_scale` and `logit_bias` to take those of "
+                f"{' x '.join(pair)} over: give it a `set_pair_score`"
+            )
+        # In double precision, so that the log costs no more than its rounding.
+        own[0].copy_(scale.double().log().view_as(own[0]))
+        own[1].copy_(bias.view_as(own[1]))
+
+    def begin_calibration(self) -> bool:
+        """Is called where training starts from a checkpoint that holds no scale and bias for one of :meth:`pair_scores`.
+
+        Returns:
+            whether the next training batch will set them; by default they stay as the configuration has them.
+        """
+        return False
+
+    def end_calibration(self) -> None:
+        """Is called where training resumes: what is resumed has been fitted."""
 
     def __call__(self, embeddings: Mapping[str, Embedding], targets: Mapping[str, Any]) -> ObjectiveOutput:
         """Runs :meth:`forward` outside autocast on embeddings of at least fp32: half precision loses positives (docs/decisions/0006).

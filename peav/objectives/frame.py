@@ -87,6 +87,7 @@ class FrameAlignment(ScoredObjective):
         self.frames = (medium,)
         self.targets = ("events",)
         self.gathers = ("text_event",)
+        self.frame_pair = (medium, "text_event")
         self.positive_weight = positive_weight
 
     def forward(self, embeddings: Mapping[str, Embedding], targets: Mapping[str, Any]) -> ObjectiveOutput:

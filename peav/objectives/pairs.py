@@ -57,6 +57,15 @@ class PairObjective(ScoredObjective):
         self.duplicates = duplicates
         self.calibrate = False
 
+    def begin_calibration(self) -> bool:
+        """Lets the next training batch set scale and bias."""
+        self.calibrate = True
+        return True
+
+    def end_calibration(self) -> None:
+        """Leaves scale and bias as they are."""
+        self.calibrate = False
+
     def forward(self, embeddings: Mapping[str, Embedding], targets: Mapping[str, Any]) -> ObjectiveOutput:
         """Computes the loss of this rank's rows of one side against every rank's rows of the other."""
         embeddings = distributed.with_world(embeddings, self.pairs)

@@ -8,12 +8,11 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from peav.checkpoints import Checkpoint, CheckpointError, Pair, read_checkpoint
+from peav.checkpoints import Checkpoint, CheckpointError, read_checkpoint
 from peav.checkpoints.keymap import listing
 from peav.embedding_model import EmbeddingModel
-from peav.objectives import Objective, PairObjective
+from peav.objectives import Objective
 from peav.registry import encoders as encoder_classes
 from peav.registry import init_signature, suggest
 
@@ -82,36 +81,19 @@ def load_initial(model: EmbeddingModel, objectives: Mapping[str, Objective], che
     model.load_state_dict({key: state.get(key, tensor) for key, tensor in expected.items()})
     if fresh:
         log.warning("%s has no head for %s: they start anew", checkpoint.source, ", ".join(fresh))
-    unknown = []
+    fitted: list[str] = []
+    kept: list[str] = []
     for name, objective in objectives.items():
-        pair = _pair(objective)
-        if pair is None:
-            continue
-        key = f"scores.{pair[0]}:{pair[1]}"
-        # A scale of 0 is one that was never trained.
-        if f"{key}.scale" in state and float(state[f"{key}.scale"]) > 0:
-            set_scale_and_bias(objective, state[f"{key}.scale"], state[f"{key}.bias"])
-        else:
-            unknown.append(f"{name} ({' x '.join(pair)})")
-            if isinstance(objective, PairObjective):
-                objective.calibrate = True
-    if unknown:
-        log.warning(
-            "%s holds no scale and bias for %s: pairs are fitted to the first batch, others start from the configuration",
-            checkpoint.source,
-            ", ".join(unknown),
-        )
-
-
-def set_scale_and_bias(objective: Objective, scale: Tensor, bias: Tensor) -> None:
-    """Gives an objective a published scale (not its log) and bias, each (1,)."""
-    parameters = dict(objective.named_parameters())
-    with torch.no_grad():
-        # In double precision, so that the log costs no more than its rounding.
-        parameters["logit_scale"].copy_(scale.double().log())
-        parameters["logit_bias"].copy_(bias)
-
-
-def _pair(objective: Objective) -> Pair | None:
-    scalars = {"logit_scale", "logit_bias"} <= set(dict(objective.named_parameters()))
-    return (objective.requires[0], objective.requires[1]) if scalars and len(objective.requires) == 2 else None
+        calibrated = None
+        for pair in objective.pair_scores():
+            key = f"scores.{pair[0]}:{pair[1]}"
+            # A scale of 0 is one that was never trained.
+            if f"{key}.scale" in state and float(state[f"{key}.scale"]) > 0:
+                objective.set_pair_score(pair, state[f"{key}.scale"], state[f"{key}.bias"])
+                continue
+            if calibrated is None:
+                calibrated = objective.begin_calibration()
+            (fitted if calibrated else kept).append(f"{name} ({' x '.join(pair)})")
+    for pairs, what in ((fitted, "fitted to the first batch"), (kept, "started from the configuration")):
+        if pairs:
+            log.warning("%s holds no scale and bias for %s: they are %s", checkpoint.source, ", ".join(pairs), what)

@@ -19,7 +19,7 @@ from torch.distributed.fsdp import FSDPModule
 from peav import distributed, registry
 from peav.embedding_model import EmbeddingModel
 from peav.encoders import Encoder, TextEncoder
-from peav.objectives import Objective, PairObjective
+from peav.objectives import Objective
 from peav.training.assembly import agree, build, check_targets, check_teachers, hide_spans, needed_encoders, provided_by
 from peav.training.features import CachePrecision, CheckFeatures, FeatureCache
 from peav.training.guard import FiniteGuard, name_suspects
@@ -204,6 +204,12 @@ class PeavModule(LightningModule):
     def _objectives(self) -> Iterable[tuple[str, Objective]]:
         return ((name, o) for name, o in self.objectives.items() if isinstance(o, Objective))
 
+    def on_fit_start(self) -> None:
+        """Says what trains: an `objectives` in a second YAML replaces those of the first."""
+        if self.trainer.is_global_zero:
+            found = (f"{name} ({', '.join(objective.requires)})" for name, objective in self._objectives())
+            log.info("%d objectives train: %s", len(self.objectives), "; ".join(found))
+
     def setup(self, stage: str) -> None:
         """Says how many batches make a virtual one, and lets a lower precision be that of batches too."""
         teach_precision(self.trainer.precision_plugin)
@@ -386,8 +392,7 @@ class PeavModule(LightningModule):
         self.empty_batches.update(checkpoint.get("empty_batches", {}))
         self.guard.skipped = checkpoint.get("nonfinite_steps", 0)
         for _, objective in self._objectives():
-            if isinstance(objective, PairObjective):
-                objective.calibrate = False  # what is resumed has been fitted
+            objective.end_calibration()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with weight decay where it belongs; warm-up and cosine by optimizer step."""

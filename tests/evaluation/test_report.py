@@ -11,13 +11,14 @@ import pytest
 import torch
 from PIL import Image
 
-from peav.evaluation import EmbeddingTable, evaluate_table
+from peav.evaluation import EmbeddingTable, Evaluation, evaluate_table
 from peav.evaluation.examples import event_clips, event_probabilities, retrieved_examples, similarity_matrix
 from peav.evaluation.media_plots import ClipMedia, frame_uri, log_mel, mel_uri
 from peav.evaluation.overview import write_overview
 from peav.evaluation.plots import Figure, curves_figure, data_uri
 from peav.evaluation.report import write_report
 from tests.evaluation.synthetic import make_history, make_media, make_table
+from tests.evaluation.test_suites import own_names
 
 SECTIONS = ["training", "retrieval", "similarity", "examples", "events", "table", "phrases", "scales", "settings"]
 VOID = {"meta", "img", "br", "link", "hr"}
@@ -138,9 +139,20 @@ def test_a_bare_report_says_what_is_missing(tmp_path):
 
 def test_an_empty_table_still_gives_a_report(tmp_path):
     table = EmbeddingTable(["a"], {}, {}, {})
-    found = well_formed(write_report(tmp_path / "r.html", evaluate_table(table), table).read_text())
+    with pytest.raises(ValueError, match="nothing to evaluate: of 1 clips there is no embedding"):
+        evaluate_table(table)
+    found = well_formed(write_report(tmp_path / "r.html", Evaluation(1, {}), table).read_text())
     assert len(found.absent) >= 8
-    write_overview(tmp_path / "o.png", evaluate_table(table), table)
+    write_overview(tmp_path / "o.png", Evaluation(1, {}), table)
+
+
+def test_a_report_on_names_of_ones_own_shows_them(tmp_path):
+    text = write_report(tmp_path / "r.html", evaluate_table(own_names()), own_names()).read_text()
+    well_formed(text)
+    assert "depth × text_title" in text and "depth → text_title, R@1" in text
+    assert "audio (it is in no pair" in text
+    assert retrieved_examples(own_names())[0].direction == "text_title->depth"
+    write_overview(tmp_path / "o.png", evaluate_table(own_names()), own_names())
 
 
 def test_control_outside_chance_is_named(table, evaluation, tmp_path):

@@ -9,14 +9,18 @@ import torch
 from torchmetrics.functional.retrieval import retrieval_hit_rate
 
 from peav.evaluation.retrieval import (
+    SharedPositives,
     chance_interval,
     chance_recall,
     dual_softmax,
     median_rank,
+    metrics_of_ranks,
+    rank_both_ways,
     ranks,
     recall_at_k,
     retrieval_metrics,
     shared_positives,
+    similarity,
 )
 
 
@@ -165,6 +169,42 @@ def test_shared_positives_equal_a_loop(seed):
 
     args = (draw(12, 18), draw(12, 15), draw(10, 18) + 100, draw(9, 15) - 5)
     assert shared_positives(*args).tolist() == loop_positives(*(a.tolist() for a in args))
+
+
+@pytest.mark.parametrize("levels", [None, 3])
+@pytest.mark.parametrize("at_once", [1, 100, 10_000])
+def test_ranks_in_chunks_equal_those_of_whole_matrices(levels, at_once):
+    """Both directions, plain and after the dual softmax, with ties, duplicates and queries without positives."""
+    g = torch.Generator().manual_seed(at_once)
+    left, right = torch.randn(50, 8, generator=g), torch.randn(37, 8, generator=g)
+    if levels:
+        left, right = left.round().clamp(-1, 1) / 2, right.round().clamp(-1, 1) / 2
+        right[10:20] = right[:10]
+    clips = torch.randint(40, (50,), generator=g), torch.randint(40, (37,), generator=g)
+    groups = torch.randint(45, (50,), generator=g), torch.randint(30, (37,), generator=g)
+    scores, right_ones = similarity(left, right), shared_positives(*clips, *groups)
+    forth, back = rank_both_ways(left, right, SharedPositives(*clips, *groups), 10.0, at_once)
+    for found, matrix, positives in ((forth, scores, right_ones), (back, scores.T, right_ones.T)):
+        assert torch.equal(found.plain, ranks(matrix, positives))
+        assert torch.equal(found.dual_softmax, ranks(dual_softmax(matrix.double()).float(), positives))
+        assert torch.equal(found.num_positives, positives.sum(1))
+        assert 0 < int((found.plain == 0).sum()) < len(found.plain)
+        whole = retrieval_metrics(matrix, positives)
+        assert metrics_of_ranks(found.plain, found.num_positives, matrix.shape[1]) == whole
+
+
+def test_ranks_in_chunks_refuse_what_whole_matrices_refuse():
+    rows = torch.arange(3)
+    positives = SharedPositives(rows, rows, rows, rows)
+    with pytest.raises(ValueError, match="temperature"):
+        rank_both_ways(torch.eye(3), torch.eye(3), positives, 0.0)
+    with pytest.raises(ValueError, match="NaN"):
+        rank_both_ways(torch.full((3, 3), math.nan), torch.eye(3), positives)
+    with pytest.raises(ValueError, match="one clip and one group"):
+        SharedPositives(rows, rows, rows[:2], rows)
+    nothing = torch.zeros(0, dtype=torch.int64)
+    none = rank_both_ways(torch.eye(3), torch.zeros(0, 3), SharedPositives(rows, nothing, rows, nothing))
+    assert none[0].plain.tolist() == [0, 0, 0] and not len(none[1].plain)
 
 
 def test_several_captions_and_duplicates():

@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchmetrics.functional.classification import binary_auroc
 
-from peav.evaluation import EmbeddingTable, Evaluation, evaluate_table, pad_frames
-from peav.evaluation.retrieval import retrieval_metrics
-from peav.evaluation.suites import DIRECTIONS, frame_logits, percent, similarity
+from peav.evaluation import EmbeddingTable, Evaluation, evaluate_table, retrieval, suites
+from peav.evaluation.detection import event_labels
+from peav.evaluation.retrieval import retrieval_metrics, similarity
+from peav.evaluation.suites import DIRECTIONS, evaluate_frames, percent
 from tests.evaluation.synthetic import HOP, PHRASES, make_table
 
 
@@ -84,10 +86,12 @@ def test_identical_captions_share_their_positives():
 
 
 def test_a_direction_without_common_clips_is_skipped_with_its_reason():
-    clips = {"audio": torch.tensor([0, 1]), "text_audio": torch.tensor([2])}
-    embeddings = {"audio": torch.eye(2), "text_audio": torch.ones(1, 2)}
+    clips = {"audio": torch.tensor([0, 1]), "text_audio": torch.tensor([2]), "video": torch.tensor([1, 2])}
+    embeddings = {"audio": torch.eye(2), "text_audio": torch.ones(1, 2), "video": torch.eye(2)}
     found = evaluate_table(small(embeddings=embeddings, clips=clips, groups=clips, texts={}))
-    assert not found.directions and "no clip has both" in found.skipped["text_audio->audio"]
+    assert set(found.directions) == {"audio->video", "video->audio", "text_audio->video", "video->text_audio"}
+    assert "no clip has both" in found.skipped["text_audio->audio"]
+    assert "no clip has both" in found.skipped["audio->text_audio"]
 
 
 def test_similarity_sees_equal_rows_as_ties():
@@ -104,7 +108,7 @@ def test_frame_level_leaves_out_clips_without_annotation(table, evaluation):
     k, phrase = 3, PHRASES[3]
     scores, labels = [], []
     for c in annotated:
-        truth = torch.zeros(table.frames.shape[1])
+        truth = torch.zeros(len(table.frames[c]))
         for name, onset, offset in table.events[c]:
             for t in range(len(truth)):
                 truth[t] = max(float(truth[t]), float(name == phrase and t * HOP < offset and (t + 1) * HOP > onset))
@@ -113,11 +117,8 @@ def test_frame_level_leaves_out_clips_without_annotation(table, evaluation):
     expected = float(binary_auroc(torch.cat(scores), torch.cat(labels).long()))
     assert evaluation.frames.per_phrase[phrase]["auroc"] == pytest.approx(expected, abs=1e-6)
     assert 0.6 < evaluation.frames.macro < 1
-    garbage = table.frames.clone()
-    mask = table.frame_mask.clone()
-    mask[:, 90:] = False
-    garbage[~mask] = torch.nan
-    padded = evaluate_table(replace(table, frames=garbage, frame_mask=mask)).frames
+    shorter = [frames[:90] for frames in table.frames]
+    padded = evaluate_table(replace(table, frames=shorter)).frames
     assert padded is not None and padded.seconds == pytest.approx(90 * HOP * len(annotated))
     for name, row in padded.per_phrase.items():
         holding = sum(any(p == name and on < 90 * HOP for p, on, _ in table.events[c]) for c in annotated)
@@ -126,10 +127,95 @@ def test_frame_level_leaves_out_clips_without_annotation(table, evaluation):
     assert any(padded.per_phrase[p]["num_clips"] != evaluation.frames.per_phrase[p]["num_clips"] for p in PHRASES)
 
 
+def test_the_frame_level_in_blocks_equals_the_whole(table, monkeypatch):
+    """Ties are counted between frames of different blocks too; frames of four values give many."""
+    coarse = [(2 * f).round().clamp(-1, 1) for f in table.frames]
+    coarse = [f[: 17 * (c % 13)] for c, f in enumerate(coarse)]
+    tied = replace(table, frames=coarse, text_event=torch.eye(32)[: len(PHRASES)])
+    whole = evaluate_frames(tied)
+    for at_once in (1, 900, 5000):
+        monkeypatch.setattr(suites, "_LOGITS_AT_ONCE", at_once)
+        assert evaluate_frames(tied) == whole
+    scores, labels = [], []
+    for c, events in enumerate(table.events):
+        if events is not None and len(coarse[c]):
+            scores.append(10 * coarse[c] @ tied.text_event.T - 4)
+            labels.append(event_labels([events], PHRASES, len(coarse[c]), HOP)[0].T)
+    logits, truth = torch.cat(scores), torch.cat(labels).long()
+    assert whole.micro == pytest.approx(float(binary_auroc(logits.flatten(), truth.flatten())), abs=1e-6)
+    for k, phrase in enumerate(PHRASES):
+        expected = float(binary_auroc(logits[:, k], truth[:, k]))
+        assert whole.per_phrase[phrase]["auroc"] == pytest.approx(expected, abs=1e-6)
+
+
+class LargestTensor(TorchDispatchMode):
+    """Notes the number of elements of the largest tensor that any operation makes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.elements = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for value in made if isinstance(made, tuple | list) else [made]:
+            if isinstance(value, torch.Tensor):
+                self.elements = max(self.elements, value.numel())
+        return made
+
+
+def test_evaluation_never_holds_a_matrix_of_all_pairs_or_all_frames(monkeypatch):
+    g = torch.Generator().manual_seed(0)
+    count, phrases = 1500, [f"sound {k}" for k in range(60)]
+    embeddings = {name: torch.randn(count, 4, generator=g) for name in ("audio", "text_audio")}
+    rows = {name: torch.arange(count) for name in embeddings}
+    events = [[(phrases[c % 60], 0.0, 1.0)] if c < 100 else None for c in range(count)]
+    frames = [torch.randn(100 if c < 100 else 0, 4, generator=g) for c in range(count)]
+    table = EmbeddingTable(
+        [str(c) for c in range(count)], embeddings, rows, rows, frames=frames, frame_seconds=HOP, phrases=phrases,
+        text_event=torch.randn(60, 4, generator=g), events=events,
+    )  # fmt: skip
+    monkeypatch.setattr(retrieval, "_SCORES_AT_ONCE", 2**16)
+    monkeypatch.setattr(suites, "_LOGITS_AT_ONCE", 2**16)
+    with LargestTensor() as largest:
+        found = evaluate_table(table)
+    assert found.frames is not None and len(found.directions) == 2
+    assert largest.elements <= 2**16 + 10 * count  # pairs: 2.25 million; frames by phrases: 0.6 million
+
+
 def test_no_annotated_clip_gives_no_frame_level(table):
     assert evaluate_table(replace(table, events=[None] * len(table))).frames is None
-    one = frame_logits(table, 5)
-    torch.testing.assert_close(one, frame_logits(table)[5:6])
+
+
+def own_names(**changes: Any) -> EmbeddingTable:
+    rows = torch.arange(4)
+    names = ("depth", "text_title", "audio")
+    base: dict[str, Any] = {
+        "clip_ids": list("abcd"),
+        "embeddings": {"depth": torch.eye(4), "text_title": torch.eye(4)[[0, 1, 3, 2]], "audio": torch.eye(4)},
+        "clips": dict.fromkeys(names, rows),
+        "groups": dict.fromkeys(names, rows),
+        "texts": {"text_title": ["w", "x", "y", "z"]},
+        "pairs": [("depth", "text_title")],
+    }
+    return EmbeddingTable(**(base | changes))
+
+
+def test_pairs_of_own_names_are_evaluated_both_ways_and_the_rest_is_said(caplog):
+    found = evaluate_table(own_names())
+    assert list(found.directions) == ["depth->text_title", "text_title->depth"]
+    assert found.directions["text_title->depth"].plain["R@1"] == 0.5
+    assert set(found.skipped) == {"audio"} and "'audio' is not evaluated" in caplog.text
+    pairs = [("text_title", "depth"), ("depth", "text_title"), ("audio", "depth")]
+    found = evaluate_table(own_names(pairs=pairs))  # a pair that two objectives train is evaluated once
+    assert len(found.directions) == 4 and not found.skipped
+
+
+def test_a_table_that_allows_no_comparison_is_an_error_of_one_sentence():
+    with pytest.raises(
+        ValueError, match=r"nothing to evaluate: of 4 clips there is depth \(4 rows\), text_title"
+    ) as error:
+        evaluate_table(own_names(pairs=[]))
+    assert "\n" not in str(error.value)
 
 
 def test_json_round_trip_and_tables(evaluation):
@@ -147,27 +233,27 @@ def test_json_round_trip_and_tables(evaluation):
 
 
 def test_save_and_load(table, tmp_path):
+    table = replace(
+        table, frames=[f[: 20 * (c % 3)] for c, f in enumerate(table.frames)], pairs=[("video", "text_audio")]
+    )
     table.save(tmp_path / "table.safetensors")
     loaded = EmbeddingTable.load(tmp_path / "table.safetensors")
-    for name in ("frames", "frame_mask", "text_event"):
-        assert torch.equal(getattr(loaded, name), getattr(table, name))
+    before, after = table.frame_part, loaded.frame_part
+    assert torch.equal(after.text_event, before.text_event)
+    assert all(torch.equal(found, kept) for found, kept in zip(after.frames, before.frames, strict=True))
     for part in ("embeddings", "clips", "groups"):
         kept, found = getattr(table, part), getattr(loaded, part)
         assert set(found) == set(kept) and all(torch.equal(found[name], kept[name]) for name in kept)
     assert evaluate_table(loaded).directions == evaluate_table(table).directions
+    assert loaded.pairs == table.pairs and loaded.frame_seconds == table.frame_seconds
     assert loaded.events == table.events and loaded.texts == table.texts and loaded.clip_ids == table.clip_ids
-
-
-def test_pad_frames():
-    frames, mask = pad_frames([torch.ones(3, 2), torch.ones(1, 2)])
-    assert mask.tolist() == [[True] * 3, [True, False, False]] and frames[1, 1:].sum() == 0
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"clip_ids": ["a", "a", "c"]}, "different"),
-        ({"embeddings": {"sound": torch.eye(3)}}, "unknown embedding 'sound'"),
+        ({"pairs": [("audio", "text_title")]}, "pairs name .'text_title'."),
         ({"embeddings": {"audio": torch.eye(3), "text_audio": torch.eye(3)[:2]}}, r"expected clips int64 \(2,\)"),
         ({"embeddings": {"audio": torch.eye(3), "text_audio": torch.ones(3, 4)}}, "dimensions"),
         ({"embeddings": {"audio": torch.eye(3) / 0, "text_audio": torch.eye(3)}}, "finite"),
@@ -175,7 +261,7 @@ def test_pad_frames():
         ({"groups": {"audio": torch.arange(3)}}, "no groups"),
         ({"texts": {"text_audio": ["x"]}}, "1 texts for 3 rows"),
         ({"texts": {"text_video": ["x"]}}, "no embeddings"),
-        ({"frames": torch.zeros(3, 5, 2)}, "frames need"),
+        ({"frames": [torch.zeros(5, 2)] * 3}, "frames need"),
     ],
 )
 def test_a_table_that_does_not_fit_together_is_refused(changes, message):
@@ -186,8 +272,11 @@ def test_a_table_that_does_not_fit_together_is_refused(changes, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"frame_mask": torch.ones(60, 3).bool()}, "frame_mask"),
+        ({"frames": [torch.zeros(5, 32)] * 59}, "frames of 59 clips"),
+        ({"frames": [torch.zeros(5, 31)] * 60}, r"expected frames \(T, 32\)"),
+        ({"frames": [torch.full((5, 32), torch.nan)] * 60}, "finite"),
         ({"phrases": PHRASES[:-1]}, "text_event"),
+        ({"phrases": ["Siren.", *PHRASES[1:]]}, "phrases are not all different"),
         ({"frame_seconds": 0.0}, "frame_seconds"),
         ({"logit_scale": -1.0}, "logit_scale"),
         ({"events": [None]}, "events for 1 clips"),

@@ -13,7 +13,7 @@ from torch.utils.data import get_worker_info
 
 from peav.data.loading.decoding import DecodedClip, Replacement
 from peav.data.loading.shared_buffers import SMALL_BYTES, pool
-from peav.data.manifests.identities import ABSENT, normalize_text, text_group
+from peav.data.manifests.identities import ABSENT, distinct_texts, text_group
 from peav.masking import lengths_to_mask
 from peav.types import AudioInput, Batch, CachedFeatures, EventInput, TextInput, VideoInput, map_tensors
 
@@ -161,24 +161,21 @@ def _features(made: Sequence[Tensor], present: Tensor, group: Tensor, seconds: S
 
 
 def _events(clips: Sequence[DecodedClip], tokenize: Tokenize | None) -> EventInput:
-    phrases: dict[str, int] = {}
-    texts: list[str] = []
-    rows: list[tuple[int, int, float, float]] = []
+    written: list[str] = []
+    rows: list[tuple[int, float, float]] = []
     for row, clip in enumerate(clips):
         for event in clip.events:
             onset, offset = max(event.onset, 0.0), min(event.offset, clip.duration)
             if onset >= offset:
                 continue
-            key = normalize_text(event.phrase)
-            if key not in phrases:
-                phrases[key] = len(texts)
-                texts.append(event.phrase)
-            rows.append((row, phrases[key], onset, offset))
+            written.append(event.phrase)
+            rows.append((row, onset, offset))
+    texts, phrases = distinct_texts(written)
     return EventInput(
         phrases=tokenize_texts(texts, tokenize),
         annotated=torch.tensor([bool(clip.annotated) for clip in clips]),
         clip=torch.tensor([row[0] for row in rows], dtype=torch.int64),
-        phrase=torch.tensor([row[1] for row in rows], dtype=torch.int64),
-        onset=torch.tensor([row[2] for row in rows], dtype=torch.float32),
-        offset=torch.tensor([row[3] for row in rows], dtype=torch.float32),
+        phrase=torch.tensor(phrases, dtype=torch.int64),
+        onset=torch.tensor([row[1] for row in rows], dtype=torch.float32),
+        offset=torch.tensor([row[2] for row in rows], dtype=torch.float32),
     )

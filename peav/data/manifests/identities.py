@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 
 #: The group of what is absent.
 ABSENT = -1
@@ -17,6 +18,30 @@ def normalize_text(text: str) -> str:
     'a dog barks'
     """
     return " ".join(text.lower().split()).rstrip(_PUNCTUATION)
+
+
+def distinct_texts(texts: Iterable[str]) -> tuple[list[str], list[int]]:
+    """Tells which texts are the same after normalisation: in training and in evaluation they are one.
+
+    Args:
+        texts: N texts.
+
+    Returns:
+        the K distinct ones, each as it was first written, and the place among them of each of the N.
+
+    >>> distinct_texts(["Dog bark", "rain", "dog bark."])
+    (['Dog bark', 'rain'], [0, 1, 0])
+    """
+    place: dict[str, int] = {}
+    found: list[str] = []
+    places: list[int] = []
+    for text in texts:
+        key = normalize_text(text)
+        if key not in place:
+            place[key] = len(found)
+            found.append(text)
+        places.append(place[key])
+    return found, places
 
 
 def bytes_group(data: bytes) -> int:
