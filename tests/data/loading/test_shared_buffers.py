@@ -60,16 +60,15 @@ def test_what_is_held_is_never_written_again(data: Path) -> None:
                 assert torch.equal(now, content)
 
 
-def test_memory_is_used_again(data: Path) -> None:
+def test_buffers_are_used_again(data: Path) -> None:
     shared = loader(data, 2)
-    most = []
+    sizes, mapped = [], []
     for _ in range(10):
         for batch in shared:
-            largest = samples(batch).nbytes + samples(batch).numel()
-            most.append(shared_buffers.known_bytes())
-    # Two workers with at most two batches ahead and one in use each; sizes differ, so some memory waits for its like.
-    assert most[9] == pytest.approx(max(most), rel=0.5)
-    assert max(most) < 2 * 4 * 1.5 * largest * 1.3
+            sizes.append(samples(batch).nbytes + samples(batch).numel())
+            mapped.append(shared_buffers.known_bytes())
+    # Two workers with at most two batches ahead and one in use each; sizes differ, so some buffers wait for their like.
+    assert max(mapped) < 10 * max(sizes) < sum(sizes) / 8
 
 
 def test_a_fork_does_not_free_the_buffers_of_its_parent(data: Path) -> None:
