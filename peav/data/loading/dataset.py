@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
@@ -43,12 +43,38 @@ def check_fields(fields: Collection[str]) -> frozenset[str]:
     return frozenset(map(check_field, fields))
 
 
+#: What is random about a clip in training: each has a generator of its own.
+_CAPTIONS, _DROPOUT, _AUDIO, _VIDEO, _FRONTEND = range(5)
+
+
+@dataclass(frozen=True)
+class ClipSeeds:
+    """Where what is random about a clip in training comes from.
+
+    Attributes:
+        clip: the run's seed, the epoch and the clip's identity.
+        turn: what tells this time in the epoch from the others: nothing for the first, the occurrence for a later one; the occurrence
+            and the identity of the clip that cannot be read for a substitute, which may have its own turn too.
+    """
+
+    clip: tuple[int, int, int]
+    turn: tuple[int, ...] = ()
+
+    def rng(self, purpose: int, *which: int) -> np.random.Generator:
+        """Returns the generator of a purpose, or of one of several things with that purpose."""
+        return np.random.default_rng([*self.clip, purpose, *which, *self.turn])
+
+    def number(self, purpose: int) -> int:
+        """Returns a seed of 62 bits for another generator."""
+        return int(self.rng(purpose).integers(1 << 62))
+
+
 class ClipDataset(Dataset[DecodedClip]):
     """The clips of a split.
 
-    `dataset[position]` is a clip with its first captions; `dataset[epoch, position]` is the clip in training: captions, dropped
-    modalities and augmentation are chosen by (seed, epoch, clip id), so they are the same for any number of workers, ranks and
-    restarts.
+    `dataset[position]` is a clip with its first captions; `dataset[epoch, position, occurrence]` is the clip in training: captions,
+    dropped modalities and augmentation are chosen by (seed, epoch, clip id, occurrence), so they are the same for any number of
+    workers, ranks and restarts. The occurrence is 0 the first time that the epoch has the clip, which `dataset[epoch, position]` is.
 
     Args:
         data: folder that `peav prepare` wrote, or its address in an object store.
@@ -127,13 +153,23 @@ class ClipDataset(Dataset[DecodedClip]):
         """Returns what the manifest says about a clip."""
         return self.manifest[position]
 
-    def __getitem__(self, index: int | tuple[int, int]) -> DecodedClip:
-        epoch, position = index if isinstance(index, tuple) else (None, index)
+    def __getitem__(self, index: int | tuple[int, int] | tuple[int, int, int]) -> DecodedClip:
+        if not isinstance(index, tuple):
+            return self._decode(index, None)
+        epoch, position, *occurrence = index
+        return self._decode(position, self._seeds(epoch, position, *occurrence))
+
+    def _seeds(self, epoch: int, position: int, occurrence: int = 0, replaced: int | None = None) -> ClipSeeds:
+        of_clip = self.seed, epoch, _identity(self.manifest[position])
+        if replaced is not None:
+            return ClipSeeds(of_clip, (occurrence, _identity(self.manifest[replaced])))
+        return ClipSeeds(of_clip, (occurrence,) if occurrence else ())
+
+    def _decode(self, position: int, seeds: ClipSeeds | None) -> DecodedClip:
         clip = self.manifest[position]
         other_video, other_texts = int(self.video_rows[position]), int(self.caption_rows[position])
         video = clip if other_video == position else self.manifest[other_video]
         texts = clip if other_texts == position else self.manifest[other_texts]
-        seeds = None if epoch is None else [self.seed, epoch, bytes_group(clip.id.encode())]
         kept = self._kept(clip.has_audio, video.has_video, seeds)
         decoded = DecodedClip(
             id=clip.id,
@@ -148,7 +184,7 @@ class ClipDataset(Dataset[DecodedClip]):
             captions=self._captions(texts, seeds),
             events=clip.events or () if "events" in self.fields else (),
             annotated=clip.events is not None if "events" in self.fields else None,
-            seed=None if seeds is None else int(np.random.default_rng([*seeds, 4]).integers(1 << 62)),
+            seed=None if seeds is None else seeds.number(_FRONTEND),
         )
         if "audio" in self.fields:
             decoded = self._with_audio(decoded, clip, position, seeds)
@@ -156,7 +192,7 @@ class ClipDataset(Dataset[DecodedClip]):
             decoded = self._with_video(decoded, video, other_video, seeds)
         return decoded
 
-    def __getitems__(self, indices: Sequence[int] | Sequence[tuple[int, int]]) -> list[DecodedClip]:
+    def __getitems__(self, indices: Sequence[int] | Sequence[tuple[int, int, int]]) -> list[DecodedClip]:
         """Returns the clips of a batch.
 
         In training a clip that cannot be read is replaced by the next of its bucket and domain, or else of its bucket.
@@ -168,8 +204,8 @@ class ClipDataset(Dataset[DecodedClip]):
         taken = {index[1] for index in indices if isinstance(index, tuple)}
         return [self._readable(index, taken) if isinstance(index, tuple) else self[index] for index in indices]
 
-    def _readable(self, index: tuple[int, int], taken: set[int]) -> DecodedClip:
-        epoch, position = index
+    def _readable(self, index: tuple[int, int, int], taken: set[int]) -> DecodedClip:
+        epoch, position, occurrence = index
         try:
             return self[index]
         except (MediaError, SampleError) as error:
@@ -186,7 +222,7 @@ class ClipDataset(Dataset[DecodedClip]):
                 continue
             tried.add(other)
             try:
-                clip = self[epoch, other]
+                clip = self._decode(other, self._seeds(epoch, other, occurrence, position))
             except (MediaError, SampleError) as error:
                 failed.append((self.manifest[other].id, str(error)))
                 continue
@@ -194,15 +230,15 @@ class ClipDataset(Dataset[DecodedClip]):
             return replace(clip, replaces=tuple(Replacement(bad, clip.id, reason) for bad, reason in failed))
         raise first
 
-    def _kept(self, has_audio: bool, has_video: bool, seeds: list[int] | None) -> dict[str, bool]:
+    def _kept(self, has_audio: bool, has_video: bool, seeds: ClipSeeds | None) -> dict[str, bool]:
         kept = {"audio": True, "video": True}
         if seeds is not None and self.modality_dropout and has_audio and has_video:
-            number = np.random.default_rng([*seeds, 1]).random()
+            number = seeds.rng(_DROPOUT).random()
             audio = self.modality_dropout["audio"]
             kept = {"audio": number >= audio, "video": not audio <= number < audio + self.modality_dropout["video"]}
         return kept
 
-    def _captions(self, clip: Clip, seeds: list[int] | None) -> dict[str, str | None]:
+    def _captions(self, clip: Clip, seeds: ClipSeeds | None) -> dict[str, str | None]:
         chosen: dict[str, str | None] = {}
         for kind, (which, origin) in zip(self._kinds, _caption_numbers(self._kinds, seeds), strict=True):
             captions = clip.captions.get(kind, ())
@@ -211,7 +247,7 @@ class ClipDataset(Dataset[DecodedClip]):
             chosen[kind] = captions[int(which * len(captions))].text if captions else None
         return chosen
 
-    def _with_audio(self, decoded: DecodedClip, clip: Clip, position: int, seeds: list[int] | None) -> DecodedClip:
+    def _with_audio(self, decoded: DecodedClip, clip: Clip, position: int, seeds: ClipSeeds | None) -> DecodedClip:
         if not decoded.has_audio:
             clip = replace(clip, has_audio=False)
         if "audio" in self.features:
@@ -222,12 +258,12 @@ class ClipDataset(Dataset[DecodedClip]):
         else:
             samples = self.reader.samples(clip)
         if seeds is not None and clip.has_audio:
-            rng = np.random.default_rng([*seeds, 2])
+            rng = seeds.rng(_AUDIO)
             for augmentation in self.audio_augment:
                 samples = augmentation(samples, self.settings.sample_rate, rng)
         return replace(decoded, samples=samples)
 
-    def _with_video(self, decoded: DecodedClip, clip: Clip, position: int, seeds: list[int] | None) -> DecodedClip:
+    def _with_video(self, decoded: DecodedClip, clip: Clip, position: int, seeds: ClipSeeds | None) -> DecodedClip:
         if not decoded.has_video:
             clip = replace(clip, has_video=False)
         if "video" in self.features:
@@ -238,8 +274,7 @@ class ClipDataset(Dataset[DecodedClip]):
         else:
             frames = self.reader.frames(clip)
         if seeds is not None and clip.has_video and self.video_augment:
-            seed = int(np.random.default_rng([*seeds, 3]).integers(1 << 62))
-            frames = augment_frames(frames, self.video_augment, seed)
+            frames = augment_frames(frames, self.video_augment, seeds.number(_VIDEO))
         return replace(decoded, frames=frames)
 
     def _caches(self, max_bytes: int) -> tuple[DecodedCache | None, DecodedCache | None]:
@@ -260,6 +295,10 @@ class ClipDataset(Dataset[DecodedClip]):
         frames = DecodedCache(shapes("video", index.has(HAS_VIDEO)), torch.uint8, max_bytes)
         audio = DecodedCache(shapes("audio", index.has(HAS_AUDIO)), torch.float32, max_bytes - frames.num_bytes)
         return audio, frames
+
+
+def _identity(clip: Clip) -> int:
+    return bytes_group(clip.id.encode())
 
 
 def pairing(
@@ -284,16 +323,16 @@ def pairing(
     return videos, captions
 
 
-def _caption_numbers(kinds: Sequence[str], seeds: list[int] | None) -> list[NDArray[np.float64]]:
+def _caption_numbers(kinds: Sequence[str], seeds: ClipSeeds | None) -> list[NDArray[np.float64]]:
     """Returns two random numbers for each caption type, which do not depend on the other types that are read."""
     if seeds is None:
         return [np.zeros(2) for _ in kinds]
     # The types of PE-AV come from one generator, each other one from its own.
-    known = np.random.default_rng([*seeds, 0]).random((len(CAPTION_TYPES), 2))
+    known = seeds.rng(_CAPTIONS).random((len(CAPTION_TYPES), 2))
     return [
         known[CAPTION_TYPES.index(kind)]
         if kind in CAPTION_TYPES
-        else np.random.default_rng([*seeds, 0, bytes_group(kind.encode())]).random(2)
+        else seeds.rng(_CAPTIONS, bytes_group(kind.encode())).random(2)
         for kind in kinds
     ]
 

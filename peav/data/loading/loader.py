@@ -19,7 +19,7 @@ from peav.data.loading import shared_buffers
 from peav.data.loading.collate import Collate, Tokenize, unpack_small
 from peav.data.loading.dataset import ClipDataset
 from peav.data.loading.decoding import Replacement
-from peav.data.loading.plan import DataSettingError, TrainingPlan
+from peav.data.loading.plan import DataSettingError, Schedule, TrainingPlan
 from peav.data.loading.sampler import EvaluationPlan, PlannedBatches, Position
 from peav.data.stores.reader import Prefetcher, ShardReader
 from peav.distributed import rank, world_size
@@ -113,14 +113,18 @@ class ClipLoader:
         position.begin(len(self))
         if isinstance(self.plan, TrainingPlan) and self.dataset.peers is None:
             self.dataset.peers = self.plan.peers(world_size())
-        batches = self.plan.batches(position.epoch, rank(), world_size())[position.batches :]
-        self.batch_sampler.batches = batches
+        schedule: Schedule | None = None
+        if isinstance(self.plan, TrainingPlan):
+            schedule = self.plan.schedule(position.epoch, rank(), world_size()).after(position.batches)
+            self.batch_sampler.batches = schedule
+        else:
+            self.batch_sampler.batches = self.plan.batches(position.epoch, rank(), world_size())[position.batches :]
         if self._decoded >= _WORKER_CLIPS * max(1, self._loader.num_workers):
             self.close()
         # The workers are forked here, before there is a thread beside this one.
         with shared_buffers.starting_workers():
             collated = iter(self._loader)
-        prefetcher = self._prefetch(batches) if isinstance(batches, np.ndarray) else None
+        prefetcher = None if schedule is None else self._prefetch(schedule.positions)
         try:
             for batch, replaced in collated:
                 batch = unpack_small(batch)

@@ -6,7 +6,8 @@ the same batch size; the number of steps is the same in every epoch.
 
 Clips are sampled group by group, a group being the clips of one bucket and, where weights are given, of one domain and one origin of
 captions. A group whose share of the epoch is smaller than the group gives a random part of it; one whose share is larger gives all
-its clips as often as that takes. In an object store the order follows the chunks: they are permuted, and clips are shuffled inside
+its clips as often as that takes, and the plan counts how often: what is random about a clip follows from that number too. In an
+object store the order follows the chunks: they are permuted, and clips are shuffled inside
 a window of them.
 """
 
@@ -71,6 +72,26 @@ class Population:
         """Returns the clips of a manifest."""
         origin = (index.has(REAL_CAPTIONS) + np.uint8(2) * index.has(SYNTHETIC_CAPTIONS)).astype(np.uint8)
         return cls(index.duration, index.domain, origin, index.domains, chunk, index.digest)
+
+
+@dataclass(frozen=True, eq=False)
+class Schedule:
+    """The clips of a rank in an epoch, step by step.
+
+    Attributes:
+        positions: (steps, batch_size) of the clips in the manifest.
+        occurrences: (steps, batch_size) 0 the first time that the epoch has a clip, on whatever rank; 1 the second time, and so on.
+    """
+
+    positions: NDArray[np.int64]
+    occurrences: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def after(self, steps: int) -> Schedule:
+        """Returns what is left after so many steps."""
+        return Schedule(self.positions[steps:], self.occurrences[steps:])
 
 
 class TrainingPlan:
@@ -146,11 +167,16 @@ class TrainingPlan:
         >>> [plan.batches(0, rank, world_size=2).tolist() for rank in (0, 1)]
         [[[1, 6], [5, 0]], [[2, 8], [9, 4]]]
         """
+        return self.schedule(epoch, rank, world_size).positions
+
+    def schedule(self, epoch: int, rank: int = 0, world_size: int = 1) -> Schedule:
+        """Returns the batches of a rank, and for each clip how often the epoch had it before."""
         groups, steps = self._groups(world_size), self.num_batches(world_size)
         size = self.batch_size * world_size
         rng = np.random.default_rng([self.seed, epoch])
         window = self._windows(rng)
         parts: list[NDArray[np.int64]] = []
+        turns: list[NDArray[np.int64]] = []
         places: list[NDArray[np.float64]] = []
         shares = groups.shares / groups.shares.sum()
         buckets = np.unique(groups.bucket)
@@ -164,14 +190,14 @@ class TrainingPlan:
                 _sample(groups.rows(group), quota, window, rng)
                 for group, quota in zip(members, _whole(exact, rng), strict=True)
             ]
-            keys = np.concatenate([keys for _, keys in sampled])
+            rows, turn, keys = (np.concatenate(column) for column in zip(*sampled, strict=True))
             order = np.argsort(keys, kind="stable")
-            rows = np.concatenate([rows for rows, _ in sampled])[order]
-            parts.append(rows.reshape(count, world_size, self.batch_size)[:, rank])
+            parts.append(rows[order].reshape(count, world_size, self.batch_size)[:, rank])
+            turns.append(turn[order].reshape(count, world_size, self.batch_size)[:, rank])
             # In a window the steps of all buckets keep the order of the chunks.
             places.append((np.arange(count) + rng.random(count)) / count if window is not None else rng.random(count))
         order = np.argsort(np.concatenate(places), kind="stable")
-        return np.concatenate(parts)[order]
+        return Schedule(np.concatenate(parts)[order], np.concatenate(turns)[order])
 
     def peers(self, world_size: int = 1) -> NDArray[np.int64]:
         """Returns (N,) a number that is equal for clips of one bucket and domain, and -1 for clips that are never sampled."""
@@ -327,8 +353,12 @@ def _buckets(duration: NDArray[np.float64], num_buckets: int, size: int) -> NDAr
 
 def _sample(
     rows: NDArray[np.int64], quota: int, window: NDArray[np.float64] | None, rng: np.random.Generator
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Samples `quota` clips of a group: each as often as another, or once more; and the place of each in the epoch."""
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Samples `quota` clips of a group, each as often as another, or once more.
+
+    Returns:
+        Three arrays (quota,): the clips, how often each was sampled before, and its place in the epoch.
+    """
     times, rest = divmod(quota, len(rows))
     parts, keys = [], []
     noise = rng.random(len(rows))
@@ -345,8 +375,9 @@ def _sample(
         else:
             keys.append(noise if times else rng.random(len(chosen)))
     if not parts:
-        return rows[:0], np.zeros(0)
-    return np.concatenate(parts), np.concatenate(keys)
+        return rows[:0], np.zeros(0, np.int64), np.zeros(0)
+    before = np.repeat(np.arange(turns), [len(part) for part in parts])
+    return np.concatenate(parts), before, np.concatenate(keys)
 
 
 def _whole(exact: NDArray[np.float64], rng: np.random.Generator) -> list[int]:

@@ -9,13 +9,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
-from peav.data.loading.plan import DataSettingError
+from peav.data.loading.plan import DataSettingError, Schedule
 
-#: A batch of a plan: positions with the epoch that chooses their captions, or bare positions in evaluation.
-Indices = list[tuple[int, int]] | list[int]
+#: A batch of a plan: (epoch, position, occurrence in the epoch) of each clip, or bare positions in evaluation.
+Indices = list[tuple[int, int, int]] | list[int]
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ class Position:
 
 
 class PlannedBatches(Sampler[Indices]):
-    """Hands a data loader the batches that were put into `batches`; the positions of an array become (epoch, position) pairs.
+    """Hands a data loader the batches that were put into `batches`; those of a schedule become (epoch, position, occurrence).
 
     Args:
         sampler: the position that chose them.
@@ -95,13 +94,17 @@ class PlannedBatches(Sampler[Indices]):
 
     def __init__(self, sampler: Position) -> None:
         self.sampler = sampler
-        self.batches: Sequence[Indices] | NDArray[np.int64] = []
+        self.batches: Sequence[Indices] | Schedule = []
 
     def __len__(self) -> int:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[Indices]:
+        if not isinstance(self.batches, Schedule):
+            yield from self.batches
+            return
         epoch = self.sampler.epoch
-        for batch in self.batches:
-            # Millions of Python numbers at once would take more memory than the plan.
-            yield [(epoch, position) for position in batch.tolist()] if isinstance(batch, np.ndarray) else batch
+        # Millions of Python numbers at once would take more memory than the plan.
+        for positions, occurrences in zip(self.batches.positions, self.batches.occurrences, strict=True):
+            pairs = zip(positions.tolist(), occurrences.tolist(), strict=True)
+            yield [(epoch, position, occurrence) for position, occurrence in pairs]

@@ -36,17 +36,50 @@ def test_gain_is_in_decibels() -> None:
         Gain(1, 0)
 
 
+def audible(samples: torch.Tensor, rate: int) -> torch.Tensor:
+    """What is left of a waveform without its frequencies below 20 Hz."""
+    spectrum = torch.fft.rfft(samples.double())
+    spectrum[torch.fft.rfftfreq(len(samples), 1 / rate) < 20] = 0
+    return torch.fft.irfft(spectrum, n=len(samples))
+
+
 @pytest.mark.parametrize("colour", ["white", "pink", "brown"])
-def test_noise_has_its_ratio_and_its_colour(colour: Any) -> None:
+@pytest.mark.parametrize(("rate", "seconds"), [(8000, 0.3), (8000, 20.0), (16000, 2.71828), (44100, 0.3), (48000, 2.0)])
+def test_noise_has_its_ratio_where_it_is_heard(colour: Any, rate: int, seconds: float) -> None:
+    time = torch.arange(round(seconds * rate)) / rate
+    tones = sum(torch.sin(2 * torch.pi * pitch * time + pitch) / pitch for pitch in (110, 220, 587, 1760, 3520))
+    assert isinstance(tones, torch.Tensor)
+    # The offset and the rumble of a cheap microphone, louder than the tones.
+    samples = tones + 0.2 + 0.1 * torch.sin(2 * torch.pi * 4 * time)
+    for snr in (-5.0, 30.0):
+        noise = Noise(snr, snr, colour, probability=1.0)(samples, rate, np.random.default_rng(0)) - samples
+        assert abs(float(noise.mean())) < 1e-3 * float(noise.std())
+        assert power(noise) == pytest.approx(power(audible(noise, rate)), rel=1e-3)
+        assert 10 * np.log10(power(tones) / power(noise)) == pytest.approx(snr, abs=0.4)
+
+
+@pytest.mark.parametrize("colour", ["white", "pink", "brown"])
+def test_noise_has_its_colour(colour: Any) -> None:
     samples = torch.randn(16000, generator=torch.Generator().manual_seed(0))
-    noisy = Noise(10.0, 10.0, colour, probability=1.0)(samples, 16000, np.random.default_rng(0))
-    noise = noisy - samples
-    assert abs(10 * np.log10(power(samples) / power(noise)) - 10) < 0.01
+    noise = Noise(10.0, 10.0, colour, probability=1.0)(samples, 16000, np.random.default_rng(0)) - samples
     spectrum = torch.fft.rfft(noise).abs().square()
     slope = np.polyfit(np.log(np.arange(100, 8000)), np.log(spectrum[100:8000].numpy()), 1)[0]
     assert abs(slope - {"white": 0, "pink": -1, "brown": -2}[colour]) < 0.15
-    silence = torch.zeros(100)
-    assert torch.equal(Noise(probability=1.0)(silence, 16000, np.random.default_rng(0)), silence)
+
+
+@pytest.mark.parametrize("colour", ["white", "brown"])
+@pytest.mark.parametrize("size", [0, 1, 2, 3, 5, 100])
+def test_short_clips_get_noise_if_they_can_hold_any(colour: Any, size: int) -> None:
+    samples = torch.linspace(-1, 1, size) ** 3
+    noisy = Noise(10.0, 10.0, colour, probability=1.0)(samples, 16000, np.random.default_rng(0))
+    assert noisy.shape == samples.shape and bool(noisy.isfinite().all())
+    assert torch.equal(noisy, samples) == (size < 2)
+
+
+def test_what_cannot_be_heard_gets_no_noise() -> None:
+    for silence in (torch.zeros(1000), torch.full((16000,), 0.25)):
+        noisy = Noise(0.0, 0.0, probability=1.0)(silence, 16000, np.random.default_rng(0))
+        assert torch.allclose(noisy, silence, rtol=0, atol=1e-6)
     with pytest.raises(ValueError, match="colour must be one of"):
         Noise(colour="blue")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="probability must be from 0 to 1"):
@@ -62,8 +95,30 @@ def test_frames_of_a_clip_are_changed_alike_and_the_generator_is_left_alone() ->
     one, same, other = (augment_frames(frames, transforms, seed) for seed in (1, 1, 2))
     assert torch.equal(one, same) and not torch.equal(one, other) and torch.equal(one[0], one[3])
     assert torch.equal(torch.random.get_rng_state(), before)
+    with pytest.raises(RuntimeError, match="on purpose"):
+        augment_frames(frames, [v2.Lambda(fail)], 0)
+    assert torch.equal(torch.random.get_rng_state(), before)
     with pytest.raises(ValueError, match="must keep shape and type"):
         augment_frames(frames, [v2.Resize(16)], 0)
+
+
+def fail(frames: torch.Tensor) -> torch.Tensor:
+    torch.rand(1)
+    raise RuntimeError("on purpose")
+
+
+def test_augmentation_leaves_all_generators_alone(prepared: Prepared) -> None:
+    """A seed for a GPU that has not started yet waits in torch's tracker of seeds."""
+    dataset = augmented(prepared[0], video_augment=[v2.RandomHorizontalFlip()])
+
+    def states() -> list[Any]:
+        waiting = list(torch.cuda._lazy_seed_tracker.get_calls())
+        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+        return [state.tolist() for state in (torch.get_rng_state(), *cuda)] + waiting
+
+    before = states()
+    assert not torch.equal(dataset[0, 0].samples, dataset[1, 0].samples)  # type: ignore[arg-type]
+    assert states() == before
 
 
 def augmented(data: Path, **options: Any) -> ClipDataset:

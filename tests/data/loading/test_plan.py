@@ -46,6 +46,23 @@ def test_ranks_have_equal_steps_and_sizes_and_share_a_global_batch(settings: dic
     assert np.array_equal(whole.batches(3), TrainingPlan(clips, 4 * world, 1, **settings).batches(3))
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [*SETTINGS, {"domain_weights": DOMAINS, "origin_weights": ORIGINS, "num_buckets": 2, "window_chunks": 4}],
+)
+def test_the_occurrences_of_a_clip_are_counted_over_all_ranks(settings: dict) -> None:
+    plan = TrainingPlan(population(chunk=50), 4, 1, **settings)
+    ranks = [plan.schedule(3, rank, 3) for rank in range(3)]
+    assert all(np.array_equal(part.positions, plan.batches(3, rank, 3)) for rank, part in enumerate(ranks))
+    whole = TrainingPlan(population(chunk=50), 12, 1, **settings).schedule(3)
+    assert np.array_equal(np.concatenate([part.occurrences for part in ranks], 1), whole.occurrences)
+    assert np.array_equal(whole.after(7).occurrences, whole.occurrences[7:]) and len(whole.after(7)) == len(whole) - 7
+    pairs = sorted(zip(whole.positions.ravel().tolist(), whole.occurrences.ravel().tolist(), strict=True))
+    counts = np.bincount(whole.positions.ravel())
+    assert pairs == [(position, turn) for position, count in enumerate(counts.tolist()) for turn in range(count)]
+    assert ("domain_weights" in settings) == bool(whole.occurrences.max() > 1)
+
+
 @pytest.mark.parametrize("settings", [{}, {"num_buckets": 4}, {"num_buckets": 3, "window_chunks": 4}])
 def test_without_weights_no_clip_comes_twice_in_an_epoch(settings: dict) -> None:
     plan = TrainingPlan(population(4003, chunk=50), 8, **settings)
