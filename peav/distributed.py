@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
+from peav.host import RowIdentities, to_host
 from peav.types import Embedding, World
 
 
@@ -123,11 +124,12 @@ def with_world(
     if not lacking:
         return dict(embeddings)
     if world_size() == 1:
+        hosts = _on_host([(e.present, e.group) for e in lacking.values()])
         return {
             **embeddings,
             **{
-                n: replace(e, world=World((len(e.pooled),), 0, e.present, e.group, e.pooled))
-                for n, e in lacking.items()
+                n: replace(e, world=World((len(e.pooled),), 0, e.present, e.group, e.pooled, host))
+                for (n, e), host in zip(lacking.items(), hosts, strict=True)
             },
         }
     cover = smallest_cover(
@@ -140,11 +142,12 @@ def with_world(
     if cover:
         spans = [counts[list(lacking).index(name)] for name in cover]
         rows = _GatherMany.apply(wire, spans, *own)
+    hosts = _on_host(identities)
     found = dict(embeddings)
     for index, (name, embedding) in enumerate(lacking.items()):
         present, group = identities[index]
         pooled = rows[cover.index(name)] if name in cover else None
-        world = World(counts[index], sum(counts[index][: rank()]), present, group, pooled)
+        world = World(counts[index], sum(counts[index][: rank()]), present, group, pooled, hosts[index])
         found[name] = replace(embedding, world=world)
     return found
 
@@ -160,6 +163,17 @@ def world_of(embedding: Embedding) -> World:
             "the embedding lacks its `world`: call the objective, not its forward, or use distributed.with_world"
         )
     return embedding.world
+
+
+def identities_of(world: World) -> RowIdentities:
+    """Returns presence and identity of all ranks' rows on the host: what `with_world` fetched, or fetched now."""
+    return world.identities if world.identities is not None else _on_host([(world.present, world.group)])[0]
+
+
+def _on_host(identities: Sequence[tuple[Tensor, Tensor]]) -> list[RowIdentities]:
+    """Fetches presence and identity of the rows of several embeddings in one copy."""
+    flat = to_host(*(tensor for pair in identities for tensor in pair))
+    return [RowIdentities(present, group) for present, group in zip(flat[::2], flat[1::2], strict=True)]
 
 
 def _gather_counts(own: Sequence[int], device: torch.device) -> list[tuple[int, ...]]:

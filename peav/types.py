@@ -27,6 +27,8 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor
 
+from peav.host import RowIdentities, remember
+
 Seconds = float
 
 #: The caption types of PE-AV, by what the caption describes. A manifest may have captions of any further type (`peav.fields`).
@@ -113,8 +115,19 @@ def take_rows(value: _T, rows: Tensor) -> _T:
 
 
 def move(value: _T, device: torch.device | str) -> _T:
-    """Returns `value` with every tensor inside it on `device`; understands tensors, dataclasses and mappings."""
-    return map_tensors(value, lambda tensor: tensor.to(device, non_blocking=True))
+    """Returns `value` with every tensor inside it on `device`; understands tensors, dataclasses and mappings.
+
+    The host waits for what comes to it, and not for what it sends; it keeps the masks that it sends in mind (`peav.host`).
+    """
+    waits = torch.device(device).type == "cpu"
+
+    def moved(tensor: Tensor) -> Tensor:
+        there = tensor.to(device, non_blocking=not waits)
+        if tensor.dtype == torch.bool:
+            remember(there, tensor)
+        return there
+
+    return map_tensors(value, moved)
 
 
 def combine_groups(left: Tensor, right: Tensor) -> Tensor:
@@ -323,6 +336,7 @@ class World:
         present: (M,) bool.
         group: (M,) int64, identity of the inputs.
         pooled: (M, D), through which gradients flow to the rank that owns the row; None where no objective asked for them.
+        identities: `present` and `group` in the memory of the host; see `distributed.identities_of`.
     """
 
     counts: tuple[int, ...]
@@ -330,6 +344,7 @@ class World:
     present: Tensor
     group: Tensor
     pooled: Tensor | None = None
+    identities: RowIdentities | None = None
 
 
 @dataclass(frozen=True)

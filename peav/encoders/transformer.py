@@ -21,6 +21,7 @@ from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from peav.encoders.base import Stack
+from peav.host import to_device, to_host
 
 
 def widened(x: Tensor) -> Tensor:
@@ -354,8 +355,10 @@ class Transformer(nn.Module):
         """
         batch, length, dim = x.shape
         compiling = torch.compiler.is_compiling()
-        if mask is not None and not compiling and bool(mask.all()):
-            mask = None
+        # Where things are is decided on the host, for one wait.
+        known = None if mask is None or compiling else to_host(mask)[0]
+        if known is not None and bool(known.all()):
+            mask = known = None
         # The residual stream is as precise as the parameters, under autocast too.
         x = x.to(torch.promote_types(x.dtype, self.cls.dtype))
         if mask is not None:
@@ -366,7 +369,7 @@ class Transformer(nn.Module):
         full = x.new_ones(batch, length, dtype=torch.bool) if mask is None else mask
         full = torch.cat((full.new_ones(batch, 1), full, full.new_zeros(batch, 1)), 1)
         x = self.resnet(x, full).flatten(0, 1)
-        rows, layout = self._layout(full, mask is not None, widened(x).dtype)
+        rows, layout = self._layout(full, known, mask is not None, widened(x).dtype)
         x = x.index_select(0, rows)
         for block in self.blocks:
             again = self.activation_checkpointing and self.training
@@ -378,15 +381,23 @@ class Transformer(nn.Module):
             frames = torch.where(mask.unsqueeze(-1), frames, 0)
         return pooled.squeeze(1), frames
 
-    def _layout(self, full: Tensor, padded: bool, dtype: torch.dtype) -> tuple[Tensor, Layout]:
-        """Returns which of the B * L positions of full (B, L) the blocks run on, (N,), and how they lie there."""
-        batch, length = full.shape
+    def _layout(self, full: Tensor, known: Tensor | None, padded: bool, dtype: torch.dtype) -> tuple[Tensor, Layout]:
+        """Returns which of the B * L positions of full (B, L) the blocks run on, (N,), and how they lie there.
+
+        Args:
+            full: (B, L) bool, with the CLS token's position and a padded one at the end.
+            known: (B, L - 2) the mask on the host; None where nothing is padded, and while compiling.
+            padded: whether anything is.
+            dtype: of the rotary embeddings.
+        """
+        (batch, length), device = full.shape, full.device
         mask = slots = None
-        if padded and not torch.compiler.is_compiling():
-            lengths, order = full.sum(1).sort()
-            clip, position = full[order].nonzero().unbind(1)
-            rows = order[clip] * length + position
-            if full.device.type == "cpu":
+        if known is not None:
+            whole = F.pad(F.pad(known, (1, 0), value=True), (0, 1))
+            lengths, order = whole.sum(1).sort()
+            clip, position = whole[order].nonzero().unbind(1)
+            rows, position = to_device(torch.stack((order[clip] * length + position, position)), device).unbind()
+            if device.type == "cpu":
                 lengths, counts = lengths.unique_consecutive(return_counts=True)
                 groups = list(zip(counts.tolist(), lengths.tolist(), strict=True))
             else:
@@ -395,9 +406,9 @@ class Transformer(nn.Module):
         else:
             # All but the padded position at the end.
             groups = [(batch, length - 1)]
-            position = torch.arange(length - 1, device=full.device)
-            rows = (torch.arange(batch, device=full.device)[:, None] * length + position).flatten()
+            position = torch.arange(length - 1, device=device)
+            rows = (torch.arange(batch, device=device)[:, None] * length + position).flatten()
             position = position.repeat(batch)
             mask = full[:, None, None, :-1] if padded else None
-        cosine, sine = (t[position].unsqueeze(1) for t in rotary(length, self.head_dim, self.theta, full.device, dtype))
+        cosine, sine = (t[position].unsqueeze(1) for t in rotary(length, self.head_dim, self.theta, device, dtype))
         return rows, Layout(groups, cosine, sine, mask, slots)

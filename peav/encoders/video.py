@@ -13,23 +13,9 @@ from torch.utils.checkpoint import checkpoint
 
 from peav.encoders.base import Encoder, Stack
 from peav.encoders.transformer import Transformer
+from peav.host import to_device, to_host
 from peav.registry import register_encoder
-from peav.trust import places_in
 from peav.types import CachedFeatures, ClipFormat, Features, VideoInput
-
-#: Arguments of `timm.create_model` that lead to weights, wherever they lie.
-_WEIGHTS = ("pretrained", "checkpoint", "cache_dir")
-
-
-def reaching_arguments(init_args: Mapping[str, Any]) -> tuple[str, ...]:
-    """Names the arguments by which an encoder with a timm model would read a file or ask the hub: see `Plugin.reaches_outside`."""
-    found = list(places_in(init_args))
-    if init_args.get("pretrained"):
-        found.append("pretrained")
-    options = init_args.get("frame_options") or {}
-    if not isinstance(options, Mapping) or any(str(name).startswith(_WEIGHTS) for name in options):
-        found.append("frame_options")
-    return tuple(dict.fromkeys(found))
 
 
 class FrameEncoder(nn.Module):
@@ -116,18 +102,18 @@ class FrameEncoder(nn.Module):
 
     def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
         """Maps frames (B, F, 3, H, W), uint8 or scaled to [-1, 1], to vectors (B, F, dim); zero where mask (B, F) is False."""
-        valid = frames[mask]
-        if not len(valid):
-            # One blank frame keeps every parameter in the graph, so that ranks without video do not hang DDP.
-            valid = frames.new_zeros((1, *frames.shape[2:]))
+        # Where the valid frames are is found on the host, which would wait at every use of the mask as an index.
+        index = to_device(to_host(mask)[0].flatten().nonzero().squeeze(1), frames.device)
+        # One blank frame keeps every parameter in the graph, so that ranks without video do not hang DDP.
+        valid = frames.flatten(0, 1)[index] if len(index) else frames.new_zeros((1, *frames.shape[2:]))
         if self.frozen:
             with torch.no_grad():
                 vectors = torch.cat([self._vectors(some) for some in valid.split(self.FRAMES_AT_ONCE)])
         else:
             vectors = self._vectors(valid)
-        if not mask.any():
-            return vectors.sum() * 0 + vectors.new_zeros((*mask.shape, self.dim))
-        return vectors.new_zeros((*mask.shape, self.dim)).index_put(mask.nonzero(as_tuple=True), vectors)
+        empty = vectors.new_zeros((mask.numel(), self.dim))
+        found = empty.index_copy(0, index, vectors) if len(index) else empty + vectors.sum() * 0
+        return found.view(*mask.shape, self.dim)
 
     def _vectors(self, frames: Tensor) -> Tensor:
         size: Any = getattr(getattr(self.model, "patch_embed", None), "img_size", None)
@@ -167,11 +153,6 @@ class FrameVideoEncoder(Encoder):
     """
 
     provides: Mapping[str, tuple[str, ...]] = {"video": ("video",)}
-
-    @classmethod
-    def reaches_outside(cls, init_args: Mapping[str, Any]) -> tuple[str, ...]:
-        """`pretrained`, a frame model of a hub or a folder, and options that name weights."""
-        return reaching_arguments(init_args)
 
     def __init__(
         self,

@@ -93,12 +93,16 @@ class BestRQ(Objective):
                     f"BestRQ has {name}={expected}, but the audio encoder's is {found}: set {name}={found}"
                 )
         where = audio.hidden & audio.mask & audio.present.unsqueeze(1)
-        logits = self.predictor(audio.frames[where])
-        labels = self.labels(audio.inputs[where])
+        # Found once: every use of a mask as an index would wait for its number of frames.
+        index = where.flatten().nonzero().squeeze(1)
+        logits = self.predictor(audio.frames.flatten(0, 1)[index])
+        labels = self.labels(audio.inputs.flatten(0, 1)[index])
         count = distributed.sum_over_ranks(where.sum())
         total = F.cross_entropy(logits, labels, reduction="sum")
         log = {
             "accuracy": (logits.detach().argmax(1) == labels).sum() / where.sum(),
-            "codes": torch.tensor(float(len(labels.unique()))),  # of num_codes, in this batch
+            "codes": torch.zeros_like(self.codebook[:, 0])
+            .index_fill(0, labels, 1)
+            .sum(),  # of num_codes, in this batch
         }
         return ObjectiveOutput(distributed.world_size() * total / count.clamp(min=1), count, log)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from peav import distributed
+from peav.host import to_device, to_host
 from peav.objectives.base import ScoredObjective, Weight
 from peav.objectives.tiles import Tile, TileMask, sigmoid_sum
 from peav.registry import register_objective
@@ -119,7 +121,8 @@ class FrameMask(TileMask):
     """Frames of clips against phrases: a frame is positive for the phrases whose events touch it.
 
     Rows are the frames (B * T) of this rank's clips, columns the phrases of all ranks. A phrase that several rows of the phrases
-    hold counts once, where it comes first, so that N ranks equal one process.
+    hold counts once, where it comes first, so that N ranks equal one process. Which events touch a tile is found on the host, which
+    fetches in one copy what it needs.
 
     Args:
         valid: (B, T) bool, the frames that count.
@@ -131,6 +134,8 @@ class FrameMask(TileMask):
         positive_weight: of active frames' terms.
     """
 
+    rows: Tensor
+
     def __init__(
         self,
         valid: Tensor,
@@ -141,36 +146,46 @@ class FrameMask(TileMask):
         column_present: Tensor,
         positive_weight: float = 1.0,
     ) -> None:
-        num_frames, device = valid.shape[1], valid.device
-        flat = valid.flatten()
-        self.rows = flat.nonzero().squeeze(1)
+        self._device, num_frames = valid.device, valid.shape[1]
+        hop = frame_seconds if isinstance(frame_seconds, Tensor) else torch.tensor(frame_seconds, dtype=torch.float64)
+        valid, clip, phrase, onset, offset, group, column_group, column_present, hop = to_host(
+            *(valid, events.clip, events.phrase, events.onset, events.offset),
+            *(group, column_group, column_present, hop),
+        )
+        events = replace(events, clip=clip, phrase=phrase, onset=onset, offset=offset)
+        # From here on all is on the host but what tiles are made of.
+        self._frames = valid.flatten().nonzero().squeeze(1)
+        self.rows = to_device(self._frames, self._device)
         known, place = column_group.unique(return_inverse=True)
-        first = torch.full((len(known),), len(column_group), dtype=torch.int64, device=device)
-        order = torch.arange(len(place), device=device)
+        first = torch.full((len(known),), len(column_group), dtype=torch.int64)
+        order = torch.arange(len(place))
         # An absent phrase is not there: the first of those that are counts.
         first = first.scatter_reduce(0, place, torch.where(column_present, order, len(order)), "amin")
-        counts = torch.zeros(len(column_group) + 1, dtype=torch.bool, device=device)
+        counts = torch.zeros(len(column_group) + 1, dtype=torch.bool)
         counts[first] = True
         counts = counts[:-1] & column_present
-        self.columns = None if bool(counts.all()) else counts.nonzero().squeeze(1)
-        begin, end = event_frames(events, frame_seconds)
+        self.columns = None if bool(counts.all()) else to_device(counts.nonzero().squeeze(1), self._device)
+        begin, end = event_frames(events, hop)
         # Where each event's phrase stands among the columns that count; the phrases of this rank are among all ranks'.
-        column = first[torch.searchsorted(known, group[events.phrase]).clamp(max=max(len(known) - 1, 0))]
+        column = first[torch.searchsorted(known, group[phrase]).clamp(max=max(len(known) - 1, 0))]
         heard = column < len(counts)
         self._column = (counts.cumsum(0) - 1)[column[heard]]
-        self._begin = (events.clip * num_frames + begin.clamp(0, num_frames).long())[heard]
-        self._end = (events.clip * num_frames + end.clamp(0, num_frames).long())[heard]
+        self._begin = (clip * num_frames + begin.clamp(0, num_frames).long())[heard]
+        self._end = (clip * num_frames + end.clamp(0, num_frames).long())[heard]
         self.positive_weight = positive_weight
 
     def tile(self, rows: slice, columns: slice) -> Tile:
         """Makes the tile, of the events that touch it."""
-        frames = self.rows[rows] if self.rows is not None else torch.arange(rows.start, rows.stop)
-        touching = (self._begin <= frames[-1]) & (self._end > frames[0])
+        here, frames = self._frames[rows], self.rows[rows]
+        touching = (self._begin <= here[-1]) & (self._end > here[0])
         touching &= (self._column >= columns.start) & (self._column < columns.stop)
-        begin, end, column = (value[touching] for value in (self._begin, self._end, self._column))
+        column = self._column[touching] - columns.start
+        begin, end, column = to_device(
+            torch.stack((self._begin[touching], self._end[touching], column)), self._device
+        ).unbind()
         active = (frames[:, None] >= begin) & (frames[:, None] < end)
         hits = torch.zeros(len(frames), columns.stop - columns.start, dtype=torch.int32, device=frames.device)
-        positive = hits.index_add_(1, column - columns.start, active.int()) > 0
+        positive = hits.index_add_(1, column, active.int()) > 0
         if self.positive_weight == 1:
             return Tile(positive=positive)
         return Tile(positive=positive, weight=torch.where(positive, self.positive_weight, 1.0))

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from peav import distributed
 from peav.objectives.base import ScoredObjective, Weight
+from peav.objectives.pairs import pair_mask
 from peav.objectives.tiles import PairMask, gradient_wanted
 from peav.registry import register_objective
 from peav.types import Embedding, ObjectiveOutput
@@ -62,14 +63,7 @@ class InfoNCE(ScoredObjective):
             everyone = distributed.world_of(columns)
             if everyone.pooled is None:
                 raise ValueError("InfoNCE needs all ranks' rows: `gathers` names them")
-            mask = PairMask(
-                rows.present,
-                everyone.present,
-                (left.group, right.group),
-                (worlds[0].group, worlds[1].group),
-                everyone.offset,
-                "drop" if self.drop_duplicates else "keep",
-            )
+            mask = pair_mask(rows, columns, "drop" if self.drop_duplicates else "keep")
             share, right_first = softmax_sum(rows.pooled, everyone.pooled, self.logit_scale, mask)
             total, found = total + share, found + right_first
         own = (left.present & right.present).sum()

@@ -18,6 +18,39 @@ from peav.registry import register_objective
 from peav.types import Embedding, ObjectiveOutput
 
 
+def pair_mask(rows: Embedding, columns: Embedding, duplicates: DuplicatePolicy, rank: int | None = None) -> PairMask:
+    """Returns which of this rank's rows of one embedding belong to which rows of another; made once for all who ask.
+
+    Args:
+        rows: with its world.
+        columns: likewise, of the same clips.
+        duplicates: the policy.
+        rank: whose columns; all ranks' by default.
+    """
+    world, others = distributed.world_of(rows), distributed.world_of(columns)
+    sides = [distributed.identities_of(w) for w in (world, others)]
+    begin = sum(others.counts[:rank]) if rank is not None else 0
+    end = begin + others.counts[rank] if rank is not None else sum(others.counts)
+    own, device = slice(world.offset, world.offset + len(rows.present)), rows.present.device
+
+    def make() -> PairMask:
+        present = sides[0].present[own], sides[1].present[begin:end]
+        groups = [(first.group[own], first.group[begin:end]) for first in sides]
+        tensors = [torch.from_numpy(array) for array in (*present, *(group for pair in groups for group in pair))]
+        row_there, column_there, a_rows, a_columns, b_rows, b_columns = tensors
+        return PairMask(
+            row_there,
+            column_there,
+            (a_rows, b_rows),
+            (a_columns, b_columns),
+            others.offset - begin,
+            duplicates,
+            device,
+        )
+
+    return sides[0].with_other(sides[1], (rank, duplicates, str(device)), make)
+
+
 class PairObjective(ScoredObjective):
     """Sigmoid loss over all pairs of a left and a right embedding, with its own logit_scale and logit_bias.
 
@@ -74,31 +107,17 @@ class PairObjective(ScoredObjective):
         rows, columns = (right, left) if distributed.world_of(right).pooled is None else (left, right)
         everyone = distributed.world_of(columns)
         if self.calibrate and self.training:
-            self._calibrate(rows.pooled, columns, self._mask(left, right, columns))
+            self._calibrate(rows.pooled, columns, pair_mask(rows, columns, self.duplicates))
         score = (self.logit_scale, self.logit_bias)
         if everyone.pooled is None:
-            parts = [self._mask(left, right, columns, rank) for rank in range(len(everyone.counts))]
+            parts = [pair_mask(rows, columns, self.duplicates, rank) for rank in range(len(everyone.counts))]
             total, sums = sigmoid_ring_sum(rows.pooled, columns.pooled, *score, parts, everyone.counts)
         else:
-            total, sums = sigmoid_sum(rows.pooled, everyone.pooled, *score, self._mask(left, right, columns))
+            mask = pair_mask(rows, columns, self.duplicates)
+            total, sums = sigmoid_sum(rows.pooled, everyone.pooled, *score, mask)
         # Clips, not positives: under the policy `positive` a clip may have several.
         count = (distributed.world_of(left).present & distributed.world_of(right).present).sum()
         return ObjectiveOutput(distributed.world_size() * total / count.clamp(min=1), count, self.score_log(sums))
-
-    def _mask(self, left: Embedding, right: Embedding, columns: Embedding, rank: int | None = None) -> PairMask:
-        """Returns the mask of this rank's rows against all columns, or those of one rank."""
-        everyone, rows = distributed.world_of(columns), right if columns is left else left
-        begin = sum(everyone.counts[:rank]) if rank is not None else 0
-        span = slice(begin, begin + everyone.counts[rank]) if rank is not None else slice(None)
-        groups = [distributed.world_of(side).group[span] for side in (left, right)]
-        return PairMask(
-            rows.present,
-            everyone.present[span],
-            (left.group, right.group),
-            (groups[0], groups[1]),
-            everyone.offset - begin,
-            self.duplicates,
-        )
 
     @torch.no_grad()
     def _calibrate(self, rows: Tensor, columns: Embedding, mask: PairMask) -> None:

@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from peav.host import to_device, to_host
+
 #: What to do with a pair of different clips whose inputs are the same on one side: `drop` gives it no weight, `positive` counts it as
 #: belonging together, `keep` treats it as any negative.
 DuplicatePolicy = Literal["drop", "positive", "keep"]
@@ -88,7 +90,8 @@ class DenseMask(TileMask):
 class PairMask(TileMask):
     """Clips against clips: row i's partner is column `offset + i`; absent clips are left out, duplicates follow a policy.
 
-    Two clips are duplicates when their inputs are the same on either side of the pair.
+    Two clips are duplicates when their inputs are the same on either side of the pair. All of it is found on the host, which fetches
+    in one copy what is not there yet; the device gets indices.
 
     Args:
         row_present: (N,) bool.
@@ -97,6 +100,7 @@ class PairMask(TileMask):
         column_groups: identities (M,) int64 of the columns' clips, likewise.
         offset: where the rows begin among the columns; may be negative, or beyond them, where partners are elsewhere.
         duplicates: the policy.
+        device: where the tiles are computed; that of `row_present` by default.
     """
 
     def __init__(
@@ -107,35 +111,44 @@ class PairMask(TileMask):
         column_groups: tuple[Tensor, Tensor],
         offset: int = 0,
         duplicates: DuplicatePolicy = "drop",
+        device: torch.device | None = None,
     ) -> None:
         if duplicates not in ("drop", "positive", "keep"):
             raise ValueError(f"duplicates must be 'drop', 'positive' or 'keep', not {duplicates!r}")
         self.duplicates = duplicates
-        num_columns, device = len(column_present), row_present.device
-        self.rows = None if bool(row_present.all()) else row_present.nonzero().squeeze(1)
-        self.columns = None if bool(column_present.all()) else column_present.nonzero().squeeze(1)
-        partner = torch.arange(len(row_present), device=device) + offset
+        self._device = row_present.device if device is None else device
+        host = to_host(row_present, column_present, *row_groups, *column_groups)
+        rows_there, columns_there, *groups = (tensor.numpy() for tensor in host)
+        num_rows, num_columns = len(rows_there), len(columns_there)
+        partner = np.arange(num_rows) + offset
         inside = (partner >= 0) & (partner < num_columns)
-        partner = partner.clamp(0, max(num_columns - 1, 0))
         if num_columns:
-            inside &= column_present[partner]
-            partner = (column_present.cumsum(0) - 1)[partner]
-        if self.rows is not None:
-            partner, inside = partner[self.rows], inside[self.rows]
-            row_groups = (row_groups[0][self.rows], row_groups[1][self.rows])
-        if self.columns is not None:
-            column_groups = (column_groups[0][self.columns], column_groups[1][self.columns])
-        self._own_rows = inside.nonzero().squeeze(1)
-        self._own_columns = partner[self._own_rows]
-        # Both ascend, so that those of a tile are a span, which the host finds.
-        self._row_order, self._column_order = self._own_rows.cpu().numpy(), self._own_columns.cpu().numpy()
-        self._row_groups, self._column_groups = row_groups, column_groups
+            partner = partner.clip(0, num_columns - 1)
+            inside &= columns_there[partner]
+            partner = (columns_there.cumsum() - 1)[partner]
+        if not rows_there.all():
+            kept = np.flatnonzero(rows_there)
+            self.rows = self._upload(kept)
+            partner, inside, groups[:2] = partner[kept], inside[kept], [group[kept] for group in groups[:2]]
+        if not columns_there.all():
+            kept = np.flatnonzero(columns_there)
+            self.columns = self._upload(kept)
+            groups[2:] = [group[kept] for group in groups[2:]]
+        # Both ascend, so that those of a tile are a span.
+        self._row_order = np.flatnonzero(inside)
+        self._column_order = partner[self._row_order]
+        self._own_rows, self._own_columns = self._upload(self._row_order), self._upload(self._column_order)
+        self._groups = groups
+        self._on_device: list[Tensor] = []
         self._doubled: np.ndarray | None = None
-        if duplicates != "keep" and len(inside) and len(column_groups[0]):
-            doubled = torch.zeros_like(inside)
-            for rows, columns in zip(row_groups, column_groups, strict=True):
-                doubled |= _occurrences(rows, columns) > inside.long()
-            self._doubled = doubled.cpu().numpy()
+        if duplicates != "keep" and len(inside) and len(groups[2]):
+            doubled = np.zeros_like(inside)
+            for rows, columns in zip(groups[:2], groups[2:], strict=True):
+                doubled |= _occurrences(rows, columns) > inside
+            self._doubled = doubled if doubled.any() else None
+
+    def _upload(self, values: np.ndarray) -> Tensor:
+        return to_device(torch.from_numpy(values), self._device)
 
     def tile(self, rows: slice, columns: slice) -> Tile:
         """Makes the tile; its dense part only where a row has a duplicate."""
@@ -144,17 +157,18 @@ class PairMask(TileMask):
         own = (self._own_rows[left:right] - rows.start, self._own_columns[left:right] - columns.start)
         if self._doubled is None or not self._doubled[rows].any():
             return Tile(own)
-        (left_rows, right_rows), (left_columns, right_columns) = self._row_groups, self._column_groups
+        self._on_device = self._on_device or [self._upload(group) for group in self._groups]
+        left_rows, right_rows, left_columns, right_columns = self._on_device
         same = (left_rows[rows, None] == left_columns[columns]) | (right_rows[rows, None] == right_columns[columns])
         same[own] = False
         return Tile(own, weight=~same) if self.duplicates == "drop" else Tile(own, positive=same)
 
 
-def _occurrences(values: Tensor, among: Tensor) -> Tensor:
+def _occurrences(values: np.ndarray, among: np.ndarray) -> np.ndarray:
     """Counts how often each value occurs among others."""
-    known, counts = among.unique(return_counts=True)
-    place = torch.searchsorted(known, values).clamp(max=len(known) - 1)
-    return torch.where(known[place] == values, counts[place], 0)
+    known, place = np.unique(values, return_inverse=True)
+    at = np.searchsorted(known, among).clip(max=len(known) - 1)
+    return np.bincount(at[known[at] == among], minlength=len(known))[place]
 
 
 @dataclass(frozen=True)
@@ -316,9 +330,9 @@ def _flip(logits: Tensor, signs: Tile, sums: Tensor) -> None:
     """Turns the sign of the positives' logits in place, so that every loss is a softplus, and adds the sums to log."""
     weight = signs.weight
     counted = logits if weight is None else torch.where(weight > 0, logits, 0)
-    number = torch.tensor(logits.numel(), device=logits.device) if weight is None else (weight > 0).sum()
     everything, own = counted.sum(), counted.new_zeros(())
     positives = torch.zeros((), dtype=torch.int64, device=logits.device)
+    number = positives + logits.numel() if weight is None else (weight > 0).sum()
     if signs.positive is not None:
         there = signs.positive if weight is None else signs.positive & (weight > 0)
         own, positives = torch.where(there, logits, 0).sum(), there.sum()

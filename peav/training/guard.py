@@ -34,22 +34,17 @@ class FiniteGuard:
         if most < 1:
             raise ValueError(f"max_nonfinite_steps must be at least 1, not {most}")
         self.most, self.skipped, self.in_row = most, 0, 0
-        self._finite: Tensor | None = None
-        self._ids: tuple[str, ...] = ()
-        self._embeddings: dict[str, Tensor] = {}
+        self._seen: list[tuple[Tensor, tuple[str, ...], Tensor]] = []
 
     def watch(self, loss: Tensor, ids: Sequence[str], embeddings: Mapping[str, Embedding]) -> None:
-        """Notes a loss, and which clips it came from.
+        """Notes a loss, and which clips it came from. Asks the device for nothing: that is for :meth:`check`.
 
         Args:
             loss: scalar.
             ids: of the clips of this rank.
             embeddings: what the encoders made of them.
         """
-        finite = torch.isfinite(loss.detach())
-        if self._finite is None or bool(self._finite):  # of several batches of a step the first guilty one is named
-            self._ids, self._embeddings = tuple(ids), {n: e.pooled.detach() for n, e in embeddings.items()}
-        self._finite = finite if self._finite is None else self._finite & finite
+        self._seen.append((torch.isfinite(loss.detach()), tuple(ids), _suspects(ids, embeddings, loss.device)))
 
     def check(self, parameters: Sequence[nn.Parameter], step: int, gradients: bool = True) -> None:
         """Takes the gradients away where the loss or one of them is not finite, so that the optimizer has nothing to do.
@@ -62,15 +57,19 @@ class FiniteGuard:
         Raises:
             FloatingPointError: on every rank, when this was one step too many in a row.
         """
-        finite = self._finite if self._finite is not None else torch.tensor(True)
-        self._finite = None
-        held = [_local(p.grad) for p in parameters if p.grad is not None]
-        of_gradients = torch.ones_like(finite)
+        seen, self._seen = self._seen, []
+        grads = [_local(p.grad) for p in parameters if p.grad is not None]
+        device = next((t.device for t in (*(finite for finite, _, _ in seen), *grads)), torch.device("cpu"))
+        of_losses = torch.stack([finite for finite, _, _ in seen] or [torch.ones((), dtype=torch.bool, device=device)])
+        of_gradients = torch.ones((), dtype=torch.bool, device=device)
+        # A shard may be empty: the largest of no numbers is none.
+        held = [grad for grad in grads if grad.numel()]
         if gradients and held:
             # The largest absolute value: a sum of squares can overflow where every gradient is finite.
-            of_gradients = torch.stack([torch.isfinite(most) for most in torch._foreach_norm(held, torch.inf)]).all()
-        bad = distributed.sum_over_ranks(torch.stack((~finite, ~of_gradients)).to(torch.float32))
-        if not bad.any():
+            of_gradients = torch.stack(torch._foreach_norm(held, torch.inf)).isfinite().all()
+        found = torch.stack((~of_losses.all(), ~of_gradients)).to(torch.float32)
+        bad = distributed.sum_over_ranks(found).tolist()
+        if not any(bad):
             self.in_row = 0
             return
         for parameter in parameters:
@@ -78,10 +77,13 @@ class FiniteGuard:
         self.skipped += 1
         self.in_row += 1
         what = "the loss" if bad[0] else "a gradient"
-        where = (
-            f"; on this rank it is {'finite' if finite else 'not'}" if distributed.world_size() > 1 and bad[0] else ""
-        )
-        message = f"step {step} is left out: {what} is not finite{where}. Clips: {_named(self._ids, self._embeddings)}"
+        # Of several batches of a step the first guilty one is named.
+        guilty = next((some for some in seen if not some[0]), seen[-1] if seen else None)
+        where = ""
+        if distributed.world_size() > 1 and bad[0]:
+            where = f"; on this rank it is {'finite' if bool(of_losses.all()) else 'not'}"
+        clips = _named(guilty[1], guilty[2]) if guilty is not None else "unknown"
+        message = f"step {step} is left out: {what} is not finite{where}. Clips: {clips}"
         if self.in_row >= self.most:
             raise FloatingPointError(f"{message}. {self.in_row} steps in a row (max_nonfinite_steps): training stops")
         log.warning(message)
@@ -89,15 +91,21 @@ class FiniteGuard:
 
 def name_suspects(ids: Sequence[str], embeddings: Mapping[str, Embedding]) -> str:
     """Returns the ids of clips whose embeddings are not finite, or of all, the first few of them."""
-    return _named(ids, {name: e.pooled.detach() for name, e in embeddings.items()})
+    device = next((e.pooled.device for e in embeddings.values()), torch.device("cpu"))
+    return _named(ids, _suspects(ids, embeddings, device))
 
 
-def _named(ids: Sequence[str], embeddings: Mapping[str, Tensor]) -> str:
-    guilty = torch.zeros(len(ids), dtype=torch.bool)
-    for pooled in embeddings.values():
-        if len(pooled) == len(ids):
-            guilty |= ~torch.isfinite(pooled).all(1).cpu()
-    named = [name for name, bad in zip(ids, guilty.tolist(), strict=True) if bad] or list(ids)
+def _suspects(ids: Sequence[str], embeddings: Mapping[str, Embedding], device: torch.device) -> Tensor:
+    """Returns which clips have an embedding that is not finite, (N,) bool."""
+    guilty = torch.zeros(len(ids), dtype=torch.bool, device=device)
+    for embedding in embeddings.values():
+        if len(embedding.pooled) == len(ids):
+            guilty |= ~torch.isfinite(embedding.pooled.detach()).all(1)
+    return guilty
+
+
+def _named(ids: Sequence[str], suspects: Tensor) -> str:
+    named = [name for name, bad in zip(ids, suspects.tolist(), strict=True) if bad] or list(ids)
     return ", ".join(named[:_NAMED]) + (f" and {len(named) - _NAMED} more" if len(named) > _NAMED else "")
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule
@@ -19,10 +17,9 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
 from peav import distributed, registry
-from peav.checkpoints import CheckpointError, building
-from peav.checkpoints.native import read_settings
 from peav.embedding_model import EmbeddingModel
 from peav.encoders import Encoder, TextEncoder
+from peav.host import to_device, to_host
 from peav.objectives import Objective
 from peav.training.assembly import agree, build, check_targets, check_teachers, hide_spans, needed_encoders, provided_by
 from peav.training.features import CachePrecision, CheckFeatures, FeatureCache
@@ -35,11 +32,7 @@ from peav.training.precision import teach_precision
 from peav.training.sharding import shard_model
 from peav.training.tuning import Tune, apply_tuning
 from peav.training.virtual import Storage, VirtualBatches
-from peav.trust import Trust
 from peav.types import Batch, Embedding
-
-#: Arguments that lead elsewhere, which a checkpoint never has; one that has them was not written by us.
-_NOT_FROM_A_FILE = {"self", "init_from", "init_revision", "encoder_options", "trust"}
 
 log = logging.getLogger(__name__)
 
@@ -64,8 +57,6 @@ class PeavModule(LightningModule):
         init_from: checkpoint to start from: a folder in Meta's format, transformers' or peav's, a `.ckpt` of `peav fit`, or a
             repository of the hub such as `facebook/pe-av-small`.
         init_revision: of the repository.
-        trust: let the checkpoint of `init_from` name classes by dotted paths, whose modules are then imported, and arguments that lead
-            to other files (docs/security.md).
         encoder_options: arguments of the checkpoint's encoders to change, by encoder: `{"video": {"trainable_frame_layers": 2}}`.
         tune: what is trained: `all` but frozen frontends; `last`, the last layers of each transformer, and heads; `lora`, adapters, and
             heads; or `heads`.
@@ -99,7 +90,6 @@ class PeavModule(LightningModule):
         extra_embeddings: list[str] | None = None,
         init_from: str | None = None,
         init_revision: str | None = None,
-        trust: bool = False,
         encoder_options: dict[str, dict[str, Any]] | None = None,
         tune: Tune = "all",
         tune_layers: int = 2,
@@ -115,9 +105,7 @@ class PeavModule(LightningModule):
         chosen = {name: objective for name, objective in (objectives or {}).items() if objective is not None}
         if not chosen:
             raise ValueError("no objective is left to train: set at least one under model.objectives")
-        checkpoint = (
-            read_initial(init_from, init_revision, encoder_options or {}, trust) if init_from is not None else None
-        )
+        checkpoint = read_initial(init_from, init_revision, encoder_options or {}) if init_from is not None else None
         if checkpoint is not None:
             encoders = {**checkpoint.spec.encoders, **(encoders or {})}  # type: ignore[dict-item]
             embedding_dim = agree("embedding_dim", embedding_dim, checkpoint.spec.embedding_dim)
@@ -176,7 +164,7 @@ class PeavModule(LightningModule):
         self.learning_rate, self.weight_decay, self.betas = learning_rate, weight_decay, tuple(betas)
         self.objective_learning_rate = learning_rate if objective_learning_rate is None else objective_learning_rate
         self.warmup_steps, self.final_fraction = warmup_steps, final_fraction
-        self.empty_batches = dict.fromkeys(self.objectives, 0)
+        self._empty = torch.zeros(len(self.objectives), dtype=torch.int64)
         if exchange not in ("gather", "ring"):
             raise ValueError(f"exchange must be 'gather' or 'ring', not {exchange!r}")
         if log_gradient_norms is not None and log_gradient_norms < 1:
@@ -189,47 +177,6 @@ class PeavModule(LightningModule):
         self.means = EvaluationMeans()
         self.schedule = Schedule(warmup_steps, final_fraction)
         self._stepped = 0
-
-    @classmethod
-    def load_from_checkpoint(  # type: ignore[override]  # Lightning's lets the file choose what is called
-        cls,
-        checkpoint_path: str | Path,
-        map_location: Any = None,
-        strict: bool = True,
-        weights_only: bool = True,
-        trust: bool = False,
-        **changes: Any,
-    ) -> Self:
-        """Rebuilds a module from a checkpoint of `peav fit`, without running anything that the file holds.
-
-        Args:
-            checkpoint_path: the file.
-            map_location: the device of the module; the CPU by default.
-            strict: whether the file must have all parameters, and no others.
-            weights_only: must be true: what a pickle holds may run when it is read.
-            trust: see :meth:`peav.model.PEAV.from_pretrained`.
-            **changes: arguments to change.
-
-        Raises:
-            FileNotFoundError: if it is not there.
-            CheckpointError: if it is something else.
-            TrustError: if it names classes or files that only `trust` allows.
-        """
-        if not weights_only:
-            raise ValueError(
-                "weights_only=False would run what the checkpoint holds: peav reads tensors and plain data alone"
-            )
-        saved, settings = read_settings(Path(checkpoint_path), Trust.of(trust))
-        known = set(inspect.signature(cls.__init__).parameters) - _NOT_FROM_A_FILE
-        given = {name: value for name, value in settings.items() if name in known}
-        try:
-            with building(sum(tensor.numel() for tensor in saved["state_dict"].values()), checkpoint_path):
-                module = cls(**{**given, **changes})
-            module.on_load_checkpoint(saved)
-            module.load_state_dict(saved["state_dict"], strict=strict)
-        except (AttributeError, TypeError, RuntimeError) as error:
-            raise CheckpointError(f"{checkpoint_path} is damaged, or was not written by `peav fit`: {error}") from error
-        return module if map_location is None else module.to(map_location)
 
     @property
     def batch_fields(self) -> frozenset[str]:
@@ -376,19 +323,16 @@ class PeavModule(LightningModule):
             shares = distributed.sum_over_ranks(torch.stack([losses.total, *losses.losses.values()]))
             total, *means = (shares / distributed.world_size()).unbind()
             losses = replace(losses, total=total, losses=dict(zip(losses.losses, means, strict=True)))
-        values: dict[str, Tensor] = {}
-        for name, loss in losses.losses.items():
-            values |= {f"train/{name}/{key}": value for key, value in losses.log[name].items()}
-            values[f"train/{name}/loss"] = loss
-            if name in losses.norms:
-                values[f"train/{name}/gradient_norm"] = losses.norms[name]
-            self.empty_batches[name] += int(losses.counts[name] == 0)
-            values[f"train/{name}/empty_batches"] = torch.tensor(float(self.empty_batches[name]))
-        # A mean over an empty set is NaN: the objective had no such pair in this batch, and the mean over steps must not see it.
-        kept = {key: value.detach() for key, value in values.items() if torch.isfinite(value) or key.endswith("/loss")}
-        self.log_dict(kept, on_step=True, on_epoch=False, batch_size=clips)
-        self.log("train/nonfinite_steps", float(self.guard.skipped), on_step=True, on_epoch=False, batch_size=clips)
-        self.log("train/loss", losses.total, prog_bar=True, on_step=True, on_epoch=False, batch_size=clips)
+        found = torch.stack([losses.counts[name] for name in losses.losses])
+        self._empty = to_device(self._empty, found.device) + (found == 0)
+        values: dict[str, Tensor] = {f"train/{name}/loss": loss for name, loss in losses.losses.items()}
+        # Everything else is written where the trainer writes: a device that is asked for nothing in between runs ahead.
+        if self._writes_log:
+            values |= self._details(losses)
+        self.log_dict(values, on_step=True, on_epoch=False, batch_size=clips)
+        # The number of a progress bar is read every step.
+        bar = self.trainer.progress_bar_callback is not None
+        self.log("train/loss", losses.total, prog_bar=bar, on_step=True, on_epoch=False, batch_size=clips)
 
     def on_validation_epoch_start(self) -> None:
         """Begins the means anew."""
@@ -416,6 +360,30 @@ class PeavModule(LightningModule):
         total = sum(weights[name] * mean for name, mean in means.items() if weights[name] != 0)
         self.log(f"{stage}/loss", total, prog_bar=True, sync_dist=True, batch_size=1)
 
+    @property
+    def _writes_log(self) -> bool:
+        """Whether the trainer writes what this training step logs."""
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        return bool(every and (self.global_step + 1) % every == 0) or self.trainer.should_stop
+
+    def _details(self, losses: Losses) -> dict[str, Tensor]:
+        """Returns what is logged of a training step beside the losses, on the host.
+
+        A mean over an empty set is NaN: the objective had no such pair in this batch, and nothing is logged of it.
+        """
+        values = {f"{name}/{key}": value for name in losses.losses for key, value in losses.log[name].items()}
+        values |= {f"{name}/gradient_norm": norm for name, norm in losses.norms.items()}
+        empty, *numbers = to_host(self._empty, *(value.detach() for value in values.values()))
+        found = {key: number for key, number in zip(values, numbers, strict=True) if torch.isfinite(number)}
+        found |= {f"{name}/empty_batches": n.float() for name, n in zip(losses.losses, empty, strict=True)}
+        found["nonfinite_steps"] = torch.tensor(float(self.guard.skipped))
+        return {f"train/{key}": value for key, value in found.items()}
+
+    @property
+    def empty_batches(self) -> dict[str, int]:
+        """By objective, batches in which no device had a valid pair."""
+        return dict(zip(self.objectives, self._empty.tolist(), strict=True))
+
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Leaves the step out where the loss or a gradient is not finite; on all devices, or on none."""
         scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
@@ -431,7 +399,7 @@ class PeavModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps the counters of batches in which an objective found nothing."""
-        checkpoint["empty_batches"] = dict(self.empty_batches)
+        checkpoint["empty_batches"] = self.empty_batches
         checkpoint["nonfinite_steps"] = self.guard.skipped
         if self.virtual is not None and self.virtual.pending:
             log.warning(
@@ -443,7 +411,8 @@ class PeavModule(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restores the counters."""
         self._stepped = checkpoint.get("global_step", 0)
-        self.empty_batches.update(checkpoint.get("empty_batches", {}))
+        kept = {**self.empty_batches, **checkpoint.get("empty_batches", {})}
+        self._empty = torch.tensor([kept[name] for name in self.objectives])
         self.guard.skipped = checkpoint.get("nonfinite_steps", 0)
         for _, objective in self._objectives():
             objective.end_calibration()

@@ -11,8 +11,10 @@ import torch.nn.functional as F
 from peav.encoders import FrameVideoEncoder, MelAudioEncoder, TextEncoder
 from peav.encoders.audio import MelFrontend
 from peav.encoders.audio_video import align_nearest
+from peav.encoders.dac import DacVaeFrontend, similar_lengths
 from peav.encoders.text import Tokenize, read_tokenizer
 from peav.encoders.transformer import MaskedGroupNorm, Transformer, apply_rotary, rotary
+from peav.masking import lengths_to_mask
 from peav.testing import tiny_batch
 from peav.types import VideoInput
 from tests.helpers import FRAME_OPTIONS, small_tokenizer
@@ -142,3 +144,30 @@ def test_long_texts_are_cut_and_keep_their_special_tokens() -> None:
     assert ids.shape == (2, 6)
     assert ids[0, 0] == 2 and ids[0, -1] == 3
     assert mask.sum(1).tolist() == [6, 3]
+
+
+def test_clips_of_mixed_lengths_share_passes_of_the_dac_and_are_encoded_as_if_alone() -> None:
+    """Odd and even strides, one sample and whole hops: in one pass each clip gets what it gets alone."""
+    for ratios in ((2, 4, 8, 5), (3, 5, 7), (1, 4)):
+        frontend = DacVaeFrontend(16000, 4, ratios, 8).double()
+        for parameter in frontend.parameters():
+            torch.nn.init.normal_(parameter, std=0.05)  # biases too: they are what makes zeros something else
+        lengths = torch.tensor([4000, 3999, 3790, 0, 3, 900, 3800])
+        mask = lengths_to_mask(lengths)
+        samples = torch.randn(mask.shape, dtype=torch.float64)
+        assert sorted(len(group) for group in similar_lengths(lengths.tolist(), 10**6)) == [1, 1, 4]
+        latents, valid = frontend(samples, mask)
+        for row, length in enumerate(lengths.tolist()):
+            count = -(-length // frontend.hop)
+            assert int(valid[row].sum()) == count and not latents[row, count:].any()
+            if length:
+                alone, _ = frontend(samples[row : row + 1, :length], torch.ones(1, length, dtype=torch.bool))
+                torch.testing.assert_close(latents[row, :count], alone[0], rtol=1e-12, atol=1e-14)
+        # However different the lengths are.
+        steps = torch.tensor([30, 1, 2, 17]) * frontend.hop
+        wave = torch.randn(4, 30 * frontend.hop, dtype=torch.float64) * lengths_to_mask(steps)
+        together = frontend._encode(wave, steps)
+        for row, length in enumerate(steps.tolist()):
+            alone = frontend._encode(wave[row : row + 1, :length], steps[row : row + 1])[0]
+            count = length // frontend.hop
+            torch.testing.assert_close(together[row, :count], alone[:count], rtol=1e-12, atol=1e-14)
