@@ -14,6 +14,7 @@ from peav.checkpoints.spec import TEN_PAIRS, MediaSettings, ModelSpec, Pair
 from peav.encoders.base import Encoder
 from peav.encoders.graph import is_ready, resolve, sources_of
 from peav.encoders.heads import Head
+from peav.trust import Trust
 from peav.types import Batch, Embedding, Features
 
 
@@ -81,10 +82,10 @@ class EmbeddingModel(nn.Module):
         self.unused: dict[str, Tensor] = {}
 
     @classmethod
-    def from_spec(cls, spec: ModelSpec) -> Self:
-        """Builds a model of random weights from its specification."""
+    def from_spec(cls, spec: ModelSpec, trust: Trust = Trust.NAMES) -> Self:
+        """Builds a model of random weights from its specification; `trust` says whether classes may be named by dotted paths."""
         registry.load_plugins()
-        encoders = {name: registry.encoders.build(config) for name, config in spec.encoders.items()}
+        encoders = {name: registry.encoders.build(config, trust) for name, config in spec.encoders.items()}
         return cls(encoders, spec.embeddings, spec.embedding_dim, spec.normalize, spec.frames, spec.pairs, spec.media)
 
     @property

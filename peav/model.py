@@ -13,9 +13,10 @@ from peav import inputs
 from peav.checkpoints import (
     Format,
     Pair,
+    Trust,
+    building,
     load_exactly,
     read_checkpoint,
-    without_initialization,
     write_checkpoint,
 )
 from peav.embedding_model import EmbeddingModel
@@ -32,7 +33,7 @@ class PEAV(EmbeddingModel):
     """
 
     @classmethod
-    def from_pretrained(cls, path_or_id: str | Path, revision: str | None = None) -> Self:
+    def from_pretrained(cls, path_or_id: str | Path, revision: str | None = None, trust: bool = False) -> Self:
         """Reads a model, in evaluation mode.
 
         Args:
@@ -40,13 +41,16 @@ class PEAV(EmbeddingModel):
                 such as `facebook/pe-av-small`.
             revision: of the repository. The released ones hold transformers' format on `main`, with the scales and biases of six
                 pairs, and Meta's on `perception_models`, without.
+            trust: let the file name classes by their dotted path, whose modules are then imported, and arguments that lead to other
+                files. Nothing that a file holds runs otherwise (docs/security.md).
 
         Raises:
             CheckpointError: if it is none of these; missing, unexpected and misshapen tensors are listed.
+            TrustError: if it names what only `trust` allows.
         """
-        checkpoint = read_checkpoint(path_or_id, revision)
-        with without_initialization():
-            model = cls.from_spec(checkpoint.spec)
+        checkpoint = read_checkpoint(path_or_id, revision, Trust.of(trust))
+        with building(checkpoint.numbers, checkpoint.source):
+            model = cls.from_spec(checkpoint.spec, checkpoint.trust)
         expected = model.state_dict()
         state, unused = checkpoint.convert(expected)
         load_exactly(model, state, checkpoint.source)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import logging
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from importlib.metadata import entry_points
@@ -17,11 +19,21 @@ from typing import Any, Generic, TypeVar, cast
 
 from torch import nn
 
+from peav.trust import Trust, TrustError, check_plain, places_in
+
+log = logging.getLogger(__name__)
+
 ENTRY_POINT_GROUP = "peav.plugins"
 #: Where peav's own plugins are: modules to import by name, as those of every other package are.
 BUILT_IN = ("peav.encoders", "peav.objectives")
 
 _C = TypeVar("_C", bound="Plugin")
+
+_SAY_SO = "say so by --trust, in Python trust=True, for model.init_from --model.trust=true"
+_HOW_TO_TRUST = (
+    f"install the package that announces it under the entry point group {ENTRY_POINT_GROUP!r}, or, if you know where it comes from, "
+    f"{_SAY_SO}"
+)
 
 
 class PluginError(RuntimeError):
@@ -48,6 +60,19 @@ class Plugin(nn.Module):
     """An nn.Module that remembers how it was made, so that a checkpoint can hold plain configuration instead of a pickle."""
 
     _init_call: tuple[tuple[Any, ...], dict[str, Any]]
+
+    @classmethod
+    def reaches_outside(cls, init_args: Mapping[str, Any]) -> tuple[str, ...]:
+        """Names the arguments by which the constructor would read a file or ask the network.
+
+        A checkpoint or a folder that may come from elsewhere is not allowed to give them. By default they are those that hold, at any
+        depth, a text with a slash, a backslash or a colon, or one that begins with a dot or a tilde: a plugin whose arguments lead to
+        files by other texts says so here, and one whose arguments only look like places says that.
+
+        Args:
+            init_args: of the constructor.
+        """
+        return places_in(init_args)
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Plugin:
         """Keeps the arguments of the constructor."""
@@ -148,26 +173,46 @@ class Registry(Generic[_C]):
             raise KeyError(f"no {self.kind} is named {name!r}. {suggest(name, self._classes)}")
         return self._classes[name]
 
-    def build(self, config: Mapping[str, Any]) -> _C:
+    def build(self, config: Mapping[str, Any], trust: Trust = Trust.NAMES) -> _C:
         """Builds a plugin from `{"class_path": ..., "init_args": ...}`; the inverse of :attr:`Plugin.config`.
 
-        `class_path` is a registered name, or the dotted path of an importable :class:`Plugin`.
+        Args:
+            config: `class_path` is a registered name, or the dotted path of a :class:`Plugin`.
+            trust: whether a dotted path may be imported.
 
         Raises:
             KeyError: if no class has that name.
+            TrustError: if a dotted path would have to be imported, and may not.
             TypeError: if the dotted path does not lead to a Plugin.
         """
-        return self.resolve(config["class_path"])(**(config.get("init_args") or {}))
+        return self.resolve(config["class_path"], trust)(**(config.get("init_args") or {}))
 
-    def resolve(self, path: str) -> type[_C]:
+    def resolve(self, path: str, trust: Trust = Trust.NAMES) -> type[_C]:
         """Returns the class of a registered name or a dotted path.
+
+        A dotted path to a class that is registered needs no import: an installed package announced it.
+
+        Args:
+            path: the name or path.
+            trust: whether a dotted path may be imported.
 
         Raises:
             KeyError: if no class has that name.
+            TrustError: if a dotted path would have to be imported, and may not.
             TypeError: if the dotted path does not lead to a Plugin.
         """
         module, _, name = path.rpartition(".")
-        cls: Any = getattr(importlib.import_module(module), name, None) if module else self.get(name)
+        if not module:
+            return self.get(name)
+        known = self._classes[name] if name in self else None
+        if known is not None and known.__module__.partition(".")[0] == module.partition(".")[0]:
+            return known
+        if not trust.imports:
+            raise TrustError(
+                f"the {self.kind} {path!r} is not among the registered ones, and its module would have to be imported: "
+                f"{_HOW_TO_TRUST}"
+            )
+        cls: Any = getattr(importlib.import_module(module), name, None)
         if not (inspect.isclass(cls) and issubclass(cls, Plugin)):
             raise TypeError(f"{path!r} is not a peav {self.kind}")
         return cast(type[_C], cls)
@@ -175,6 +220,54 @@ class Registry(Generic[_C]):
     def holds(self, cls: type[Any]) -> bool:
         """Says whether a class is registered under its name; imports nothing, for a class that is at hand has registered."""
         return self._classes.get(cls.__name__) is cls
+
+    def admit(self, config: Any, trust: Trust, source: object) -> None:
+        """Checks the configuration of a plugin that a file gives, before anything is built from it.
+
+        Args:
+            config: `{"class_path": ..., "init_args": ...}`.
+            trust: how far the file is trusted. What is imported because the user said so is told in the log.
+            source: the file, for messages.
+
+        Raises:
+            TrustError: if it names a class that would have to be imported or an argument that leads out of the file, and the user did
+                not say to trust it; or is no configuration of a plugin.
+            TypeError: if a dotted path does not lead to a Plugin.
+        """
+        init_args = config.get("init_args") or {} if isinstance(config, Mapping) else None
+        if not isinstance(init_args, Mapping) or not isinstance(config.get("class_path"), str):
+            raise TrustError(f"{source}: {config!r:.100} is no configuration of an {self.kind}")
+        check_plain(config, source)
+        path = config["class_path"]
+        if not re.fullmatch(r"[\w<>]+(\.[\w<>]+)*", path):
+            raise TrustError(f"{source}: {path!r:.100} is no name of an {self.kind}")
+        try:
+            cls = self.resolve(path)
+        except TrustError:
+            if not trust.imports:
+                raise TrustError(
+                    f"{source} names the {self.kind} {path!r}, which is not among the registered ones and would have to be imported, "
+                    f"which runs its module: {_HOW_TO_TRUST}"
+                ) from None
+            log.warning("importing %s, which %s names: you said to trust it", path.rpartition(".")[0], source)
+            try:
+                cls = self.resolve(path, trust)
+            except ImportError as error:
+                raise TrustError(
+                    f"{source} names the {self.kind} {path!r}, which cannot be imported ({error}): put the folder of its module on "
+                    "PYTHONPATH, or install its package"
+                ) from error
+        except KeyError as error:
+            raise TrustError(
+                f"{source}: {error.args[0]} It may belong to a package that is not installed here, or to a module that is not imported"
+            ) from None
+        outside = cls.reaches_outside(init_args)
+        if outside and not trust.imports:
+            values = ", ".join(f"{name}={init_args[name]!r:.60}" for name in outside)
+            raise TrustError(
+                f"{source} gives the {self.kind} {path!r} the argument {values}, which leads to a file or to the network: it is refused; "
+                f"if you know where the file comes from, {_SAY_SO}"
+            )
 
     def __iter__(self) -> Iterator[str]:
         _load_plugins_once()
@@ -198,10 +291,13 @@ register_objective = objectives.register
 
 
 def class_path(cls: type[Plugin]) -> str:
-    """Returns the name under which a plugin is configured: its registered name, else its dotted path."""
-    for registry in (encoders, objectives):
-        if registry.holds(cls):
-            return cls.__name__
+    """Returns the name under which a plugin is configured: the short one of peav's own classes, the dotted path of every other.
+
+    The short name of a class that registered itself when the user's configuration imported it means nothing in the next process; by
+    the dotted path it is found again, without an import where an installed package announces it.
+    """
+    if cls.__module__.partition(".")[0] == "peav" and (encoders.holds(cls) or objectives.holds(cls)):
+        return cls.__name__
     return f"{cls.__module__}.{cls.__qualname__}"
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("LITDATA_DISABLE_VERSION_CHECK", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# What a test says about stores outside a folder is not remembered among the settings of who runs it.
+os.environ["XDG_CONFIG_HOME"] = tempfile.mkdtemp(prefix="peav-config-")
 
 import pytest
 import torch

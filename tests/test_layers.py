@@ -19,6 +19,8 @@ LAYERS = {
     "types": 0,
     "registry": 0,
     "fields": 0,
+    "trust": 0,
+    "opening": 0,
     "distributed": 0,
     "masking": 0,
     "plot_style": 0,

@@ -12,7 +12,17 @@ import pytest
 from peav import registry
 from peav.objectives import Objective, SegmentPair
 from peav.registry import Registry
+from peav.trust import Trust, TrustError
 from peav.types import Embedding, ObjectiveOutput
+
+
+class ForeignPair(Objective):
+    """An objective that nobody registered."""
+
+    requires = ("audio", "video")
+
+    def forward(self, embeddings: Mapping[str, Embedding], targets: Mapping[str, Any]) -> ObjectiveOutput:
+        raise RuntimeError
 
 
 def test_a_second_class_of_the_same_name_is_refused() -> None:
@@ -64,7 +74,21 @@ def test_a_class_that_inherits_its_arguments_keeps_them() -> None:
 
 def test_a_dotted_path_must_lead_to_a_plugin() -> None:
     with pytest.raises(TypeError, match="not a peav objective"):
-        registry.objectives.build({"class_path": "os.system", "init_args": {}})
+        registry.objectives.build({"class_path": "os.system", "init_args": {}}, Trust.CODE)
+
+
+def test_a_dotted_path_is_imported_only_when_trusted() -> None:
+    with pytest.raises(TrustError, match=r"'this\.Zen' is not among the registered ones"):
+        registry.objectives.build({"class_path": "this.Zen", "init_args": {}})
+    assert "this" not in sys.modules
+
+
+def test_a_class_of_another_package_is_found_again_by_its_dotted_path() -> None:
+    config = ForeignPair().config
+    assert config["class_path"] == f"{__name__}.ForeignPair"
+    with pytest.raises(TrustError):
+        registry.objectives.resolve(config["class_path"])
+    assert registry.objectives.resolve(config["class_path"], Trust.CODE) is ForeignPair
 
 
 def test_arguments_that_a_checkpoint_cannot_hold_are_refused() -> None:

@@ -13,8 +13,10 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from peav import registry
 from peav.checkpoints import huggingface, meta, meta_config, native
 from peav.checkpoints.files import (
+    CONFIG,
     TOKENIZER,
     UNUSED,
     find_folder,
@@ -26,7 +28,7 @@ from peav.checkpoints.files import (
     write_tokenizer_files,
     write_weights,
 )
-from peav.checkpoints.loading import load_exactly, without_initialization
+from peav.checkpoints.loading import building, load_exactly, without_initialization
 from peav.checkpoints.processors import write_processor
 from peav.checkpoints.spec import (
     FRAME_PAIR,
@@ -37,6 +39,7 @@ from peav.checkpoints.spec import (
     ModelSpec,
     Pair,
 )
+from peav.trust import Trust, TrustError, check_plain
 
 __all__ = [
     "FRAME_PAIR",
@@ -48,6 +51,9 @@ __all__ = [
     "MediaSettings",
     "ModelSpec",
     "Pair",
+    "Trust",
+    "TrustError",
+    "building",
     "load_exactly",
     "read_checkpoint",
     "without_initialization",
@@ -57,6 +63,9 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 Format = Literal["peav", "meta", "transformers"]
+
+#: What is checked encoder by encoder, and what other programs write into config.json.
+_NOT_READ = ("encoders", "id2label", "label2id")
 
 #: From our state dict (names and shapes) to our tensors and what no computation reads.
 _Convert = Callable[[Mapping[str, Tensor]], tuple[dict[str, Tensor], dict[str, Tensor]]]
@@ -70,38 +79,61 @@ class Checkpoint:
         spec: what the model is.
         convert: from our state dict, for its names and shapes, to our tensors, and to those of Meta's format that no computation reads.
         source: where it was found, for messages.
+        trust: how far its configuration is trusted.
+        numbers: how many numbers it holds: a model of more is not its.
     """
 
     spec: ModelSpec
     convert: _Convert
     source: Path
+    trust: Trust = Trust.NAMES
+    numbers: int = 0
 
 
-def read_checkpoint(path_or_id: str | Path, revision: str | None = None) -> Checkpoint:
+def read_checkpoint(path_or_id: str | Path, revision: str | None = None, trust: Trust = Trust.NAMES) -> Checkpoint:
     """Reads a checkpoint of any format that peav knows.
 
     Args:
         path_or_id: a folder in Meta's format, transformers' or peav's; a `.ckpt` of `peav fit`; or a repository of the hub.
         revision: of the repository. The released ones hold transformers' format on `main` and Meta's on `perception_models`.
+        trust: whether classes by their dotted path, and arguments that lead to files, are allowed.
 
     Raises:
         CheckpointError: if it is none of these, or damaged.
+        TrustError: if it names classes or files that only the user may allow.
     """
+    checkpoint = _read(path_or_id, revision, trust)
+    registry.load_plugins()
+    for config in checkpoint.spec.encoders.values():
+        registry.encoders.admit(config, trust, checkpoint.source)
+    spec = checkpoint.spec
+    check_plain([spec.embeddings, spec.frames, spec.embedding_dim, spec.pairs, vars(spec.media)], checkpoint.source)
+    return checkpoint
+
+
+def _read(path_or_id: str | Path, revision: str | None, trust: Trust) -> Checkpoint:
     path = Path(path_or_id)
     if path.suffix == ".ckpt" and path.is_file():
-        spec, state = native.read_training_checkpoint(path)
-        return Checkpoint(spec, lambda expected: (state, {}), path)
+        spec, state = native.read_training_checkpoint(path, trust)
+        return Checkpoint(spec, lambda expected: (state, {}), path, trust, _count(state))
     folder = find_folder(path_or_id, revision)
     config = read_config(folder)
+    check_plain({key: value for key, value in config.items() if key not in _NOT_READ}, folder / CONFIG)
     tensors, metadata = read_weights(folder)
     spare = read_weights(folder, UNUSED)[0] if (folder / UNUSED).is_file() else {}
     if native.is_native(config):
         spec = native.read_spec(config)
-        return Checkpoint(_with_tokenizer(spec, folder), lambda expected: (tensors, spare), folder)
+        return Checkpoint(
+            _with_tokenizer(spec, folder), lambda expected: (tensors, spare), folder, trust, _count(tensors)
+        )
     if meta_config.is_meta(config):
         spec = meta_config.read_spec(config)
         return Checkpoint(
-            _with_tokenizer(spec, folder), lambda expected: meta.to_ours(spec, tensors, expected, folder), folder
+            _with_tokenizer(spec, folder),
+            lambda expected: meta.to_ours(spec, tensors, expected, folder),
+            folder,
+            trust,
+            _count(tensors),
         )
     if huggingface.is_huggingface(config):
         spec = huggingface.read_spec(config, folder, tensors, metadata)
@@ -109,12 +141,18 @@ def read_checkpoint(path_or_id: str | Path, revision: str | None = None) -> Chec
             _with_tokenizer(spec, folder),
             lambda expected: (huggingface.to_ours(spec, tensors, expected, folder), spare),
             folder,
+            trust,
+            _count(tensors),
         )
     kind = config.get("model_type") or config.get("architectures") or f"an object with {', '.join(sorted(config)[:6])}"
     raise CheckpointError(
         f"{folder} holds a model of another kind: its config.json says {kind}. peav reads Meta's PE-AV and PE-A-Frame, "
         "transformers' pe_audio_video and pe_audio, and its own"
     )
+
+
+def _count(tensors: Mapping[str, Tensor]) -> int:
+    return sum(tensor.numel() for tensor in tensors.values())
 
 
 def write_checkpoint(

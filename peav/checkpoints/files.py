@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from peav.checkpoints.spec import CheckpointError
+from peav.opening import OutsideError, check_name, is_regular, leads_out, read_json, read_small
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +29,9 @@ _BESIDE = (
     "video_preprocessor_config.json",
     "processor_config.json",
 )
+#: A larger configuration than this is none of a model.
+MAX_CONFIG_BYTES = 16 << 20
+
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
@@ -71,16 +75,46 @@ def read_config(folder: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: if it is missing or no JSON object.
     """
-    path = folder / CONFIG
-    if not path.is_file():
+    data = read_object(folder, CONFIG)
+    if data is None:
         raise CheckpointError(f"{folder} holds no {CONFIG}, so it is no checkpoint; it holds {_listing(folder)}")
+    return data
+
+
+def read_object(folder: Path, name: str) -> dict[str, Any] | None:
+    """Reads a JSON object of a checkpoint's folder; None where the folder has no such file.
+
+    Raises:
+        CheckpointError: if it is too large, a link out of the folder, or no JSON object.
+    """
+    path = folder / name
+    if not path.is_file():
+        return None
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        data = read_json(_own(folder, name), MAX_CONFIG_BYTES)
+    except OutsideError as error:
+        raise CheckpointError(str(error)) from error
+    except ValueError as error:
         raise CheckpointError(f"{path} is not JSON: {error}") from error
     if not isinstance(data, dict):
         raise CheckpointError(f"{path} holds a {type(data).__name__}, not an object")
     return data
+
+
+def _own(folder: Path, name: str) -> Path:
+    """Returns a file of a folder, which must lie in it: links are followed no further than the hub's cache.
+
+    Raises:
+        CheckpointError: if it leads elsewhere, or is no plain file.
+    """
+    path = folder / name
+    if leads_out(path, folder):
+        raise CheckpointError(
+            f"{path} is a link out of its folder, to {path.resolve()}: it is not followed; put the file itself there"
+        )
+    if not is_regular(path):
+        raise CheckpointError(f"{path} is no plain file")
+    return path
 
 
 def read_weights(folder: Path, name: str = WEIGHTS) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -93,8 +127,15 @@ def read_weights(folder: Path, name: str = WEIGHTS) -> tuple[dict[str, Tensor], 
     if (folder / name).is_file():
         files = [folder / name]
     elif index.is_file():
-        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        files = [folder / Path(file).name for file in sorted(names)]
+        try:
+            names = set((read_object(folder, index.name) or {})["weight_map"].values())
+            files = [folder / check_name(file, f"a file of {index}") for file in sorted(names)]
+        except (KeyError, TypeError, AttributeError) as error:
+            raise CheckpointError(
+                f"{index} is no list of safetensors files: {type(error).__name__}: {error}"
+            ) from error
+        except OutsideError as error:
+            raise CheckpointError(f"{index}: {error}") from error
         if missing := [file.name for file in files if not file.is_file()]:
             raise CheckpointError(f"{index} lists {', '.join(missing)}, which are not there")
     else:
@@ -108,6 +149,7 @@ def read_weights(folder: Path, name: str = WEIGHTS) -> tuple[dict[str, Tensor], 
     tensors: dict[str, Tensor] = {}
     metadata: dict[str, str] = {}
     for file in files:
+        _own(folder, file.name)
         try:
             with safe_open(file, "pt") as opened:
                 metadata |= opened.metadata() or {}
@@ -158,8 +200,12 @@ def write_config(folder: Path, config: Mapping[str, Any]) -> None:
 
 def read_tokenizer_file(folder: Path) -> str | None:
     """Returns tokenizer.json as text, None where the folder has none."""
-    path = folder / TOKENIZER
-    return path.read_text(encoding="utf-8") if path.is_file() else None
+    if not (folder / TOKENIZER).is_file():
+        return None
+    try:
+        return read_small(_own(folder, TOKENIZER)).decode("utf-8")
+    except (OutsideError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{folder / TOKENIZER} is no tokenizer: {error}") from error
 
 
 def write_tokenizer_files(folder: Path, tokenizer_json: str | None, max_tokens: int) -> set[str]:

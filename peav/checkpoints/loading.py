@@ -7,6 +7,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.modules.module import (
+    register_module_buffer_registration_hook,
+    register_module_module_registration_hook,
+    register_module_parameter_registration_hook,
+)
 from torch.overrides import TorchFunctionMode
 
 from peav.checkpoints.keymap import listing
@@ -18,6 +23,12 @@ _FILLING = {
     *("zeros_", "ones_", "constant_", "eye_", "orthogonal_"),
     *(f"{kind}_{shape}_" for kind in ("kaiming", "xavier", "lecun") for shape in ("uniform", "normal")),
 }
+
+#: Numbers of a model that no file holds: buffers such as filter banks and tables of positions.
+_SPARE_NUMBERS = 50_000_000
+
+#: PE-AV large has 5,000.
+_MAX_MODULES = 200_000
 
 
 class _SkipFilling(TorchFunctionMode):
@@ -39,6 +50,58 @@ def without_initialization() -> Iterator[None]:
     """
     with _SkipFilling():
         yield
+
+
+@contextmanager
+def building(numbers: int, source: object) -> Iterator[None]:
+    """Builds the model of a file as `without_initialization` does, but none that is larger than the file.
+
+    Its configuration may say anything; what it makes stops where it has more parameters and buffers than a model whose weights are in
+    the file could have.
+
+    Args:
+        numbers: that the file holds.
+        source: the file, for the message.
+
+    Raises:
+        CheckpointError: if the model would be larger.
+    """
+    left = [2 * numbers + _SPARE_NUMBERS, _MAX_MODULES]
+
+    def count(module: nn.Module, name: str, tensor: Tensor | None) -> None:
+        left[0] -= 0 if tensor is None else tensor.numel()
+        if left[0] < 0:
+            raise CheckpointError(
+                f"{source} describes a model of more than twice the {numbers:,} numbers that the file holds: they do not belong together"
+            )
+
+    def count_modules(module: nn.Module, name: str, child: nn.Module | None) -> None:
+        left[1] -= 1
+        if left[1] < 0:
+            raise CheckpointError(f"{source} describes a model of more than {_MAX_MODULES:,} modules: it is refused")
+
+    hooks = [
+        register_module_parameter_registration_hook(count),
+        register_module_buffer_registration_hook(count),
+        register_module_module_registration_hook(count_modules),
+    ]
+    try:
+        with without_initialization():
+            yield
+    except (RuntimeError, MemoryError, OverflowError) as error:
+        if isinstance(error, MemoryError) or "memory" in str(error) or "overflow" in str(error).lower():
+            raise CheckpointError(
+                f"{source} describes a model that does not fit into memory: {first_line(error)}"
+            ) from error
+        raise
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def first_line(error: BaseException) -> str:
+    """Returns the first line of what an error says."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def load_exactly(model: nn.Module, state: Mapping[str, Tensor], source: object) -> None:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from peav import registry
 from peav.checkpoints.adapters import merge_adapters
 from peav.checkpoints.files import TOKENIZER
+from peav.checkpoints.pickled import read_pickled
 from peav.checkpoints.spec import CheckpointError, MediaSettings, ModelSpec, Pair
 from peav.objectives.base import Objective
+from peav.trust import Trust, check_plain
 
 FORMAT = "peav"
 _VERSION = 1
@@ -51,21 +51,51 @@ def write_config(spec: ModelSpec, tokenizer_json: str | None) -> dict[str, Any]:
     return config
 
 
-def read_training_checkpoint(path: Path) -> tuple[ModelSpec, dict[str, Tensor]]:
+def read_settings(path: Path, trust: Trust) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Reads a checkpoint of `peav fit`, and checks what its settings name before anything is built from them.
+
+    Args:
+        path: the file.
+        trust: how far it is trusted.
+
+    Returns:
+        all of it, and its `hyper_parameters`.
+
+    Raises:
+        CheckpointError: if it is something else.
+        TrustError: if it holds more than tensors and plain data; or names classes or files that only the user may allow.
+    """
+    saved = read_pickled(path)
+    try:
+        settings = saved["hyper_parameters"]
+        plugins = [(registry.encoders, dict(settings["encoders"])), (registry.objectives, dict(settings["objectives"]))]
+        dict(saved["state_dict"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} is not a checkpoint of `peav fit`: its hyper-parameters name no encoders and objectives "
+            f"({type(error).__name__})"
+        ) from error
+    check_plain({name: value for name, value in settings.items() if name not in ("encoders", "objectives")}, path)
+    check_plain(saved.get(_DATA_SETTINGS), path)
+    registry.load_plugins()
+    for kind, configs in plugins:
+        for config in configs.values():
+            kind.admit(config, trust, path)
+    return saved, settings
+
+
+def read_training_checkpoint(path: Path, trust: Trust = Trust.NAMES) -> tuple[ModelSpec, dict[str, Tensor]]:
     """Reads a checkpoint of `peav fit`: the model, with the scale and bias of each pair that was trained.
 
     Returns:
         the specification, and the state by the names of `PEAV.state_dict()`.
 
     Raises:
-        CheckpointError: if it is something else. It is read with `weights_only`, which runs no code.
+        CheckpointError: if it is something else.
+        TrustError: if it names classes or files that only the user may allow.
     """
-    try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-        settings = saved["hyper_parameters"]
-        encoders, objectives = settings["encoders"], settings["objectives"]
-    except (pickle.UnpicklingError, RuntimeError, KeyError, TypeError, EOFError) as error:
-        raise CheckpointError(f"{path} is not a checkpoint of `peav fit`: {type(error).__name__}") from error
+    saved, settings = read_settings(path, trust)
+    encoders, objectives = settings["encoders"], settings["objectives"]
     state = {
         key.removeprefix("model."): tensor for key, tensor in saved["state_dict"].items() if key.startswith("model.")
     }
@@ -74,7 +104,7 @@ def read_training_checkpoint(path: Path) -> tuple[ModelSpec, dict[str, Tensor]]:
     embeddings: set[str] = set()
     frames: set[str] = set()
     for name, config in objectives.items():
-        objective = registry.objectives.build(config)
+        objective = registry.objectives.build(config, trust)
         # `features.NAME` is made on the way, and no embedding of the model.
         embeddings |= {
             name for name in objective.requires if name not in objective.frames and not name.startswith("features.")

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from peav.checkpoints.files import read_object
 from peav.checkpoints.parts import init_args
 from peav.checkpoints.spec import MediaSettings, ModelSpec
 
@@ -18,9 +19,7 @@ def read_sample_rate(folder: Path, audio_config: Mapping[str, Any] | None) -> in
     transformers fills in 16,000 Hz where config.json says nothing, which is the DAC's default and not PE-AV's 48,000.
     """
     for name in ("preprocessor_config.json", "processor_config.json"):
-        path = folder / name
-        if path.is_file():
-            found = json.loads(path.read_text(encoding="utf-8"))
+        if (found := read_object(folder, name)) is not None:
             rate = found.get("feature_extractor", found).get("sampling_rate")
             if rate is not None:
                 return int(rate)
@@ -31,9 +30,7 @@ def read_media(folder: Path, sample_rate: int, frame_size: int | None) -> MediaS
     """Reads the number of frames where the processor's configuration says one."""
     number, size = None, frame_size or 336
     for name in ("video_preprocessor_config.json", "processor_config.json", "preprocessor_config.json"):
-        path = folder / name
-        if path.is_file():
-            found = json.loads(path.read_text(encoding="utf-8"))
+        if (found := read_object(folder, name)) is not None:
             video = found.get("video_processor", found)
             number = video.get("num_frames", number)
             size = (video.get("size") or {}).get("height", size) if frame_size is None else size

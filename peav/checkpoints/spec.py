@@ -99,6 +99,10 @@ class ModelSpec:
             values["media"] = MediaSettings(**values["media"])
             values["pairs"] = tuple((left, right) for left, right in values["pairs"])
             values["embeddings"], values["frames"] = tuple(values["embeddings"]), tuple(values["frames"])
+            values["encoders"] = {
+                str(name): {"class_path": config["class_path"], "init_args": dict(config["init_args"])}
+                for name, config in dict(values["encoders"]).items()
+            }
             return cls(**values)
         except (TypeError, KeyError, ValueError) as error:
             raise CheckpointError(f"config.json is not one that this version of peav writes: {error}") from error

@@ -33,6 +33,7 @@ def run_command(command: Callable[..., Any], name: str, args: Sequence[str]) -> 
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
     logging.getLogger("litdata").setLevel(logging.WARNING)
     try:
+        args = _said(args, "--trust")
         parameters = inspect.signature(command).parameters
         if "media" in parameters:
             _run_on_words(command, {"media": "*"}, name, args)
@@ -46,6 +47,19 @@ def run_command(command: Callable[..., Any], name: str, args: Sequence[str]) -> 
         print(f"peav {name}: {message}", file=sys.stderr)
         return 1
     return 0
+
+
+def _said(args: Sequence[str], option: str) -> list[str]:
+    """Lets an option that is true or false stand alone for true.
+
+    >>> _said(["a", "--trust", "--out", "x"], "--trust"), _said(["--trust", "false"], "--trust")
+    (['a', '--trust=true', '--out', 'x'], ['--trust', 'false'])
+    """
+    words = [*args, ""]
+    return [
+        f"{word}=true" if word == option and words[index + 1] not in ("true", "false") else word
+        for index, word in enumerate(args)
+    ]
 
 
 def _join_pairs(args: Sequence[str], option: str) -> list[str]:
@@ -150,6 +164,7 @@ def prepare(
     num_frames: int | None = None,
     fps: float | None = None,
     sampling: Literal["time", "index"] | None = None,
+    trust: bool = False,
 ) -> None:
     """Turn a folder of media with captions into a Lhotse manifest and LitData shards, and run frozen frontends over it once.
 
@@ -185,6 +200,7 @@ def prepare(
         num_frames: video frames a clip for them; the model's own number by default.
         fps: video frames a second, instead.
         sampling: which frames: `index`, Meta's rule, or `time`; the model's rule by default.
+        trust: let the model name classes by their dotted path, which are then imported, and run.
     """
     if features is not None and model is None:
         raise ValueError("--features needs --model: the frontends' weights are a model's")
@@ -243,6 +259,7 @@ def prepare(
                 "num_frames": num_frames,
                 "fps": fps,
                 "sampling": sampling,
+                "trust": trust,
             },
         )
 
@@ -270,6 +287,7 @@ def evaluate(
     batch_size: int = 64,
     num_workers: int = 2,
     device: str = "auto",
+    trust: bool = False,
 ) -> None:
     """Measure retrieval in every direction and frame AUROC, and write a report.
 
@@ -284,11 +302,12 @@ def evaluate(
         batch_size: clips at once.
         num_workers: processes that decode.
         device: `cpu`, `cuda`, ... or `auto`.
+        trust: let the checkpoint name classes by their dotted path, which are then imported, and run.
     """
     from peav.cli.evaluate import run_evaluation
 
     _load_plugins()
-    folder = run_evaluation(checkpoint, data, out, split, control, batch_size, num_workers, device)
+    folder = run_evaluation(checkpoint, data, out, split, control, batch_size, num_workers, device, trust)
     print(f"wrote {folder / 'evaluation.json'}, {folder / 'report.html'}")
 
 
@@ -307,6 +326,7 @@ def embed(
     precision: Literal["auto", "fp32", "bf16"] = "auto",
     device: str = "auto",
     workers: int | None = None,
+    trust: bool = False,
 ) -> None:
     """Embed files of audio and video, and texts, into one table.
 
@@ -335,12 +355,19 @@ def embed(
         precision: `auto` is bf16 on GPUs that compute in it and fp32 elsewhere.
         device: `cpu`, `cuda`, ... or `auto`.
         workers: processes that decode; the CPUs by default, at most 8; 0 for none.
+        trust: let the model name classes by their dotted path, which are then imported, and run.
     """
     from peav.cli.embed import EmbedOptions, run_embed
 
     _load_plugins()
     windows = {"window_seconds": window_seconds, "overlap_seconds": overlap_seconds}
-    running = {"batch_seconds": batch_seconds, "precision": precision, "device": device, "workers": workers}
+    running = {
+        "batch_seconds": batch_seconds,
+        "precision": precision,
+        "device": device,
+        "workers": workers,
+        "trust": trust,
+    }
     report = run_embed(EmbedOptions(media, model, out, text, to, num_frames, fps, **windows, **running))  # type: ignore[arg-type]
     print(f"wrote {out}: {report.rows} rows; {_counts(report.counts)}")
     if report.rejected:
@@ -348,7 +375,11 @@ def embed(
 
 
 def convert(
-    source: str, out: Path, to: Literal["peav", "meta", "transformers"] = "peav", revision: str | None = None
+    source: str,
+    out: Path,
+    to: Literal["peav", "meta", "transformers"] = "peav",
+    revision: str | None = None,
+    trust: bool = False,
 ) -> None:
     """Write a model in another format.
 
@@ -357,11 +388,12 @@ def convert(
         out: folder to write.
         to: `peav`; `meta`, which Meta's code reads; or `transformers`.
         revision: of the repository; `perception_models` of the released ones is Meta's format.
+        trust: let the model name classes by their dotted path, which are then imported, and run.
     """
     from peav.model import PEAV
 
     _load_plugins()
-    model = PEAV.from_pretrained(source, revision)
+    model = PEAV.from_pretrained(source, revision, trust)
     model.save_pretrained(out, to)
     print(f"wrote {out}: {', '.join(model.embedding_names)}; {sum(p.numel() for p in model.parameters()):,} parameters")
     if model.missing_pairs:

@@ -185,12 +185,37 @@ def mix(
     _print(run(out, sources, where, shares, tokenizer, vocab_size, seed, overwrite))
 
 
+def trust(data: str) -> None:
+    """Say once that the manifests of a folder may name stores outside of it; lists them.
+
+    `peav data split` and `mix` say it of what they write. A folder that was written elsewhere, or moved, asks for it.
+
+    Args:
+        data: folder whose manifests name shards by their full path, or its address in an object store.
+    """
+    from peav.data.curation.validate import splits_of
+    from peav.data.manifests.manifest import open_manifest
+    from peav.data.stores.outside import remember, remembered_at
+
+    stores = dict.fromkeys(chain.from_iterable(open_manifest(data, split).index.stores for split in splits_of(data)))
+    outside = remember(data, stores)
+    for store in outside:
+        print(store)
+    said = (
+        f"{len(outside)} stores outside of it may be read, as {remembered_at()} says"
+        if outside
+        else "all its stores lie in it"
+    )
+    print(f"{data}: {said}")
+
+
 COMMANDS: dict[str, Callable[..., Any]] = {
     "inspect": inspect,
     "validate": validate,
     "stats": stats,
     "split": split,
     "mix": mix,
+    "trust": trust,
 }
 
 

@@ -86,6 +86,7 @@ class EmbedOptions:
     precision: Precision = "auto"
     device: str = "auto"
     workers: int | None = None
+    trust: bool = False
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,7 @@ class _Job:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         self.options, self.texts = options, texts
-        self.model = PEAV.from_pretrained(options.model).to(device)
+        self.model = PEAV.from_pretrained(options.model, trust=options.trust).to(device)
         names: list[str] = []
         self.text_names: list[str] = []
         if texts:

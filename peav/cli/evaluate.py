@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import logging
-import pickle
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
+from peav.checkpoints.pickled import read_pickled
 from peav.data.datamodule import ClipDataModule
 from peav.data.loading.dataset import ClipDataset
 from peav.data.loading.loader import ClipLoader
@@ -45,6 +45,7 @@ def run_evaluation(
     batch_size: int,
     num_workers: int,
     device: str,
+    trust: bool = False,
 ) -> Path:
     """Evaluates, writes everything and prints the table; see `peav evaluate --help` for the arguments.
 
@@ -61,11 +62,11 @@ def run_evaluation(
     folder.mkdir(parents=True, exist_ok=True)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    table, module, dataset = embed_split(checkpoint, data, split, batch_size, num_workers, device)
+    table, module, dataset = embed_split(checkpoint, data, split, batch_size, num_workers, device, trust)
     evaluation = evaluate_table(table)
     controlled = None
     if control is not None:
-        controlled = evaluate_table(embed_split(control, data, split, batch_size, num_workers, device)[0])
+        controlled = evaluate_table(embed_split(control, data, split, batch_size, num_workers, device, trust)[0])
     results: dict[str, Any] = json.loads(evaluation.to_json())
     results |= {"checkpoint": str(checkpoint), "data": str(data), "split": split}
     if controlled is not None:
@@ -95,7 +96,7 @@ def run_evaluation(
 
 
 def embed_split(
-    checkpoint: Path, data: Path, split: str, batch_size: int, num_workers: int, device: str
+    checkpoint: Path, data: Path, split: str, batch_size: int, num_workers: int, device: str, trust: bool = False
 ) -> tuple[EmbeddingTable, PeavModule, ClipDataset]:
     """Rebuilds a model from its checkpoint and embeds a split as it was trained to see it.
 
@@ -106,17 +107,9 @@ def embed_split(
         raise FileNotFoundError(f"there is no checkpoint {checkpoint}")
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")
-    try:
-        saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        known = {"encoders", "objectives"} <= set(saved["hyper_parameters"])
-    except (pickle.UnpicklingError, RuntimeError, KeyError, TypeError, EOFError) as error:
-        raise ValueError(f"{checkpoint} is not a checkpoint of `peav fit`: {type(error).__name__}") from error
-    if not known:
-        raise ValueError(
-            f"{checkpoint} is not a checkpoint of `peav fit`: its hyper-parameters name no encoders and objectives"
-        )
-    module = PeavModule.load_from_checkpoint(checkpoint, map_location=device, weights_only=True)
+    module = PeavModule.load_from_checkpoint(checkpoint, map_location=device, trust=trust)
     module.eval()
+    saved = read_pickled(checkpoint, mmap=True)
     stored = saved.get(ClipDataModule.CHECKPOINT_HYPER_PARAMS_KEY) or {}
     settings = {name: stored[name] for name in DATA_SETTINGS if name in stored}
     if len(settings) < len(DATA_SETTINGS):

@@ -17,12 +17,14 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 import peav.encoders
 import peav.objectives  # noqa: F401  registers the plugins
 from peav import registry
+from peav.checkpoints.pickled import check_pickled
 from peav.data import ManifestError, MediaError, ShardError, StoreError, TooManyBadClips
 from peav.data.datamodule import ClipDataModule
 from peav.data.loading.plan import DataSettingError
 from peav.training.assembly import needed_encoders, provided_by
 from peav.training.callbacks import EmbeddingWriter
 from peav.training.module import PeavModule
+from peav.trust import Trust, TrustError
 
 log = logging.getLogger(__name__)
 
@@ -61,12 +63,29 @@ class PeavCLI(LightningCLI):
         config = self.config[self.subcommand] if self.subcommand else self.config
         if self.subcommand in ("validate", "test", "predict") and not config.ckpt_path:
             self.parser.error(f"peav {self.subcommand} needs a trained model: --ckpt_path=RUN/checkpoints/last.ckpt")
+        self._check_checkpoint(config)
         trainer = config.trainer
         _fill_in_outputs(trainer)
         try:
             self._leave_out_encoders()
         except (ValueError, KeyError) as error:
             self.parser.error(_message(error))
+
+    def _check_checkpoint(self, config: Any) -> None:
+        """Sees to it that a checkpoint is read as tensors and plain data, wherever it lies: what a pickle holds may run."""
+        if config.get("weights_only") is False:
+            self.parser.error(
+                "weights_only=false would run what the checkpoint holds: peav reads tensors and plain data alone"
+            )
+        config["weights_only"] = True  # Lightning's own default is false for addresses
+        path = str(config.get("ckpt_path") or "")
+        if path.startswith(("http://", "https://")):
+            self.parser.error(f"{path} is not fetched: download the checkpoint, and give the file")
+        try:
+            if path and "://" not in path and Path(path).exists():
+                check_pickled(Path(path))
+        except TrustError as error:
+            self.parser.error(str(error))
 
     def _parse_ckpt_path(self) -> None:
         """Leaves the configuration as the user gave it: Lightning would let the checkpoint's hyper-parameters overrule it silently."""
@@ -84,7 +103,7 @@ class PeavCLI(LightningCLI):
         if not objectives or not model.encoders:
             return  # the module says what is missing
         requires = {
-            f"objective {name!r}": registry.objectives.build(_plain(value)).requires
+            f"objective {name!r}": registry.objectives.build(_plain(value), Trust.CODE).requires
             for name, value in objectives.items()
         }
         requires["extra_embeddings"] = tuple(model.extra_embeddings or ())

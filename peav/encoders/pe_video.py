@@ -10,7 +10,7 @@ from torch import nn
 
 from peav.encoders.base import Encoder, Frontend, Stack
 from peav.encoders.transformer import Transformer
-from peav.encoders.video import FrameEncoder
+from peav.encoders.video import FrameEncoder, reaching_arguments
 from peav.registry import register_encoder
 from peav.types import CachedFeatures, ClipFormat, Features, VideoInput
 
@@ -34,6 +34,11 @@ class PEVideoEncoder(Encoder):
     """
 
     provides: Mapping[str, tuple[str, ...]] = {"video": ("video",)}
+
+    @classmethod
+    def reaches_outside(cls, init_args: Mapping[str, Any]) -> tuple[str, ...]:
+        """`pretrained`, a frame model of a hub or a folder, and options that name weights."""
+        return reaching_arguments(init_args)
 
     def __init__(
         self,

@@ -11,13 +11,14 @@ import torch
 import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, AutoTokenizer
 
 from peav.encoders.base import Encoder, Stack
 from peav.fields import check_caption_type
 from peav.host import known
 from peav.masking import masked_mean
 from peav.registry import register_encoder, suggest
+from peav.trust import places_in
 from peav.types import CAPTION_TYPES, Features, TextInput
 
 
@@ -45,6 +46,20 @@ class Tokenize:
         return ids, mask
 
 
+def parse_tokenizer(tokenizer_json: str) -> Tokenizer:
+    """Makes a tokenizer of its JSON text.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    try:
+        return Tokenizer.from_str(tokenizer_json)
+    except Exception as error:  # `tokenizers` raises nothing narrower
+        raise ValueError(
+            f"the tokenizer is not one that `tokenizers` can read: {str(error).splitlines()[0]}"
+        ) from error
+
+
 def read_tokenizer(source: str) -> str:
     """Returns a tokenizer as JSON text, from that text itself, a `tokenizer.json`, a folder that holds one, or a hub id.
 
@@ -62,7 +77,8 @@ def read_tokenizer(source: str) -> str:
         raise FileNotFoundError(
             f"there is no tokenizer at {source!r}. `peav prepare` writes one beside the shards: DATA/tokenizer.json"
         )
-    return AutoTokenizer.from_pretrained(source).backend_tokenizer.to_str()
+    # Code that lies beside a tokenizer is never run.
+    return AutoTokenizer.from_pretrained(source, trust_remote_code=False).backend_tokenizer.to_str()
 
 
 def text_sources(captions: Sequence[str], phrases: bool) -> dict[str, tuple[str, ...]]:
@@ -111,6 +127,19 @@ class TextEncoder(Encoder):
 
     provides = text_sources(CAPTION_TYPES, True)
 
+    @classmethod
+    def reaches_outside(cls, init_args: Mapping[str, Any]) -> tuple[str, ...]:
+        """`pretrained`, a tokenizer that is not the JSON text itself, and architectures that fetch parts of themselves."""
+        found = list(places_in({"options": init_args.get("options")}))
+        if init_args.get("pretrained") is not None:
+            found.append("pretrained")
+        tokenizer = init_args.get("tokenizer")
+        if tokenizer is not None and not str(tokenizer).lstrip().startswith("{"):
+            found.append("tokenizer")
+        if not _is_self_contained(init_args.get("architecture", "modernbert")):
+            found.append("architecture")
+        return tuple(found)
+
     def __init__(
         self,
         tokenizer: str | None = None,
@@ -132,14 +161,16 @@ class TextEncoder(Encoder):
         implied: dict[str, Any] = {}
         self.tokenize: Tokenize | None = None
         if self._tokenizer_json is not None:
-            parsed = Tokenizer.from_str(self._tokenizer_json)
+            parsed = parse_tokenizer(self._tokenizer_json)
             implied = {"vocab_size": parsed.get_vocab_size()}
             implied |= {name: parsed.token_to_id(token) for name, token in _SPECIAL.items()}
             self.tokenize = Tokenize(self._tokenizer_json, max_tokens, implied["pad_token_id"] or 0)
         if pretrained is None:
-            self.model = AutoModel.from_config(_scratch_config(architecture, implied | dict(options or {})))
+            config = _scratch_config(architecture, implied | dict(options or {}))
+            self.model = AutoModel.from_config(config, trust_remote_code=False)
         else:
-            self.model = AutoModel.from_pretrained(pretrained)
+            # Code that lies beside a model is never run, and pickles are not opened.
+            self.model = AutoModel.from_pretrained(pretrained, trust_remote_code=False, use_safetensors=True)
         if layer is not None:
             read_layer(self.model, layer)
         if activation_checkpointing:
@@ -275,6 +306,16 @@ _SPECIAL = {
     "bos_token_id": "[CLS]",
     "eos_token_id": "[SEP]",
 }
+
+
+def _is_self_contained(architecture: object) -> bool:
+    """Returns whether transformers builds an architecture from its numbers alone, and not out of another model that it looks for."""
+    if not isinstance(architecture, str) or architecture not in CONFIG_MAPPING:
+        return isinstance(architecture, str) and architecture.isidentifier()  # the constructor says that there is none
+    kind = CONFIG_MAPPING[architecture]
+    words = ("backbone", "timm", "pretrained", "architecture")
+    borrowed = [key for key in kind().to_dict() if key != "architectures" and any(word in key for word in words)]
+    return not kind.sub_configs and not borrowed
 
 
 def _scratch_config(architecture: str, options: Mapping[str, Any]) -> Any:

@@ -15,7 +15,22 @@ from peav.encoders.base import Encoder, Stack
 from peav.encoders.transformer import Transformer
 from peav.host import to_device, to_host
 from peav.registry import register_encoder
+from peav.trust import places_in
 from peav.types import CachedFeatures, ClipFormat, Features, VideoInput
+
+#: Arguments of `timm.create_model` that lead to weights, wherever they lie.
+_WEIGHTS = ("pretrained", "checkpoint", "cache_dir")
+
+
+def reaching_arguments(init_args: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names the arguments by which an encoder with a timm model would read a file or ask the hub: see `Plugin.reaches_outside`."""
+    found = list(places_in(init_args))
+    if init_args.get("pretrained"):
+        found.append("pretrained")
+    options = init_args.get("frame_options") or {}
+    if not isinstance(options, Mapping) or any(str(name).startswith(_WEIGHTS) for name in options):
+        found.append("frame_options")
+    return tuple(dict.fromkeys(found))
 
 
 class FrameEncoder(nn.Module):
@@ -153,6 +168,11 @@ class FrameVideoEncoder(Encoder):
     """
 
     provides: Mapping[str, tuple[str, ...]] = {"video": ("video",)}
+
+    @classmethod
+    def reaches_outside(cls, init_args: Mapping[str, Any]) -> tuple[str, ...]:
+        """`pretrained`, a frame model of a hub or a folder, and options that name weights."""
+        return reaching_arguments(init_args)
 
     def __init__(
         self,

@@ -10,6 +10,7 @@ from peav.embedding_model import EmbeddingModel
 from peav.encoders.graph import resolve, sources_of
 from peav.fields import is_field, suggest_field
 from peav.objectives import Objective
+from peav.trust import Trust
 
 _T = TypeVar("_T")
 
@@ -23,13 +24,14 @@ def agree(name: str, given: _T | None, found: _T) -> _T:
 
 def build(plugins: registry.Registry[Any], value: Any) -> Any:
     """Builds a plugin from its configuration; what is built already comes back."""
-    return plugins.build(value) if isinstance(value, Mapping) else value
+    # What a file gives was checked when it was read.
+    return plugins.build(value, Trust.CODE) if isinstance(value, Mapping) else value
 
 
 def provided_by(encoders: Mapping[str, Any]) -> dict[str, Mapping[str, tuple[str, ...]]]:
     """What each encoder provides, whether built or still configuration."""
     return {
-        name: registry.encoders.resolve(value["class_path"]).provided(value.get("init_args") or {})
+        name: registry.encoders.resolve(value["class_path"], Trust.CODE).provided(value.get("init_args") or {})
         if isinstance(value, Mapping)
         else value.provides
         for name, value in encoders.items()

@@ -68,6 +68,7 @@ class ExtractOptions:
         num_frames: video frames a clip; the model's own number by default.
         fps: video frames a second, instead.
         sampling: which frames; the model's rule by default.
+        trust: see `PEAV.from_pretrained`.
     """
 
     features: Mapping[str, str]
@@ -80,6 +81,7 @@ class ExtractOptions:
     num_frames: int | None = None
     fps: float | None = None
     sampling: Literal["time", "index"] | None = None
+    trust: bool = False
 
     def __post_init__(self) -> None:
         if not self.features:
@@ -209,7 +211,7 @@ def _settings(model: PEAV, options: ExtractOptions) -> DecodeSettings:
 
 
 def _infos(data: Path, options: ExtractOptions) -> list[FeatureInfo]:
-    model = PEAV.from_pretrained(options.model)
+    model = PEAV.from_pretrained(options.model, trust=options.trust)
     settings = _settings(model, options)
     infos = []
     for kind, name in options.features.items():
@@ -257,7 +259,7 @@ class _Rows(Dataset[tuple[int, Clip | None, DecodedClip | str]]):
 
 
 def _run(fabric: Fabric, data: Path, options: ExtractOptions, progress: bool) -> None:
-    model = PEAV.from_pretrained(options.model)
+    model = PEAV.from_pretrained(options.model, trust=options.trust)
     settings = _settings(model, options)
     for kind, name in options.features.items():
         encoder = find_frontend(model, kind, name).to(fabric.device).eval()

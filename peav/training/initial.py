@@ -15,28 +15,32 @@ from peav.embedding_model import EmbeddingModel
 from peav.objectives import Objective
 from peav.registry import encoders as encoder_classes
 from peav.registry import init_signature, suggest
+from peav.trust import Trust
 
 log = logging.getLogger(__name__)
 
 
-def read_initial(path_or_id: str, revision: str | None, options: Mapping[str, Mapping[str, Any]]) -> Checkpoint:
+def read_initial(
+    path_or_id: str, revision: str | None, options: Mapping[str, Mapping[str, Any]], trust: bool = False
+) -> Checkpoint:
     """Reads a checkpoint to start from, with some of its encoders' arguments changed.
 
     Args:
         path_or_id: see :meth:`peav.model.PEAV.from_pretrained`.
         revision: of a repository.
         options: arguments to change, by encoder, such as `{"video": {"trainable_frame_layers": 2}}`.
+        trust: see :meth:`peav.model.PEAV.from_pretrained`.
 
     Raises:
         CheckpointError: if the checkpoint cannot be read.
         ValueError: if it has no encoder, or an encoder no argument, of a name in `options`.
     """
-    checkpoint = read_checkpoint(path_or_id, revision)
+    checkpoint = read_checkpoint(path_or_id, revision, Trust.of(trust))
     encoders = {name: dict(config) for name, config in checkpoint.spec.encoders.items()}
     for name, changes in options.items():
         if name not in encoders:
             raise ValueError(f"encoder_options names the encoder {name!r}. {suggest(name, encoders)}")
-        known = init_signature(encoder_classes.resolve(encoders[name]["class_path"])).parameters
+        known = init_signature(encoder_classes.resolve(encoders[name]["class_path"], checkpoint.trust)).parameters
         for argument in changes:
             if argument not in known:
                 raise ValueError(f"encoder {name!r} has no argument {argument!r}. {suggest(argument, known)}")
@@ -55,7 +59,7 @@ def load_initial(model: EmbeddingModel, objectives: Mapping[str, Objective], che
             dropped.
     """
     with torch.device("meta"):
-        whole = EmbeddingModel.from_spec(checkpoint.spec).state_dict()
+        whole = EmbeddingModel.from_spec(checkpoint.spec, checkpoint.trust).state_dict()
     state, _ = checkpoint.convert(whole)
     expected = model.state_dict()
     fresh = sorted({key.split(".")[1] for key in expected if key.startswith("heads.") and key not in state})

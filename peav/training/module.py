@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import torch
 from lightning.pytorch import Callback, LightningModule
@@ -17,6 +19,8 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
 from peav import distributed, registry
+from peav.checkpoints import CheckpointError, building
+from peav.checkpoints.native import read_settings
 from peav.embedding_model import EmbeddingModel
 from peav.encoders import Encoder, TextEncoder
 from peav.host import to_device, to_host
@@ -32,7 +36,11 @@ from peav.training.precision import teach_precision
 from peav.training.sharding import shard_model
 from peav.training.tuning import Tune, apply_tuning
 from peav.training.virtual import Storage, VirtualBatches
+from peav.trust import Trust
 from peav.types import Batch, Embedding
+
+#: Arguments that lead elsewhere, which a checkpoint never has; one that has them was not written by us.
+_NOT_FROM_A_FILE = {"self", "init_from", "init_revision", "encoder_options", "trust"}
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +65,8 @@ class PeavModule(LightningModule):
         init_from: checkpoint to start from: a folder in Meta's format, transformers' or peav's, a `.ckpt` of `peav fit`, or a
             repository of the hub such as `facebook/pe-av-small`.
         init_revision: of the repository.
+        trust: let the checkpoint of `init_from` name classes by dotted paths, whose modules are then imported, and arguments that lead
+            to other files (docs/security.md).
         encoder_options: arguments of the checkpoint's encoders to change, by encoder: `{"video": {"trainable_frame_layers": 2}}`.
         tune: what is trained: `all` but frozen frontends; `last`, the last layers of each transformer, and heads; `lora`, adapters, and
             heads; or `heads`.
@@ -90,6 +100,7 @@ class PeavModule(LightningModule):
         extra_embeddings: list[str] | None = None,
         init_from: str | None = None,
         init_revision: str | None = None,
+        trust: bool = False,
         encoder_options: dict[str, dict[str, Any]] | None = None,
         tune: Tune = "all",
         tune_layers: int = 2,
@@ -105,7 +116,9 @@ class PeavModule(LightningModule):
         chosen = {name: objective for name, objective in (objectives or {}).items() if objective is not None}
         if not chosen:
             raise ValueError("no objective is left to train: set at least one under model.objectives")
-        checkpoint = read_initial(init_from, init_revision, encoder_options or {}) if init_from is not None else None
+        checkpoint = (
+            read_initial(init_from, init_revision, encoder_options or {}, trust) if init_from is not None else None
+        )
         if checkpoint is not None:
             encoders = {**checkpoint.spec.encoders, **(encoders or {})}  # type: ignore[dict-item]
             embedding_dim = agree("embedding_dim", embedding_dim, checkpoint.spec.embedding_dim)
@@ -177,6 +190,47 @@ class PeavModule(LightningModule):
         self.means = EvaluationMeans()
         self.schedule = Schedule(warmup_steps, final_fraction)
         self._stepped = 0
+
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]  # Lightning's lets the file choose what is called
+        cls,
+        checkpoint_path: str | Path,
+        map_location: Any = None,
+        strict: bool = True,
+        weights_only: bool = True,
+        trust: bool = False,
+        **changes: Any,
+    ) -> Self:
+        """Rebuilds a module from a checkpoint of `peav fit`, without running anything that the file holds.
+
+        Args:
+            checkpoint_path: the file.
+            map_location: the device of the module; the CPU by default.
+            strict: whether the file must have all parameters, and no others.
+            weights_only: must be true: what a pickle holds may run when it is read.
+            trust: see :meth:`peav.model.PEAV.from_pretrained`.
+            **changes: arguments to change.
+
+        Raises:
+            FileNotFoundError: if it is not there.
+            CheckpointError: if it is something else.
+            TrustError: if it names classes or files that only `trust` allows.
+        """
+        if not weights_only:
+            raise ValueError(
+                "weights_only=False would run what the checkpoint holds: peav reads tensors and plain data alone"
+            )
+        saved, settings = read_settings(Path(checkpoint_path), Trust.of(trust))
+        known = set(inspect.signature(cls.__init__).parameters) - _NOT_FROM_A_FILE
+        given = {name: value for name, value in settings.items() if name in known}
+        try:
+            with building(sum(tensor.numel() for tensor in saved["state_dict"].values()), checkpoint_path):
+                module = cls(**{**given, **changes})
+            module.on_load_checkpoint(saved)
+            module.load_state_dict(saved["state_dict"], strict=strict)
+        except (AttributeError, TypeError, RuntimeError) as error:
+            raise CheckpointError(f"{checkpoint_path} is damaged, or was not written by `peav fit`: {error}") from error
+        return module if map_location is None else module.to(map_location)
 
     @property
     def batch_fields(self) -> frozenset[str]:

@@ -10,6 +10,7 @@ import re
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Literal
 
@@ -83,7 +84,8 @@ def split_manifest(
         if split not in paths:
             find_manifest(data, split, options)
     chosen = tuple(splits) or tuple(paths)
-    labels = _split_labels(data, {split: paths[split] for split in paths if split in chosen}, by)
+    address = cache(partial(absolute_store, data, options=options))
+    labels = _split_labels(address, {split: paths[split] for split in paths if split in chosen}, by)
     numbers = uniform(labels, "split", seed)
     place = np.where(numbers < test, 2, np.where(numbers < test + validation, 1, 0))
     for number, share in ((1, validation), (2, test)):
@@ -102,18 +104,18 @@ def split_manifest(
                 if split in chosen:
                     target, position = SPLITS[place[position]], position + 1
                 seen[target].append(bytes_group(clip.id.encode()))
-                writer.add(replace(clip, split=target, store=absolute_store(data, clip.store)))
+                writer.add(replace(clip, split=target, store=address(clip.store)))
         _check_unique(seen)
     copy_tokenizer(data, out, options)
     return writer.finish()
 
 
-def _split_labels(data: str, paths: Mapping[str, Path], by: By) -> NDArray[np.int64]:
+def _split_labels(address: Callable[[str], str], paths: Mapping[str, Path], by: By) -> NDArray[np.int64]:
     groups, labels = SourceGroups(), array("q")
     for path in paths.values():
         for _, clip in iter_manifest(path):
             if by == "recording":
-                groups.add(source_keys(clip, absolute_store(data, clip.store)), bytes_group(clip.id.encode()))
+                groups.add(source_keys(clip, address(clip.store)), bytes_group(clip.id.encode()))
             else:
                 labels.append(bytes_group(getattr(clip, by).encode()))
     return groups.labels() if by == "recording" else np.array(labels, dtype=np.int64)
@@ -257,12 +259,13 @@ class _Plan:
         self.notes: list[str] = []
         self._folders, self._where, self._seed, self._options = folders, where, seed, options
         self._below: dict[str, float] = {}
+        self._address = cache(partial(absolute_store, options=options))
         seen, held, packed = SeenLabels(where), [], []
         for folder in folders:
             ids, training, seconds, spans = array("q"), array("q"), array("d"), array("q")
             for clip in self._read(folder, seen.add):
                 ids.append(bytes_group(clip.id.encode()))
-                store = absolute_store(folder.data, clip.store)
+                store = self._address(folder.data, clip.store)
                 spans.append(bytes_group(f"{store}\0{clip.row}\0{clip.offset:.6f}\0{clip.duration:.6f}".encode()))
                 if clip.split == "train":
                     training.append(ids[-1])
@@ -300,7 +303,7 @@ class _Plan:
             if not clip.is_part:
                 extra = {**extra, PACKED_ID: clip.packed_id}
             name = f"{folder.name}/{name}"
-        store = absolute_store(folder.data, clip.store)
+        store = self._address(folder.data, clip.store)
         return replace(clip, id=name, store=store, extra=extra)
 
     def _read(self, folder: Source, look: Callable[[Clip], None] = lambda clip: None) -> Iterator[Clip]:

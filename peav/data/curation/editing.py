@@ -16,7 +16,8 @@ from peav.data.manifests.clip import Clip
 from peav.data.manifests.manifest import manifest_path
 from peav.data.manifests.records import SPLITS
 from peav.data.packing.report import PrepareReport, write_report
-from peav.data.stores.remote import ChunkCache, StoreError, StoreOptions, is_remote, resolve_store
+from peav.data.stores.outside import open_address, remember
+from peav.data.stores.remote import ChunkCache, StoreError, StoreOptions, is_remote
 from peav.types import Seconds
 
 
@@ -46,13 +47,16 @@ class EditReport:
         return sum(self.seconds.values()) / 3600
 
 
-def absolute_store(data: str, store: str) -> str:
+def absolute_store(data: str, store: str, options: StoreOptions | None = None) -> str:
     """Returns the address of a store so that it means the same in another folder's manifest.
+
+    Raises:
+        OutsideStoreError: if it lies outside the folder of the data, and nobody said that it may be read.
 
     >>> absolute_store("/mnt/a", "shards/train"), absolute_store("s3://b/data", "shards/train")
     ('/mnt/a/shards/train', 's3://b/data/shards/train')
     """
-    return resolve_store(data if is_remote(data) else os.path.abspath(data), store)
+    return open_address(data if is_remote(data) else os.path.abspath(data), store, options)
 
 
 def check_out(out: Path, sources: Iterable[str], command: str, overwrite: bool) -> None:
@@ -98,6 +102,7 @@ class EditWriter:
         self._settings = {"made_by": command, **settings}
         self._sources = ", ".join(sources)
         self._streams: dict[str, TextIO] = {}
+        self._stores: dict[str, None] = {}
 
     def __enter__(self) -> EditWriter:
         """Makes the folder."""
@@ -121,6 +126,7 @@ class EditWriter:
         if clip.split not in self._streams:
             self._streams[clip.split] = self._partial(clip.split).open("w", encoding="utf-8")
         self._streams[clip.split].write(clip.to_line() + "\n")
+        self._stores[clip.store] = None
         self.report.clips[clip.split] += 1
         self.report.seconds[clip.split] = self.report.seconds.get(clip.split, 0.0) + clip.duration
 
@@ -135,7 +141,13 @@ class EditWriter:
             (self.out / name).unlink(missing_ok=True)
 
     def finish(self) -> EditReport:
-        """Writes prepare.json, whose presence says that the folder is whole."""
+        """Writes prepare.json, whose presence says that the folder is whole, and remembers that its author knows its stores."""
+        try:
+            remember(self.out, self._stores)
+        except OSError as error:
+            self.report.notes.append(
+                f"it cannot be remembered that you know the stores of these clips ({error}): set data.store.trust=true to read them"
+            )
         clips = {split: self.report.clips[split] for split in SPLITS if split in self._streams}
         report = PrepareReport(str(self.out), clips, hours=self.report.hours)
         write_report(self.out, report, "", self._settings, Path(self._sources))

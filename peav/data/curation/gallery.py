@@ -23,8 +23,9 @@ from peav.data.manifests.clip import Clip
 from peav.data.manifests.index import ManifestIndex
 from peav.data.media.decode import load_audio, load_frames
 from peav.data.media.probing import MediaError
+from peav.data.stores.outside import open_address
 from peav.data.stores.reader import ShardReader
-from peav.data.stores.remote import StoreError, StoreOptions, resolve_store
+from peav.data.stores.remote import StoreError, StoreOptions
 from peav.data.stores.samples import Sample, ShardError
 from peav.types import Seconds
 
@@ -110,7 +111,7 @@ class TileMaker:
         return replace(tile, **{what: picture})  # type: ignore[arg-type]
 
     def _sample(self, clip: Clip) -> Sample:
-        address = resolve_store(self._data, clip.store)
+        address = open_address(self._data, clip.store, self._options)
         if address not in self._readers:
             self._readers[address] = ShardReader(address, self._options)
         return self._readers[address].read(clip.row, crc32=clip.crc32, name=clip.id)

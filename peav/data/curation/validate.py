@@ -23,10 +23,12 @@ from peav.data.manifests.line_checks import line_problems, unknown_fields
 from peav.data.manifests.manifest import find_manifest, has_split
 from peav.data.manifests.records import SPLITS, parse_line
 from peav.data.progress import tracked
+from peav.data.stores.outside import open_address
 from peav.data.stores.reader import ShardReader
-from peav.data.stores.remote import StoreError, StoreOptions, resolve_store
+from peav.data.stores.remote import StoreError, StoreOptions
 from peav.data.stores.samples import ShardError
 from peav.fields import misspelt_caption_type
+from peav.opening import lines_of
 
 #: All splits that a folder has.
 ALL_SPLITS = "all"
@@ -181,7 +183,9 @@ def _store_problems(
 ) -> Iterator[tuple[int | None, str, str, str]]:
     number = table.stores[name]
     try:
-        yield from check_rows(table, number, ShardReader(resolve_store(data, name), options), check_bytes, advance)
+        yield from check_rows(
+            table, number, ShardReader(open_address(data, name, options), options), check_bytes, advance
+        )
     except (ShardError, StoreError) as error:
         clips = int((table.column("store") == number).sum())
         yield None, "error", "store", f"{clips} clips lie in {name!r}, which cannot be opened: {error}"
@@ -221,7 +225,7 @@ class _Check:
         kinds: Counter[str] = Counter()
         begin, clips = 0, 0
         with self._paths[split].open("rb") as stream:
-            for number, line in enumerate(stream, start=1):
+            for number, line in enumerate(lines_of(stream), start=1):
                 if line.strip():
                     name: str | None = None
                     try:

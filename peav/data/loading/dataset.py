@@ -25,6 +25,7 @@ from peav.data.manifests.manifest import Manifest, open_manifest
 from peav.data.manifests.texts import Caption
 from peav.data.media.decode import Downmix, Sampling, count_frames
 from peav.data.media.probing import MediaError
+from peav.data.stores.outside import check_stores
 from peav.data.stores.reader import SampleError
 from peav.data.stores.remote import StoreOptions
 from peav.fields import check_field, order_caption_types
@@ -133,6 +134,7 @@ class ClipDataset(Dataset[DecodedClip]):
         self.settings = settings
         self.seed = seed
         self.manifest: Manifest = open_manifest(data, split, store)
+        check_stores(data, self.manifest.index.stores, store)
         self.reader = ClipReader(str(data), settings, store)
         self.features = {kind: FeatureReader(self.reader, kind, name) for kind, name in (features or {}).items()}
         self.modality_dropout = _check_dropout(modality_dropout or {})

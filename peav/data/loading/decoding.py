@@ -13,8 +13,9 @@ from peav.data.manifests.identities import ABSENT
 from peav.data.manifests.records import Event
 from peav.data.media.decode import Downmix, Sampling, count_frames, load_audio, load_frames
 from peav.data.media.probing import MediaError
+from peav.data.stores.outside import open_address
 from peav.data.stores.reader import ShardReader
-from peav.data.stores.remote import StoreOptions, resolve_store
+from peav.data.stores.remote import StoreOptions
 from peav.data.stores.samples import Sample
 from peav.types import Seconds
 
@@ -120,9 +121,13 @@ class ClipReader:
         self._last: tuple[tuple[str, int], Sample] | None = None
 
     def store(self, name: str) -> ShardReader:
-        """Returns the reader of a store by its name in the manifest."""
+        """Returns the reader of a store by its name in the manifest.
+
+        Raises:
+            OutsideStoreError: if it lies outside the folder of the data, and nobody said that it may be read.
+        """
         if name not in self.stores:
-            self.stores[name] = ShardReader(resolve_store(self.data, name), self.options)
+            self.stores[name] = ShardReader(open_address(self.data, name, self.options), self.options)
         return self.stores[name]
 
     def sample(self, clip: Clip) -> Sample:

@@ -23,9 +23,11 @@ from litdata.streaming.writer import BinaryWriter
 from torch import Tensor
 
 from peav.data.manifests.clip import Clip
+from peav.data.stores.outside import open_address
 from peav.data.stores.reader import SampleError, ShardReader
-from peav.data.stores.remote import ChunkCache, is_remote, resolve_store
+from peav.data.stores.remote import ChunkCache, is_remote
 from peav.data.stores.samples import ShardError
+from peav.opening import read_json
 from peav.types import Seconds
 
 if TYPE_CHECKING:
@@ -88,7 +90,7 @@ class FeatureInfo:
             ShardError: if it is damaged.
         """
         try:
-            return cls(**json.loads(path.read_text()))
+            return cls(**read_json(path))
         except (OSError, ValueError, TypeError) as error:
             raise ShardError(f"{path} cannot be read ({error}); run `peav prepare --features` again") from None
 
@@ -143,7 +145,7 @@ class FeatureReader:
             ShardError: if they were not made, or were made of the other medium.
         """
         if name not in self._stores:
-            address = feature_store(resolve_store(self.media.data, name), self.name)
+            address = feature_store(open_address(self.media.data, name, self.media.options), self.name)
             folder = address.rpartition("/")[0]
             if is_remote(folder):
                 path = ChunkCache(folder, self.media.options).refresh("features.json")

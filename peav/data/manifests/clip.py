@@ -236,6 +236,7 @@ def clip_from_json(data: Mapping[str, Any]) -> Clip:
         raise RecordError(f"'recording' must have an 'id', got {recording!r}")
     if recording is not None:
         _check_transforms(recording)
+        _check_sources(recording)
     split = read_text(custom, "split") or "train"
     if split not in SPLITS:
         raise RecordError(f"'split' must be one of {', '.join(SPLITS)}, got {split!r}")
@@ -288,6 +289,18 @@ def clip_from_json(data: Mapping[str, Any]) -> Clip:
         captions = {kind: during(items, clip.offset, clip.offset + duration) for kind, items in clip.captions.items()}
         clip = replace(clip, captions={kind: items for kind, items in captions.items() if items})
     return clip
+
+
+def _check_sources(recording: Mapping[str, Any]) -> None:
+    """Refuses recordings that Lhotse would get by running a command."""
+    sources = recording.get("sources") or ()
+    if not isinstance(sources, list | tuple) or not all(isinstance(source, Mapping) for source in sources):
+        raise RecordError(f"'sources' of the recording must be a list of objects, got {sources!r:.100}")
+    for source in sources:
+        if source.get("type") == "command":
+            raise RecordError(
+                f"the recording would be read by running {source.get('source')!r:.60}: a manifest must not name commands; give a file"
+            )
 
 
 def _check_transforms(recording: Mapping[str, Any]) -> None:

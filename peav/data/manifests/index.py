@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from peav.data.manifests.clip import Clip, clip_from_line
 from peav.data.manifests.fields import RecordError
 from peav.data.manifests.identities import bytes_group
+from peav.opening import lines_of, read_json
 
 _log = logging.getLogger(__name__)
 
@@ -117,7 +118,7 @@ def read_index(path: Path) -> ManifestIndex:
     builder = IndexBuilder()
     with path.open("rb") as stream:
         begin = 0
-        for number, line in enumerate(stream, start=1):
+        for number, line in enumerate(lines_of(stream), start=1):
             if line.strip():
                 try:
                     builder.add(clip_from_line(line), begin)
@@ -180,10 +181,10 @@ class IndexBuilder:
 
 def _load(folder: Path, stamp: dict[str, int]) -> ManifestIndex | None:
     try:
-        head = json.loads((folder / "index.json").read_text())
+        head = read_json(folder / "index.json")
         if head["stamp"] != stamp:
             return None
-        columns = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in COLUMNS}
+        columns = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in COLUMNS}
     except (OSError, ValueError, KeyError, TypeError):
         return None
     if any(len(column) != head["clips"] for column in columns.values()):

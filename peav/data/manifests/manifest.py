@@ -6,7 +6,6 @@ Everything about a clip but its bytes is here, so captions, events, domains and 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -16,7 +15,8 @@ from lhotse.cut import Cut
 from peav.data.manifests.clip import Clip, clip_from_json, clip_from_line
 from peav.data.manifests.fields import RecordError
 from peav.data.manifests.index import ManifestError, ManifestIndex, load_index
-from peav.data.stores.remote import ChunkCache, StoreOptions, is_remote
+from peav.data.stores.remote import ChunkCache, StoreError, StoreOptions, is_remote
+from peav.opening import MAX_LINE_BYTES, lines_of, read_json
 
 
 def manifest_path(data: Path, split: str) -> Path:
@@ -51,7 +51,7 @@ class Manifest:
             raise IndexError(f"{self.path} holds {len(self)} clips, asked for number {position}")
         with self.path.open("rb") as stream:
             stream.seek(int(self.index.line[position]))
-            line = stream.readline()
+            line = stream.readline(MAX_LINE_BYTES + 1)
         try:
             return clip_from_line(line)
         except RecordError as error:
@@ -91,7 +91,10 @@ def has_split(data: str | Path, split: str, options: StoreOptions | None = None)
     """
     if is_remote(data):
         path = ChunkCache(str(data), options or StoreOptions()).refresh("prepare.json")
-        return split in json.loads(path.read_text())["report"]["clips"]
+        try:
+            return split in read_json(path)["report"]["clips"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise StoreError(f"{data}/prepare.json is damaged ({type(error).__name__}: {error})") from None
     return manifest_path(Path(data), split).is_file()
 
 
@@ -117,7 +120,7 @@ def iter_manifest(path: Path) -> Iterator[tuple[int, Clip]]:
         ManifestError: if a line cannot be read.
     """
     with path.open("rb") as stream:
-        for number, line in enumerate(stream, start=1):
+        for number, line in enumerate(lines_of(stream), start=1):
             if line.strip():
                 try:
                     yield number, clip_from_line(line)
@@ -126,12 +129,15 @@ def iter_manifest(path: Path) -> Iterator[tuple[int, Clip]]:
 
 
 def load_manifest(data: str | Path, split: str) -> CutSet:
-    """Opens the manifest of a split as Lhotse sees it.
+    """Opens the manifest of a split as Lhotse sees it, once its lines are known to be cuts that peav can read.
 
     Raises:
         FileNotFoundError: if the split was not prepared; names those that were.
+        ManifestError: if a line cannot be read, such as one whose recording Lhotse would get by running a command.
     """
-    return CutSet.from_file(find_manifest(data, split))
+    path = find_manifest(data, split)
+    load_index(path)
+    return CutSet.from_file(path)
 
 
 def save_manifest(data: str | Path, split: str, clips: Iterable[Clip | Cut]) -> Path:

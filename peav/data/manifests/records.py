@@ -20,6 +20,7 @@ from typing import Any
 from peav.data.manifests.fields import RecordError, check_names, hint, read_number, read_path, read_text
 from peav.data.manifests.identities import bytes_group
 from peav.data.manifests.texts import Caption, parse_captions, parse_transcript
+from peav.opening import MAX_LINE_BYTES, lines_of
 from peav.types import Seconds
 
 #: The fields of a record; anything else is an error.
@@ -192,7 +193,7 @@ def iter_records(path: str | Path, max_caption_words: int = 1000) -> Iterator[Re
     check_listing(path)
     lines_by_id: dict[int, int] = {}
     with path.open("rb") as stream:
-        for number, line in enumerate(stream, start=1):
+        for number, line in enumerate(lines_of(stream), start=1):
             if not line.strip():
                 continue
             clip_id: str | None = None
@@ -214,8 +215,10 @@ def parse_line(line: bytes) -> dict[str, Any]:
     """Returns the JSON object of a line.
 
     Raises:
-        RecordError: if it holds something else.
+        RecordError: if it holds something else, or is too long.
     """
+    if len(line) > MAX_LINE_BYTES:
+        raise RecordError(f"the line is longer than {MAX_LINE_BYTES:,} bytes, the rest of the file is not read")
     try:
         data = json.loads(line)
     except (ValueError, RecursionError) as error:  # also numbers with thousands of digits

@@ -37,6 +37,9 @@ FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 #: Path in the error that says that there is no `ffmpeg` command.
 FFMPEG = "ffmpeg"
 
+#: Options before an input, so that FFmpeg opens no address that a file names.
+ONE_FILE = ("-protocol_whitelist", "file")
+
 #: What is known about each way to get FFmpeg, for the error message.
 _FFMPEG_HELP = "install it (Debian: apt-get install ffmpeg)"
 
@@ -164,7 +167,7 @@ def find_ffmpeg() -> str:
 def _decode_errors(paths: Sequence[str | Path]) -> str:
     command = [find_ffmpeg(), "-nostdin", "-v", "error", "-xerror"]
     for path in paths:
-        command += ["-err_detect", "explode", "-threads", "1", "-i", _as_url(path)]
+        command += [*ONE_FILE, "-err_detect", "explode", "-threads", "1", "-i", _as_url(path)]
     for index in range(len(paths)):
         command += ["-map", f"{index}:V:0?", "-fps_mode", "passthrough", "-f", "null", "-"]
     return run_ffmpeg(command)

@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 from torchcodec.decoders import AudioDecoder
 
-from peav.data.media.checks import check_container, find_ffmpeg, run_ffmpeg
+from peav.data.media.checks import ONE_FILE, check_container, find_ffmpeg, run_ffmpeg
+from peav.data.media.playlists import refusal
 from peav.data.media.probing import MediaError, MediaInfo, first_line, probe
 from peav.data.media.spans import AUDIO_BEFORE, run_span, span_input
 from peav.types import Seconds
@@ -92,7 +93,9 @@ def remux(path: Path, output: Path, name: str) -> Path:
     Raises:
         MediaError: if it cannot be read.
     """
-    command = [find_ffmpeg(), "-nostdin", "-v", "error", "-fflags", "+genpts", "-i", f"file:{path}"]
+    if (reason := refusal(path)) is not None:
+        raise MediaError(name, reason)
+    command = [find_ffmpeg(), "-nostdin", "-v", "error", *ONE_FILE, "-fflags", "+genpts", "-i", f"file:{path}"]
     command += ["-map", "0:V:0?", "-map", "0:a:0?", "-c", "copy", "-map_metadata", "-1", "-flags", "+bitexact"]
     error = run_ffmpeg([*command, "-fflags", "+bitexact", "-f", "matroska", "-y", f"file:{output}"])
     if error:

@@ -6,14 +6,16 @@ s, say).
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from torchcodec.decoders import AudioDecoder, VideoDecoder, VideoStreamMetadata
 
+from peav.data.media.playlists import refusal
 from peav.types import Seconds
 
 Source = str | Path | bytes
@@ -21,6 +23,9 @@ _T = TypeVar("_T")
 
 #: Codecs of still images: a single such picture beside sound is cover art, not a video.
 _STILL_CODECS = ("mjpeg", "png", "bmp", "gif", "webp", "tiff")
+
+#: Pictures of more pixels are not decoded: one of 16K by 9K has 142 million, and takes half a gigabyte.
+MAX_PIXELS = 1 << 28
 
 #: A stream that falls short of its header by no more than this many seconds is complete.
 INEXACT_SECONDS = 0.1
@@ -157,12 +162,22 @@ def open_decoder(decoder: Callable[..., _T], source: Source, path: str, **option
         MediaError: if it cannot be opened; `path` names it.
     """
     kind = stream_kind(decoder)
+    if (reason := refusal(source)) is not None:
+        raise MediaError(path, reason)
     try:
-        return decoder(source, **options)
+        # A relative path such as `http:/x` would be an address to FFmpeg.
+        opened = decoder(source if isinstance(source, bytes) else os.path.abspath(source), **options)
     except (ValueError, RuntimeError) as error:
         if f"best {kind} stream is unknown" in str(error) or f"No valid {kind} stream" in str(error):
             return None
         raise MediaError(path, f"cannot be opened: {first_line(error)}") from error
+    metadata: Any = getattr(opened, "metadata", None)
+    height, width = getattr(metadata, "height", None) or 0, getattr(metadata, "width", None) or 0
+    if height * width > MAX_PIXELS:
+        raise MediaError(
+            path, f"has pictures of {width:,} x {height:,} pixels, more than {MAX_PIXELS:,} are not decoded"
+        )
+    return opened
 
 
 def stream_kind(decoder: Callable[..., object]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
-from peav.data.media.checks import find_ffmpeg, run_ffmpeg
+from peav.data.media.checks import ONE_FILE, find_ffmpeg, run_ffmpeg
 from peav.data.media.probing import MediaInfo
 from peav.types import Seconds
 
@@ -48,7 +48,7 @@ def span_input(
     # FFmpeg counts from the first stream, even where encoder delay puts that before 0.
     shift = info.origin - min(stream.start for stream in (info.audio, info.video) if stream is not None)
     letter = "a" if kind == "audio" else ""
-    source = ["-i", f"file:{path}"]
+    source = [*ONE_FILE, "-i", f"file:{path}"]
     if start > before or info.origin > 0:
         source = ["-ss", f"{start - before + shift:.6f}", "-t", f"{duration + before:.6f}", *source]
         if not before:
@@ -87,5 +87,5 @@ def run_span(path: Path, start: Seconds, command: Callable[[Seconds], list[str]]
 
 @lru_cache(maxsize=64)
 def _whole_file_error(path: Path, size: int, modified: int) -> str:
-    command = [find_ffmpeg(), "-nostdin", "-v", "error", *_STRICT, "-threads", "1", "-i", f"file:{path}"]
+    command = [find_ffmpeg(), "-nostdin", "-v", "error", *_STRICT, *ONE_FILE, "-threads", "1", "-i", f"file:{path}"]
     return run_ffmpeg([*command, "-map", "0:V:0?", "-map", "0:a:0?", "-fps_mode", "passthrough", "-f", "null", "-"])

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from peav.data.manifests.records import check_listing
+from peav.opening import lines_of
 
 _FORMAT = 3
 
@@ -40,7 +41,7 @@ def list_records(source: Path, path: Path, settings: Mapping[str, Any]) -> Listi
     digest = _begin(settings)
     records, spans = 0, False
     with path.open("rb") as stream:
-        for line in stream:
+        for line in lines_of(stream):
             digest.update(line)
             if not line.strip():
                 continue

@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 from peav.data.manifests.fields import RecordError
 from peav.data.manifests.records import Reject
+from peav.opening import MAX_LINE_BYTES
 
 #: Lines that one row may span; a quotation mark that is never closed is given up after these.
 _MAX_LINES = 50
@@ -164,7 +165,7 @@ def _split(stream: BinaryIO, delimiter: str, quoted: bool) -> Iterator[tuple[int
     """
     ahead: deque[bytes] = deque()
     number = 0
-    while line := ahead.popleft() if ahead else stream.readline():
+    while line := ahead.popleft() if ahead else stream.readline(MAX_LINE_BYTES):
         number += 1
         if number == 1:
             line = line.removeprefix(b"\xef\xbb\xbf")
@@ -173,7 +174,9 @@ def _split(stream: BinaryIO, delimiter: str, quoted: bool) -> Iterator[tuple[int
         taken = [line]
         cells, problem = _cells(line, delimiter, quoted)
         while (
-            problem == _OPEN and len(taken) < _MAX_LINES and (more := ahead.popleft() if ahead else stream.readline())
+            problem == _OPEN
+            and len(taken) < _MAX_LINES
+            and (more := ahead.popleft() if ahead else stream.readline(MAX_LINE_BYTES))
         ):
             taken.append(more)
             cells, problem = _cells(b"".join(taken), delimiter, quoted)

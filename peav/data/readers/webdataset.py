@@ -22,6 +22,9 @@ _TEXTS = (".json", ".txt")
 _KNOWN = MEDIA_EXTENSIONS + _TEXTS
 _CHUNK_BYTES = 2**20
 
+#: Names of members are no longer.
+_MAX_HEADER_BYTES = 2**20
+
 #: A caption of more bytes is none.
 _MAX_TEXT_BYTES = 2**24
 
@@ -77,7 +80,10 @@ class WebDatasetTars(Reader):
         split = self.split or split_by_name(name) or "train"
         sample: _Sample | None = None
         try:
-            with _Guarded(source / name) as raw, tarfile.open(fileobj=raw, mode="r|", bufsize=_CHUNK_BYTES) as archive:
+            with (
+                _Guarded(source / name) as raw,
+                tarfile.open(fileobj=raw, mode="r|", bufsize=_CHUNK_BYTES, tarinfo=_Member) as archive,
+            ):
                 for member in archive:
                     path = PurePosixPath(member.name)
                     if member.isdir() or path.name.startswith(".") or path.suffix.lower() not in _KNOWN:
@@ -160,6 +166,18 @@ class _Guarded(io.FileIO):
             raise tarfile.ReadError(str(error)) from error
 
 
+class _Member(tarfile.TarInfo):
+    """A member whose headers are of bounded size: names and extended headers are read into memory."""
+
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.type not in tarfile.SUPPORTED_TYPES or (
+            self.type not in tarfile.REGULAR_TYPES and self.size > _MAX_HEADER_BYTES
+        ):
+            raise tarfile.ReadError(f"a header of type {self.type!r} and {self.size:,} bytes")
+        proceed: tarfile.TarInfo = super()._proc_member(archive)  # type: ignore[misc]  # no stub knows it
+        return proceed
+
+
 def _chunks(archive: tarfile.TarFile, member: tarfile.TarInfo) -> Iterator[bytes]:
     stream = archive.extractfile(member)
     while stream is not None and (chunk := stream.read(_CHUNK_BYTES)):
@@ -170,6 +188,10 @@ def _refusal(member: tarfile.TarInfo) -> str | None:
     path = PurePosixPath(member.name)
     if path.is_absolute() or ".." in path.parts:
         return "leads out of the archive"
+    if "\\" in member.name or "\0" in member.name:
+        return "has a backslash or a NUL in its name"
     if not member.isreg():
         return "is a link or a device, not a file"
+    if member.issparse():
+        return "has holes, which would be unpacked to more than the archive holds"
     return None

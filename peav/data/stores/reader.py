@@ -7,8 +7,8 @@ data chunk by chunk (`window_chunks`) make each chunk travel once an epoch.
 
 from __future__ import annotations
 
-import json
 import logging
+import os
 import struct
 import threading
 from collections.abc import Iterable, Sequence
@@ -16,13 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from litdata.streaming.item_loader import PyTreeLoader
-from litdata.streaming.serializers import _get_serializers
-from litdata.utilities._pytree import treespec_loads
 from numpy.typing import NDArray
 
 from peav.data.stores.remote import ChunkCache, StoreError, StoreOptions, is_remote
 from peav.data.stores.samples import ROLES, Sample, ShardError
+from peav.data.stores.shard_index import ShardIndex, read_shard_index
+from peav.opening import is_regular, leads_out
 
 _log = logging.getLogger(__name__)
 
@@ -41,15 +40,15 @@ class ShardReader:
 
     def __init__(self, address: str | Path, options: StoreOptions | None = None) -> None:
         self.address = str(address)
-        self.cache = ChunkCache(self.address, options or StoreOptions()) if is_remote(address) else None
-        self._index: dict[str, Any] | None = None
-        self._loader: PyTreeLoader | None = None
-        self._first_rows: NDArray[np.int64] = np.zeros(1, np.int64)
+        self.options = options or StoreOptions()
+        self.cache = ChunkCache(self.address, self.options) if is_remote(address) else None
+        self._index: ShardIndex | None = None
+        self._checked: set[int] = set()
         self._refreshed = False
         self._fetched_again: set[int] = set()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_index": None, "_loader": None}
+        return {**self.__dict__, "_index": None}
 
     def __len__(self) -> int:
         return int(self.first_rows[-1])
@@ -61,13 +60,11 @@ class ShardReader:
         Raises:
             ShardError: if there are no shards, or their index is damaged.
         """
-        self._open()
-        return self._first_rows
+        return self._open().first_rows
 
     def chunk_name(self, chunk: int) -> tuple[str, int]:
         """Returns the file name of a chunk and its bytes."""
-        info = self._open()["chunks"][chunk]
-        return info["filename"], info["chunk_bytes"]
+        return self._open().chunks[chunk]
 
     def prefetch(self, chunk: int) -> None:
         """Fetches a chunk of an object store ahead of its use; nothing on disk.
@@ -159,13 +156,10 @@ class ShardReader:
         """
         if not 0 <= row < len(self):
             raise ShardError(f"{name}: the shards hold {len(self)} rows; manifest and shards do not belong together")
-        chunk, loader = self._chunk_of(row), self._loader
+        chunk = self._chunk_of(row)
         try:
-            data = self._item(chunk, row - int(self.first_rows[chunk]))
-            return loader.load_item_from_bytes(data, chunk)  # type: ignore[union-attr]
-        except (StoreError, ShardError):
-            raise
-        except Exception as error:  # whatever LitData raises on damaged chunks
+            return self._open().decode(self._item(chunk, row - int(self.first_rows[chunk])))
+        except (OSError, ValueError, struct.error) as error:
             raise SampleError(
                 f"{name}: cannot be read ({type(error).__name__}: {error}); prepare the data again"
             ) from error
@@ -175,10 +169,11 @@ class ShardReader:
         for _ in range(100):
             try:
                 with self._chunk_path(chunk).open("rb") as stream:
+                    held = os.fstat(stream.fileno()).st_size
                     stream.seek(4 * (1 + index))
                     begin, end = struct.unpack("<II", stream.read(8))
                     stream.seek(begin)
-                    data = stream.read(end - begin)
+                    data = stream.read(end - begin) if begin <= end <= held else b""
                 break
             except FileNotFoundError:
                 if self.cache is None:
@@ -195,9 +190,29 @@ class ShardReader:
 
     def _chunk_path(self, chunk: int) -> Path:
         name, size = self.chunk_name(chunk)
-        return Path(self.address) / name if self.cache is None else self.cache.fetch(name, size)
+        if self.cache is not None:
+            return self.cache.fetch(name, size)
+        path = Path(self.address) / name
+        if chunk not in self._checked:
+            self._check_own(path)
+            self._checked.add(chunk)
+        return path
 
-    def _open(self) -> dict[str, Any]:
+    def _check_own(self, path: Path) -> None:
+        """Refuses a link out of the store, and what is no plain file.
+
+        Raises:
+            ShardError: if it is one.
+        """
+        if path.exists() and not is_regular(path):
+            raise ShardError(f"{path} is no plain file: it is not read")
+        if not self.options.trust and leads_out(path, Path(self.address)):
+            raise ShardError(
+                f"{path} is a link out of its folder, to {path.resolve()}: it is not followed; put the file itself there, or, if you know "
+                "where the data come from, set data.store.trust=true"
+            )
+
+    def _open(self) -> ShardIndex:
         if self._index is None:
             if self.cache is not None:
                 # Once, in the process that was here first: the workers that it forks take its word.
@@ -207,17 +222,8 @@ class ShardReader:
                 path = Path(self.address) / "index.json"
                 if not path.is_file():
                     raise ShardError(_no_shards(self.address))
-            try:
-                index = json.loads(path.read_text())
-                loader = PyTreeLoader()
-                config = {**index["config"], "data_spec": treespec_loads(index["config"]["data_spec"])}
-                loader.setup(config, index["chunks"], _get_serializers(None))
-                self._first_rows = np.cumsum([0, *(int(info["chunk_size"]) for info in index["chunks"])])
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                raise ShardError(
-                    f"{path} is damaged ({type(error).__name__}: {error}); prepare the data again"
-                ) from None
-            self._index, self._loader = index, loader
+                self._check_own(path)
+            self._index = read_shard_index(path)
         return self._index
 
 

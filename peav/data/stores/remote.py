@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import filecmp
 import hashlib
+import io
 import logging
 import os
 import time
@@ -16,6 +17,8 @@ from typing import Any
 from botocore.config import Config
 from filelock import FileLock
 from litdata.streaming.downloader import get_downloader
+
+from peav.opening import MAX_JSON_BYTES, OutsideError, check_relative
 
 _log = logging.getLogger(__name__)
 
@@ -41,11 +44,13 @@ class StoreOptions:
         cache_dir: folder for chunks of object stores; shared by all processes of a machine.
         cache_gigabytes: what that folder may hold; the chunks that were unused longest are deleted first.
         storage_options: for the client of the object store, such as `endpoint_url` (see LitData).
+        trust: read stores that a manifest names outside of its own folder, and links out of it, without asking.
     """
 
     cache_dir: str = "~/.cache/peav/chunks"
     cache_gigabytes: float = 100.0
     storage_options: Mapping[str, Any] = field(default_factory=dict)
+    trust: bool = False
 
     def __post_init__(self) -> None:
         if self.cache_gigabytes <= 0:
@@ -63,6 +68,8 @@ def is_remote(address: str | Path) -> bool:
 
 def resolve_store(data: str | Path, store: str) -> str:
     """Returns the address of a store that a manifest names: relative ones start from the folder of the data.
+
+    Whether it may be read is another question: `peav.data.stores.outside.open_address`.
 
     >>> resolve_store("s3://bucket/data/", "shards/train"), resolve_store("runs/a", "/mnt/b/shards/train")
     ('s3://bucket/data/shards/train', '/mnt/b/shards/train')
@@ -109,7 +116,7 @@ class ChunkCache:
         Raises:
             StoreError: if it cannot be fetched after several attempts, or has another size.
         """
-        path = self.folder / name
+        path = self._path(name)
         if not again and _is_whole(path, size):
             with suppress(FileNotFoundError):  # deleted this moment: the caller asks again
                 os.utime(path)
@@ -130,7 +137,7 @@ class ChunkCache:
         Raises:
             StoreError: if it cannot be fetched.
         """
-        path = self.folder / name
+        path = self._path(name)
         checked = path.with_name(f"{path.name}.checked")
         began = time.time_ns()
         self._make_folder(path.parent)
@@ -146,6 +153,17 @@ class ChunkCache:
             checked.touch()
         return path
 
+    def _path(self, name: str) -> Path:
+        """Returns where the copy of a file lies: inside the folder of its store, whatever the name says.
+
+        Raises:
+            StoreError: if the name leads out of it.
+        """
+        try:
+            return self.folder / check_relative(name, "a file")
+        except OutsideError as error:
+            raise StoreError(f"{self.address}: {error}") from None
+
     def _make_folder(self, folder: Path) -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -157,13 +175,15 @@ class ChunkCache:
         problem: Exception | str = ""
         for pause in (*RETRY_SECONDS, None):
             try:
-                self._get(f"{self.address}/{name}", path)
+                self._get(f"{self.address}/{name}", path, MAX_JSON_BYTES if name.endswith(".json") else size)
                 if _is_whole(path, size):
                     return
                 problem = (
                     f"it has {path.stat().st_size:,} bytes, expected {size:,}" if path.exists() else "no such file"
                 )
                 path.unlink(missing_ok=True)
+            except OutsideError as error:
+                raise StoreError(f"{self.address}/{name}: {error}") from None
             except Exception as error:  # whatever the client of the store raises
                 problem = error
             if pause is not None:
@@ -189,14 +209,17 @@ class ChunkCache:
                 path.unlink(missing_ok=True)
                 total -= held
 
-    def _get(self, remote: str, path: Path) -> None:
+    def _get(self, remote: str, path: Path, limit: int | None) -> None:
         if not self.address.startswith(_STREAMED):
             self._client().download_file(remote, str(path))
+            if limit is not None and path.exists() and path.stat().st_size > limit:
+                path.unlink()
+                raise OutsideError(f"more than the {limit:,} bytes that it may have")
             return
         # LitData's `download_file` would start a runtime in this process that its forks cannot use, and takes https alone.
         partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
         try:
-            with partial.open("wb") as stream:
+            with _Bounded(partial, limit) as stream:
                 self._client().download_fileobj(remote, stream)
             partial.replace(path)
         finally:
@@ -213,6 +236,23 @@ class ChunkCache:
             self._downloader = get_downloader(self.address, str(self.folder), [], options, {})
             self._pid = os.getpid()
         return self._downloader
+
+
+class _Bounded(io.FileIO):
+    """A file that is written, and refuses to grow beyond a number of bytes."""
+
+    def __init__(self, path: Path, limit: int | None) -> None:
+        super().__init__(path, "wb")
+        self._limit = limit
+
+    def write(self, data: Any, /) -> int:
+        if self._limit is not None and self.tell() + memoryview(data).nbytes > self._limit:
+            raise OutsideError(f"more than the {self._limit:,} bytes that it may have")
+        view = memoryview(data).cast("B")
+        written = 0
+        while written < len(view):
+            written += super().write(view[written:]) or 0
+        return written
 
 
 def _is_whole(path: Path, size: int | None) -> bool:

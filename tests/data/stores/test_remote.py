@@ -90,9 +90,9 @@ def count_downloads(reader: ShardReader) -> list[str]:
     assert reader.cache is not None
     get = reader.cache._get
 
-    def counted(remote: str, path: Path) -> None:
+    def counted(remote: str, path: Path, limit: int | None) -> None:
         fetched.append(remote.rpartition("/")[2])
-        get(remote, path)
+        get(remote, path, limit)
 
     reader.cache._get = counted  # type: ignore[method-assign]
     return fetched
@@ -263,10 +263,10 @@ def test_ranks_that_start_together_share_a_manifest(source: Path, tmp_path: Path
     def refresh(cache: ChunkCache) -> Path:
         get = cache._get
 
-        def slow(remote: str, path: Path) -> None:
+        def slow(remote: str, path: Path, limit: int | None) -> None:
             fetched.append(remote)
             time.sleep(0.5)
-            get(remote, path)
+            get(remote, path, limit)
 
         cache._get = slow  # type: ignore[method-assign]
         gate.wait()

@@ -1,0 +1,115 @@
+"""Training checkpoints as torch and Lightning write them, read without running anything that they hold.
+
+A checkpoint is a zip of tensors and of one pickle, which torch reads with `weights_only`: tensors, numbers and texts, and no code. FSDP2
+writes a folder instead, whose `.metadata` is a plain pickle that torch reads as such; it is looked through first.
+"""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from peav.opening import is_regular
+from peav.trust import TrustError
+
+#: What FSDP2's folders hold beside the tensors.
+_METADATA = ".metadata"
+
+#: What their pickle is made of.
+_METADATA_MODULES = ("torch.distributed.checkpoint.metadata", "torch.distributed.checkpoint.filesystem")
+_METADATA_NAMES = {
+    ("torch", "Size"),
+    ("torch", "device"),
+    ("torch.serialization", "_get_layout"),
+    ("collections", "OrderedDict"),
+    ("builtins", "set"),
+    ("builtins", "tuple"),
+    ("builtins", "dict"),
+    ("builtins", "list"),
+    ("pathlib", "PosixPath"),
+    ("pathlib._local", "PosixPath"),
+}
+
+#: A larger one than this lists no tensors of a model.
+_MAX_METADATA_BYTES = 256 << 20
+
+
+def read_pickled(path: Path, mmap: bool = False) -> Any:
+    """Reads a checkpoint that torch wrote: tensors and plain data, and nothing that runs.
+
+    Args:
+        path: the file.
+        mmap: leave tensors in the file until they are used.
+
+    Raises:
+        FileNotFoundError: if it is not there.
+        TrustError: if it holds anything else, or would unpack to more than its size.
+    """
+    check_pickled(path)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except (pickle.UnpicklingError, RuntimeError, KeyError, TypeError, ValueError, EOFError, AttributeError) as error:
+        raise TrustError(
+            f"{path} holds something else than tensors and plain data, and is not opened: what a pickle holds may run when it is read "
+            f"({type(error).__name__})"
+        ) from error
+
+
+def check_pickled(path: Path) -> None:
+    """Looks at a checkpoint before anything of it is read: a file of `torch.save`, or a folder of FSDP2.
+
+    Raises:
+        FileNotFoundError: if it is not there.
+        TrustError: if it is packed more tightly than `torch.save` packs, or its pickle names something that could run.
+    """
+    if path.is_dir():
+        _check_folder(path)
+        return
+    if not path.exists():
+        raise FileNotFoundError(f"there is no checkpoint {path}")
+    if not is_regular(path):
+        raise TrustError(f"{path} is no plain file: it is not opened")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+    except (zipfile.BadZipFile, ValueError, OverflowError, NotImplementedError) as error:
+        raise TrustError(
+            f"{path} is no checkpoint that torch.save wrote: it is cut short, or another kind of file, such as a bare pickle, which is "
+            "not opened"
+        ) from error
+    held = path.stat().st_size
+    if unpacked > held:  # torch.save stores, and never compresses
+        raise TrustError(f"{path} has {held:,} bytes and would unpack to {unpacked:,}: it is not opened")
+
+
+class _Metadata(pickle.Unpickler):
+    """An unpickler that knows what the list of an FSDP2 checkpoint is made of, and nothing else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        plain = module in _METADATA_MODULES or (module, name) in _METADATA_NAMES
+        if module in _METADATA_MODULES and not isinstance(
+            getattr(__import__(module, fromlist=[name]), name, None), type
+        ):
+            plain = False
+        if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
+            plain = True
+        if not plain or "." in name:
+            raise pickle.UnpicklingError(f"it names {module}.{name}")
+        return super().find_class(module, name)
+
+
+def _check_folder(folder: Path) -> None:
+    path = folder / _METADATA
+    if not is_regular(path) or path.stat().st_size > _MAX_METADATA_BYTES:
+        raise TrustError(f"{folder} is no checkpoint: FSDP2 would have written {_METADATA} there")
+    try:
+        with path.open("rb") as stream:
+            _Metadata(stream).load()
+    except Exception as error:  # whatever a damaged pickle raises
+        raise TrustError(f"{path} holds something else than a list of tensors, and is not opened: {error}") from error
+    for other in folder.glob("*.ckpt"):
+        check_pickled(other)
