@@ -37,8 +37,13 @@ def make_data(
     split: str = "train",
     level: float = 1.0,
     seconds: float = 0.1,
+    origins: tuple[tuple[str, ...], ...] = (("real", "synthetic"),),
 ) -> Path:
-    """Writes `clips` clips of `seconds` to five times as many; clip i is in domain i modulo the domains."""
+    """Writes `clips` clips of `seconds` to five times as many; clip i is in domain i modulo the domains.
+
+    It has a caption of each of the origins i modulo their number.
+    """
+    texts = {"real": "tone", "synthetic": "made"}
     store = f"shards/{split}"
     writer = ShardWriter(data / store, chunk_bytes)
     made = []
@@ -49,7 +54,11 @@ def make_data(
             Clip(
                 sample.id,
                 duration,
-                captions={"audio": (Caption(f"tone {number}"), Caption(f"made {number}", "synthetic"))},
+                captions={
+                    "audio": tuple(
+                        Caption(f"{texts[origin]} {number}", origin) for origin in origins[number % len(origins)]
+                    )
+                },
                 domain=domains[number % len(domains)],
                 split=split,
                 has_audio=True,

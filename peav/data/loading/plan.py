@@ -223,14 +223,13 @@ class TrainingPlan:
             self._shaped = size, _group(self, size)
         return self._shaped[1]
 
-    def _windows(self, rng: np.random.Generator) -> NDArray[np.float64] | None:
-        """Returns the place (N,) of each clip's window in the epoch, from 0 to 1, and the windows' length at its end."""
+    def _windows(self, rng: np.random.Generator) -> NDArray[np.int64] | None:
+        """Returns the window (N,) of each clip, from 0 on in the order of the epoch; None where all clips are shuffled."""
         chunk = self.population.chunk
         if self.window_chunks is None or chunk is None:
             return None
         chunks = int(chunk.max(initial=0)) + 1
-        window = rng.permutation(chunks) // self.window_chunks
-        return np.append(window[chunk] / (window.max() + 1), 1 / (window.max() + 1))
+        return (rng.permutation(chunks) // self.window_chunks)[chunk]
 
 
 def substitutes(peers: NDArray[np.int64], position: int) -> Iterator[int]:
@@ -352,12 +351,12 @@ def _buckets(duration: NDArray[np.float64], num_buckets: int, size: int) -> NDAr
 
 
 def _sample(
-    rows: NDArray[np.int64], quota: int, window: NDArray[np.float64] | None, rng: np.random.Generator
+    rows: NDArray[np.int64], quota: int, window: NDArray[np.int64] | None, rng: np.random.Generator
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
     """Samples `quota` clips of a group, each as often as another, or once more.
 
     Returns:
-        Three arrays (quota,): the clips, how often each was sampled before, and its place in the epoch.
+        Three arrays (quota,): the clips, how often each was sampled before, and numbers in whose order they come.
     """
     times, rest = divmod(quota, len(rows))
     parts, keys = [], []
@@ -368,7 +367,7 @@ def _sample(
         chosen = rows[some]
         parts.append(chosen)
         if window is not None:
-            keys.append(window[chosen] + rng.random(len(chosen)) * window[-1])
+            keys.append(window[chosen] + rng.random(len(chosen)))
         elif turns > 1:
             # From turn to turn the order changes a little, so that a clip does not meet itself in a step.
             keys.append((turn + noise[some] + 0.25 * rng.random(len(chosen))) * len(rows) / quota)

@@ -152,6 +152,38 @@ def test_windows_keep_the_chunks_together() -> None:
         TrainingPlan(population(), 4, window_chunks=4)
 
 
+@pytest.mark.parametrize(("window_chunks", "chunks"), [(4, 80), (3, 80), (1, 20), (80, 80), (7, 16)])
+def test_clips_are_shuffled_among_the_chunks_of_their_window_alone(window_chunks: int, chunks: int) -> None:
+    clips = population(50 * chunks, chunk=50)
+    plan = TrainingPlan(clips, 10, window_chunks=window_chunks)
+    assert clips.chunk is not None
+    orders = []
+    for epoch in (0, 1):
+        order = clips.chunk[plan.batches(epoch).ravel()]
+        windows = [order[begin : begin + 50 * window_chunks] for begin in range(0, len(order), 50 * window_chunks)]
+        held = [sorted(set(window.tolist())) for window in windows]
+        # Window after window, each with all clips of its chunks; the last one may have fewer chunks.
+        assert [len(window) for window in held] == [
+            min(window_chunks, chunks - begin) for begin in range(0, chunks, window_chunks)
+        ]
+        assert sorted(chunk for window in held for chunk in window) == list(range(chunks))
+        if window_chunks > 1:
+            assert all(len(set(window[:50].tolist())) > 1 for window in windows if len(window) > 50)
+        orders.append(held)
+    assert (orders[0] != orders[1]) == (window_chunks < chunks)
+
+
+@pytest.mark.parametrize(("short", "long", "buckets"), [(8, 8, 2), (8, 7, 1), (7, 8, 1), (16, 16, 2)])
+def test_a_bucket_of_just_enough_clips_is_one(short: int, long: int, buckets: int) -> None:
+    assert MIN_BUCKET_BATCHES == 4
+    duration = np.concatenate([np.linspace(1, 1.2, short), np.linspace(8, 9, long)])
+    clips = Population(duration, np.zeros(len(duration), np.uint32), np.ones(len(duration), np.uint8))
+    plan = TrainingPlan(clips, 2, num_buckets=2)
+    assert len(np.unique(plan.peers())) == buckets
+    if buckets == 2:
+        assert all(np.ptp(clips.duration[batch]) < 2 for epoch in range(5) for batch in plan.batches(epoch))
+
+
 def test_substitutes_are_of_the_same_bucket_and_domain_and_go_round() -> None:
     clips = population(500)
     plan = TrainingPlan(clips, 8, num_buckets=2)

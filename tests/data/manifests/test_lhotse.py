@@ -1,5 +1,6 @@
 """Manifests go through Lhotse and come back: what it cuts, renames and drops is what is trained on; what it cannot express is refused."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 import torch
 from lhotse import CutSet
 
-from peav.data import Caption, ClipDataset, Event, RecordError, open_manifest, prepare, save_manifest
+from peav.data import Caption, ClipDataset, Event, ManifestError, RecordError, open_manifest, prepare, save_manifest
 from peav.data.curation.validate import validate
 from peav.data.manifests.clip import Clip, clip_from_json
 from peav.data.manifests.manifest import manifest_path
@@ -114,6 +115,54 @@ def test_what_the_packed_media_are_not_is_refused_and_nothing_is_lost(
         save_manifest(data, "train", edit(cuts(data)))
     assert manifest_path(data, "train").read_bytes() == before
     assert [path.name for path in (data / "manifest").iterdir() if path.is_file()] == ["train.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("start", "duration", "message"),
+    [
+        (2.0, 2.5, "spans 2 to 4.5 s of its source, but only 0 to 4 s were packed"),
+        (0.0, 4.01, "spans 0 to 4.01 s of its source, but only 0 to 4 s"),
+        (4.0, 1.0, "spans 4 to 5 s"),
+        (2.0, 2.0, ""),
+        (0.0, 4.0, ""),
+        (3.0, 0.5, ""),
+    ],
+)
+def test_a_clip_that_reaches_beyond_its_recording_is_refused(
+    data: Path, start: float, duration: float, message: str
+) -> None:
+    """The line of a clip of 4 s, edited by hand."""
+    path = manifest_path(data, "train")
+    first, *others = path.read_text().splitlines()
+    line = json.loads(first)
+    assert (line["id"], line["start"], line["duration"]) == ("a", 0.0, 4.0)
+    path.write_text("\n".join([json.dumps(line | {"start": start, "duration": duration}), *others]) + "\n")
+    report = validate(data)
+    if message:
+        assert [message in str(problem) for problem in report.problems if problem.kind == "line"] == [True]
+        with pytest.raises(ManifestError, match=message):
+            ClipDataset(data, "train")
+    else:
+        assert not report.errors and ClipDataset(data, "train").clip(0).duration == duration
+
+
+def test_a_clip_that_begins_before_what_was_packed_is_refused(tmp_path: Path, data: Path) -> None:
+    """A recording of 5 s in parts of 2 s: the second part holds 2 to 4 s."""
+    prepare(tmp_path / "source", tmp_path / "parts", workers=0, progress=False, chunk_seconds=2.0)
+    path = manifest_path(tmp_path / "parts", "train")
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    (second,) = [line for line in lines if line["id"].startswith("b") and line["start"] == 2.0]
+    for start, duration, message in (
+        (1.0, 2.0, "spans 1 to 3 s of its source, but only 2 to 4 s"),
+        (3.0, 1.5, "spans 3 to 4.5 s of its source, but only 2 to 4 s"),
+        (3.0, 1.0, ""),
+    ):
+        path.write_text(json.dumps(second | {"start": start, "duration": duration}) + "\n")
+        if message:
+            with pytest.raises(ManifestError, match=message):
+                ClipDataset(tmp_path / "parts", "train")
+        else:
+            assert ClipDataset(tmp_path / "parts", "train").clip(0).offset == 1.0
 
 
 def test_the_times_of_captions_survive_a_round_trip_from_any_part() -> None:
