@@ -1,7 +1,7 @@
 # peav's commands, for people and for CI. `make demo` and `make test` set everything up by themselves.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check format docs bench clean-demo
+.PHONY: help setup demo test test-slow check format docs mutation bench clean-demo
 
 PYTHON ?= python3.11
 VENV := .venv
@@ -55,6 +55,10 @@ check: setup ## lint, formatting and types
 format: setup ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+MUTANTS ?= 100
+mutation: setup ## change operators at random, MUTANTS of them, one at a time, and list the changes that no test notices (hours)
+	$(BIN)/python -m tests.mutation --count $(MUTANTS)
 
 docs: setup ## run what the guides show
 	$(BIN)/python -m pytest tests/docs
