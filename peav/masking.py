@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from peav.keyed_random import combine_keys, normal_rows, uniform_rows
+
 
 def lengths_to_mask(lengths: Tensor, max_length: int | None = None) -> Tensor:
     """Turns lengths (B,) into a mask (B, max_length) whose first `lengths[i]` entries are True.
@@ -53,24 +55,35 @@ class SpanMasking:
         rate: share of the valid positions at which a span begins.
         span: positions of a span; spans may overlap.
         noise: standard deviation of what stands in the hidden positions instead.
+        seed: with a clip's identity, all that its spans follow from; another one in every step.
     """
 
     rate: float = 0.02
     span: int = 10
     noise: float = 0.1
+    seed: int = 0
 
     def __post_init__(self) -> None:
         if not 0 < self.rate < 1 or self.span < 1 or not self.noise >= 0:
             raise ValueError(f"masking needs 0 < rate < 1, span >= 1 and noise >= 0, not {self}")
 
-    def hide(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def hide(self, values: Tensor, mask: Tensor, identity: Tensor) -> tuple[Tensor, Tensor]:
         """Hides spans of values (B, T, C) with their mask (B, T).
+
+        A clip's spans follow from the seed and its identity alone: they are those of the clip in any batch, on any rank and in every
+        pass, and no generator is touched.
+
+        Args:
+            values: (B, T, C).
+            mask: (B, T) bool.
+            identity: (B,) int64, of the clips: `group` of what they were read from.
 
         Returns:
             the values with noise in the hidden positions, and which are hidden (B, T) bool.
         """
-        begins = (torch.rand(mask.shape, device=mask.device) < self.rate) & mask
+        places, channels = mask.shape[1], values.shape[2]
+        begins = (uniform_rows(combine_keys(identity, 2 * self.seed), places) < self.rate) & mask
         reach = begins.cumsum(1)
-        hidden = (reach - F.pad(reach, (self.span, 0))[:, : mask.shape[1]] > 0) & mask
-        noise = torch.randn_like(values) * self.noise
-        return torch.where(hidden.unsqueeze(-1), noise, values), hidden
+        hidden = (reach - F.pad(reach, (self.span, 0))[:, :places] > 0) & mask
+        noise = normal_rows(combine_keys(identity, 2 * self.seed + 1), places * channels).view(-1, places, channels)
+        return torch.where(hidden.unsqueeze(-1), (noise * self.noise).to(values.dtype), values), hidden

@@ -27,6 +27,7 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor
 
+from peav.devices import copied
 from peav.host import RowIdentities, remember
 
 Seconds = float
@@ -117,12 +118,11 @@ def take_rows(value: _T, rows: Tensor) -> _T:
 def move(value: _T, device: torch.device | str) -> _T:
     """Returns `value` with every tensor inside it on `device`; understands tensors, dataclasses and mappings.
 
-    The host waits for what comes to it, and not for what it sends; it keeps the masks that it sends in mind (`peav.host`).
+    What comes to the CPU is there when this returns. The host keeps the masks that it sends in mind (`peav.host`).
     """
-    waits = torch.device(device).type == "cpu"
 
     def moved(tensor: Tensor) -> Tensor:
-        there = tensor.to(device, non_blocking=not waits)
+        there = copied(tensor, device)
         if tensor.dtype == torch.bool:
             remember(there, tensor)
         return there

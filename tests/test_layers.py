@@ -22,6 +22,8 @@ LAYERS = {
     "trust": 0,
     "opening": 0,
     "distributed": 0,
+    "devices": 0,
+    "keyed_random": 0,
     "masking": 0,
     "plot_style": 0,
     "objectives": 1,

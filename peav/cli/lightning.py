@@ -21,7 +21,7 @@ from peav.checkpoints.pickled import check_pickled
 from peav.data import ManifestError, MediaError, ShardError, StoreError, TooManyBadClips
 from peav.data.datamodule import ClipDataModule
 from peav.data.loading.plan import DataSettingError
-from peav.training.assembly import needed_encoders, provided_by
+from peav.training.assembly import check_teachers, needed_encoders, provided_by
 from peav.training.callbacks import EmbeddingWriter
 from peav.training.module import PeavModule
 from peav.trust import Trust, TrustError
@@ -102,10 +102,10 @@ class PeavCLI(LightningCLI):
         objectives = {name: value for name, value in (model.objectives or {}).items() if value is not None}
         if not objectives or not model.encoders:
             return  # the module says what is missing
-        requires = {
-            f"objective {name!r}": registry.objectives.build(_plain(value), Trust.CODE).requires
-            for name, value in objectives.items()
-        }
+        built = {name: registry.objectives.build(_plain(value), Trust.CODE) for name, value in objectives.items()}
+        if self.subcommand == "fit":
+            check_teachers(built, bool(model.init_from or self.config.fit.ckpt_path))
+        requires = {f"objective {name!r}": objective.requires for name, objective in built.items()}
         requires["extra_embeddings"] = tuple(model.extra_embeddings or ())
         needed = needed_encoders(provided_by({n: _plain(value) for n, value in model.encoders.items()}), requires)
         left_out = sorted(set(model.encoders) - set(needed))

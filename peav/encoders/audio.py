@@ -13,8 +13,7 @@ from torchaudio.transforms import MelScale, Spectrogram
 
 from peav.encoders.base import Encoder, Stack
 from peav.encoders.transformer import Transformer
-from peav.host import to_device, to_host
-from peav.masking import masked_mean
+from peav.keyed_random import uniform_rows
 from peav.registry import register_encoder
 from peav.types import AudioInput, ClipFormat, Features
 
@@ -48,17 +47,8 @@ class MelFrontend(nn.Module):
         self.mel = MelScale(num_mels, sample_rate, n_stft=window // 2 + 1, norm="slaney")
         self.dim = self.STACK * num_mels
 
-    def forward(
-        self, samples: Tensor, mask: Tensor, augment: SpecAugment | None = None, seeds: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Maps waveforms (B, S) and their mask to tokens (B, T, 2 * num_mels) and their mask, T = ceil(S / (2 * hop)).
-
-        Args:
-            samples: (B, S) float32.
-            mask: (B, S) bool.
-            augment: what is hidden from the energies.
-            seeds: (B,) int64, of what is hidden; needed with `augment`.
-        """
+    def forward(self, samples: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Maps waveforms (B, S) and their mask to tokens (B, T, 2 * num_mels) and their mask, T = ceil(S / (2 * hop))."""
         token = self.STACK * self.hop
         length = -(-samples.shape[1] // token) * token
         # On a CPU a few clips at a time: their windows and spectra stay in its cache.
@@ -67,8 +57,6 @@ class MelFrontend(nn.Module):
         energies = torch.cat([self.energies(*part, length) for part in parts])
         # log of 1e-6 (silence) .. 1 (loud) becomes about -1 .. 1
         levels = torch.log(energies + 1e-6) / 7 + 1
-        if augment is not None and seeds is not None:
-            levels = augment(levels, mask[:, :: self.hop], seeds)
         tokens = levels.reshape(len(samples), length // token, self.dim)
         # A token is valid if its first sample is; counting every sample takes as long as the spectra.
         return tokens, mask[:, ::token]
@@ -90,7 +78,9 @@ class MelFrontend(nn.Module):
 
 @dataclass(frozen=True)
 class SpecAugment:
-    """Hides bands and spans of time from log-mel energies (Park et al., arXiv 1904.08779), with torchaudio's distributions.
+    """Hides bands and spans of time from log-mel energies (Park et al., arXiv 1904.08779).
+
+    A band or a span has a width drawn evenly between 0 and its largest, and a place drawn evenly from where it fits.
 
     Attributes:
         band_masks: bands to hide, each of up to `max_bands` mels.
@@ -118,29 +108,36 @@ class SpecAugment:
             mask: (B, n) bool, n <= N: which of the N are of the clip; the rest is padding.
             seeds: (B,) int64: what is hidden in a clip follows from its seed alone.
         """
-        num_levels, num_mels = levels.shape[1:]
-        lengths, drawn = to_host(mask.sum(1), seeds)
-        hidden_bands = torch.zeros(len(levels), num_mels, dtype=torch.bool)
-        hidden_times = torch.zeros(len(levels), num_levels, dtype=torch.bool)
-        for row, (length, seed) in enumerate(zip(lengths.tolist(), drawn.tolist(), strict=True)):
-            generator = torch.Generator().manual_seed(seed)
-            for _ in range(self.band_masks):
-                hidden_bands[row, _span(min(self.max_bands, num_mels), num_mels, generator)] = True
-            for _ in range(self.time_masks):
-                hidden_times[row, _span(max(1, int(self.max_time_share * length)), length, generator)] = True
-        bands, times = to_device(hidden_bands, levels.device), to_device(hidden_times, levels.device)
-        whole = F.pad(mask, (0, num_levels - mask.shape[1]))
-        mean = masked_mean(levels, whole).mean(-1)
-        hidden = (bands[:, None] | times[:, :, None]) & whole.unsqueeze(-1)
-        return torch.where(hidden, mean[:, None, None], levels)
+        num_frames, num_mels = levels.shape[1:]
+        valid = F.pad(mask, (0, num_frames - mask.shape[1]))
+        lengths = valid.sum(1)
+        mean = torch.where(valid[..., None], levels, 0).sum((1, 2)) / (lengths * num_mels).clamp(min=1)
+        draws = uniform_rows(seeds, 2 * (self.band_masks + self.time_masks)).unflatten(1, (-1, 2))
+        bands, spans = draws.split((self.band_masks, self.time_masks), 1)
+        longest = (self.max_time_share * lengths).long().clamp(min=1)
+        mels = torch.full_like(lengths, num_mels)
+        hidden = _covered(bands, mels.clamp(max=self.max_bands), mels, num_mels)[:, None, :]
+        hidden = hidden | _covered(spans, longest, lengths, num_frames)[:, :, None]
+        return torch.where(hidden & valid[..., None], mean[:, None, None].to(levels.dtype), levels)
 
 
-def _span(longest: int, length: int, generator: torch.Generator) -> slice:
-    """Draws a span of up to `longest` of `length` positions, as `torchaudio.functional.mask_along_axis` does."""
-    width, begin = torch.rand(2, generator=generator).tolist()
-    width *= longest
-    first = int(begin * (length - width))
-    return slice(first, first + int(width))
+def _covered(draws: Tensor, widest: Tensor, sizes: Tensor, length: int) -> Tensor:
+    """Marks what intervals cover, each of a width below `widest` and within `sizes`.
+
+    Args:
+        draws: (B, K, 2) in [0, 1): for each interval, its width and its place.
+        widest: (B,), positions.
+        sizes: (B,), positions.
+        length: of the result.
+
+    Returns:
+        (B, length) bool.
+    """
+    widths = draws[..., 0] * widest[:, None]
+    begins = (draws[..., 1] * (sizes[:, None] - widths)).long()
+    position = torch.arange(length, device=draws.device)
+    after = begins + widths.long()
+    return ((position >= begins[..., None]) & (position < after[..., None])).any(1)
 
 
 @register_encoder
@@ -203,12 +200,16 @@ class MelAudioEncoder(Encoder):
                 f"MelAudioEncoder has sample_rate={self.frontend.sample_rate}, but the data come at {audio.sample_rate} Hz: "
                 "set data.sample_rate and the encoder's sample_rate to the same number"
             )
-        augment = self.augment if self.training else None
-        tokens, mask = self.frontend(audio.samples, audio.mask, augment, audio.seed)
+        clean, mask = self.frontend(audio.samples, audio.mask)
+        tokens, inputs_, hidden = clean, None, None
+        if self.augment is not None and self.training and audio.seed is not None:
+            levels = clean.unflatten(2, (self.frontend.STACK, -1)).flatten(1, 2)
+            valid = audio.mask[:, :: self.frontend.hop]
+            tokens = self.augment(levels, valid, audio.seed).view_as(clean)
         tokens = tokens.to(self.proj.weight.dtype)
-        inputs_, hidden = None, None
         if "audio" in self.hidden_spans and self.training:
-            inputs_ = tokens
-            tokens, hidden = self.hidden_spans["audio"].hide(tokens, mask)
+            # What is to be guessed is what was there: SpecAugment's bands and spans are hidden from the encoder alone.
+            inputs_ = clean
+            tokens, hidden = self.hidden_spans["audio"].hide(tokens, mask, audio.group)
         pooled, frames = self.transformer(self.proj(tokens), mask)
         return {"audio": Features(pooled, audio.present, audio.group, frames, mask, 1 / FRAME_RATE, inputs_, hidden)}

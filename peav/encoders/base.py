@@ -115,8 +115,9 @@ class Encoder(Plugin):
     def hide(self, name: str, masking: SpanMasking | None) -> None:
         """Says which spans of the inputs of a feature to hide in training; None for none.
 
-        :meth:`forward` then hides them (`self.hidden_spans[name].hide`) and returns what it would have seen in `Features.inputs`, and
-        where it did not look in `Features.hidden`.
+        :meth:`forward` then hides them (`self.hidden_spans[name].hide(values, mask, group)`, `group` the identity of the clips) and returns
+        what is to be guessed, the input as it was before anything was hidden or augmented, in `Features.inputs`, and where it did not
+        look in `Features.hidden`.
 
         Raises:
             ValueError: if the encoder cannot.

@@ -273,7 +273,7 @@ class DacAudioEncoder(Encoder):
         whole, hidden = None, None
         if "audio" in self.hidden_spans and self.training:
             whole = latents
-            latents, hidden = self.hidden_spans["audio"].hide(latents, cached.mask)
+            latents, hidden = self.hidden_spans["audio"].hide(latents, cached.mask, cached.group)
         pooled, frames = self.transformer(self.data_proj(latents), cached.mask)
         return {
             "audio": Features(

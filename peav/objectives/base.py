@@ -6,7 +6,8 @@ import itertools
 import math
 import operator
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
@@ -152,8 +153,7 @@ class Objective(Plugin):
         Embeddings that lack their `world` get it here, with collectives of their own; in training the module has gathered once for
         all objectives.
         """
-        device = next((embedding.pooled.device.type for embedding in embeddings.values()), "cpu")
-        with torch.autocast(device, enabled=False):
+        with in_full_precision(embeddings):
             whole = {name: full_precision(e) for name, e in embeddings.items()}
             output = super().__call__(with_world(whole, self.pairs, self.gathers), targets)
         if not isinstance(output, ObjectiveOutput):
@@ -173,6 +173,26 @@ class Objective(Plugin):
         Returns:
             the loss (before `weight`), the global count of valid positives, and what to log.
         """
+
+
+@contextmanager
+def in_full_precision(embeddings: Mapping[str, Embedding]) -> Iterator[None]:
+    """Runs objectives, forward and backward, as the precision of the encoders must not: without autocast, new tensors in fp32 or wider.
+
+    A backward pass that runs inside autocast computes its matrix products in half precision, whatever the forward pass did; and a
+    precision such as `bf16-true` makes half precision the type of tensors that an objective creates.
+
+    Args:
+        embeddings: on whose device autocast ends.
+    """
+    device = next((embedding.pooled.device.type for embedding in embeddings.values()), "cpu")
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.promote_types(before, torch.float32))
+    try:
+        with torch.autocast(device, enabled=False):
+            yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def full_precision(embedding: Embedding) -> Embedding:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from peav import distributed
+from peav.devices import accumulator_dtype
 from peav.host import to_device, to_host
 from peav.objectives.base import ScoredObjective, Weight
 from peav.objectives.tiles import Tile, TileMask, sigmoid_sum
@@ -26,12 +27,16 @@ def event_frames(events: EventInput, frame_seconds: Tensor | Seconds) -> tuple[T
         frame_seconds: the hop, one number or (B,).
 
     Returns:
-        (E,) and (E,) float64, whole numbers, which may lie outside the clip.
+        (E,) and (E,), whole numbers, which may lie outside the clip; in float64 where the device has it.
     """
-    hop = torch.as_tensor(frame_seconds, dtype=torch.float64, device=events.onset.device)
+    wide = accumulator_dtype(events.onset.device)
+    hop = torch.as_tensor(frame_seconds, dtype=wide, device=events.onset.device)
     hop = hop[events.clip] if hop.ndim else hop
-    # The tolerance of a microsecond keeps 0.12 / 0.04 = 2.9999998 from touching one frame more.
-    return torch.floor((events.onset.double() + 1e-6) / hop), torch.ceil((events.offset.double() - 1e-6) / hop)
+    # 0.12 / 0.04 = 2.9999998 must not touch one frame more: a microsecond, and what float32 rounds of times as large as these.
+    begin, end = events.onset.to(wide), events.offset.to(wide)
+    rounding = 4 * torch.finfo(torch.float32).eps
+    first = torch.floor((begin + 1e-6 + rounding * begin.abs()) / hop)
+    return first, torch.ceil((end - 1e-6 - rounding * end.abs()) / hop)
 
 
 def event_labels(events: EventInput, num_frames: int, frame_seconds: Tensor | Seconds) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from peav import distributed
+from peav.devices import accumulator_dtype
 from peav.objectives.base import ScoredObjective, Weight
 from peav.objectives.pairs import pair_mask
 from peav.objectives.tiles import PairMask, gradient_wanted
@@ -117,7 +118,7 @@ def _softmax_pass(
     scale = logit_scale.detach().to(rows.dtype).exp()
     chosen = columns if mask.columns is None else columns[mask.columns]
     kept = rows if mask.rows is None else rows[mask.rows]
-    total, d_scale = (rows.new_zeros((), dtype=torch.float64) for _ in range(2))
+    total, d_scale = (rows.new_zeros((), dtype=accumulator_dtype(rows.device)) for _ in range(2))
     first = torch.zeros((), dtype=torch.int64, device=rows.device)
     d_kept, d_chosen = torch.zeros_like(kept), torch.zeros_like(chosen)
     size = max(1, _LOGITS_AT_ONCE // max(1, len(chosen)))

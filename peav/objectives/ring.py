@@ -14,6 +14,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from peav import distributed
+from peav.devices import accumulator_dtype
 from peav.objectives.tiles import TILE, PairSums, TileMask, gradient_wanted, sigmoid_pass
 
 
@@ -64,7 +65,7 @@ class _RingSum(torch.autograd.Function):
         part[: len(columns)] = columns
         gradient = torch.zeros_like(part)
         own: list[Tensor] | None = None
-        total, sums = rows.new_zeros(()), rows.new_zeros(4, dtype=torch.float64)
+        total, sums = rows.new_zeros(()), rows.new_zeros(4, dtype=accumulator_dtype(rows.device))
         for step in range(ranks):
             owner = (me - step) % ranks
             # The next part comes while this one is worked on.

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from peav.devices import accumulator_dtype, widest
 from peav.host import to_device, to_host
 
 #: What to do with a pair of different clips whose inputs are the same on one side: `drop` gives it no weight, `positive` counts it as
@@ -280,7 +281,8 @@ def sigmoid_pass(
     """
     dtype = rows.dtype
     scale, bias = logit_scale.detach().to(dtype).exp(), logit_bias.detach().to(dtype)
-    total, sums = rows.new_zeros((), dtype=torch.float64), rows.new_zeros(4, dtype=torch.float64)
+    wide = accumulator_dtype(rows.device)
+    total, sums = rows.new_zeros((), dtype=wide), rows.new_zeros(4, dtype=wide)
     d_bias, d_scale = torch.zeros_like(total), torch.zeros_like(total)
     d_rows = torch.zeros_like(rows) if wanted else None
     chosen = columns if mask.columns is None else columns[mask.columns]
@@ -342,7 +344,7 @@ def _flip(logits: Tensor, signs: Tile, sums: Tensor) -> None:
         there = torch.ones_like(picked, dtype=torch.bool) if weight is None else weight[signs.own] > 0
         own, positives = own + torch.where(there, picked, 0).sum(), positives + there.sum()
         logits[signs.own] = -picked
-    sums += torch.stack((positives.double(), (number - positives).double(), own.double(), (everything - own).double()))
+    sums += torch.stack([widest(value) for value in (positives, number - positives, own, everything - own)])
 
 
 @torch.no_grad()
@@ -350,22 +352,22 @@ def dot_moments(rows: Tensor, columns: Tensor, mask: TileMask, tile: int = TILE)
     """Computes number, sum and sum of squares of the dot products of positives, and of negatives.
 
     Returns:
-        (2, 3) float64.
+        (2, 3) in the accumulator type of the device: float64 where it has one.
     """
-    moments = rows.new_zeros(2, 3, dtype=torch.float64)
+    moments = rows.new_zeros(2, 3, dtype=accumulator_dtype(rows.device))
     chosen = columns if mask.columns is None else columns[mask.columns]
     for block in _slices(len(rows) if mask.rows is None else len(mask.rows), tile):
         some = rows[block if mask.rows is None else mask.rows[block]]
         for span in _slices(len(chosen), tile):
             signs = mask.tile(block, span)
-            dots = (some @ chosen[span].T).double()
+            dots = widest(some @ chosen[span].T)
             positive = torch.zeros_like(dots, dtype=torch.bool) if signs.positive is None else signs.positive.clone()
             if signs.own is not None:
                 positive[signs.own] = True
             counts = torch.ones_like(positive) if signs.weight is None else signs.weight > 0
             for index, where in enumerate((positive & counts, ~positive & counts)):
                 picked = torch.where(where, dots, 0)
-                moments[index] += torch.stack((where.sum().double(), picked.sum(), picked.square().sum()))
+                moments[index] += torch.stack((widest(where.sum()), picked.sum(), picked.square().sum()))
     return moments
 
 

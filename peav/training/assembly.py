@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from peav import registry
 from peav.embedding_model import EmbeddingModel
 from peav.encoders.graph import resolve, sources_of
 from peav.fields import is_field, suggest_field
+from peav.keyed_random import combine_seeds
 from peav.objectives import Objective
 from peav.trust import Trust
 
@@ -93,13 +95,16 @@ def check_teachers(objectives: Mapping[str, Objective], trained_before: bool) ->
             )
 
 
-def hide_spans(model: EmbeddingModel, objectives: Mapping[str, Objective], step: int | None = None) -> None:
+def hide_spans(
+    model: EmbeddingModel, objectives: Mapping[str, Objective], step: int | None = None, seed: int = 0
+) -> None:
     """Tells encoders which spans of their inputs to hide in training.
 
     Args:
         model: whose encoders.
         objectives: by name.
         step: optimizer step; spans are hidden only for objectives whose weight is not 0 there. None for any weight.
+        seed: of the run, the same on all ranks; spans follow from it, the step, and each clip's identity.
 
     Raises:
         ValueError: if an encoder cannot, or two objectives want different spans.
@@ -112,7 +117,8 @@ def hide_spans(model: EmbeddingModel, objectives: Mapping[str, Objective], step:
     for name, objective in objectives.items():
         if step is not None and objective.weight_at(step) == 0:
             continue
-        for embedding, masking in objective.masking.items():
+        for embedding, asked in objective.masking.items():
+            masking = replace(asked, seed=combine_seeds(asked.seed, seed, step or 0))
             encoder = model.encoder_of(embedding)
             if embedding not in encoder.hides:
                 raise ValueError(

@@ -7,9 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import torch
-
-from peav.checkpoints import Checkpoint, CheckpointError, read_checkpoint
+from peav.checkpoints import Checkpoint, CheckpointError, read_checkpoint, without_initialization
 from peav.checkpoints.keymap import listing
 from peav.embedding_model import EmbeddingModel
 from peav.objectives import Objective
@@ -58,7 +56,8 @@ def load_initial(model: EmbeddingModel, objectives: Mapping[str, Objective], che
         CheckpointError: if the checkpoint lacks an encoder of the model, a tensor is of another shape, or some of an encoder's would be
             dropped.
     """
-    with torch.device("meta"):
+    # Not on the meta device: constructors may compute with tensors, of which meta has no values.
+    with without_initialization():
         whole = EmbeddingModel.from_spec(checkpoint.spec, checkpoint.trust).state_dict()
     state, _ = checkpoint.convert(whole)
     expected = model.state_dict()

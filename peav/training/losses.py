@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from peav import distributed
+from peav.devices import accumulator_dtype, widest
 from peav.objectives import Objective
-from peav.objectives.base import full_precision
+from peav.objectives.base import full_precision, in_full_precision
 from peav.types import Embedding
 
 Exchange = Literal["gather", "ring"]
@@ -69,6 +70,20 @@ def evaluate_objectives(
         wire: in which rows travel: see `distributed.with_world`.
         norms: whether to compute each objective's gradient norm; on several ranks each then costs a collective more.
     """
+    # Backward too: what an objective multiplies by, autograd would multiply in half precision where autocast is on.
+    with in_full_precision(embeddings):
+        return _evaluate(objectives, embeddings, targets, weights, exchange, wire, norms)
+
+
+def _evaluate(
+    objectives: Mapping[str, Objective],
+    embeddings: Mapping[str, Embedding],
+    targets: Mapping[str, Any],
+    weights: Mapping[str, float],
+    exchange: Exchange,
+    wire: torch.dtype | None,
+    norms: bool,
+) -> Losses:
     training = torch.is_grad_enabled()
     leaves = {name: _leaf(full_precision(e), training) for name, e in embeddings.items()}
     pairs = [pair for o in objectives.values() for pair in o.pairs if exchange == "gather" or not o.ring]
@@ -181,11 +196,12 @@ def _through_gather(
 
 def _norm(sums: _Sums, leaves: Mapping[str, Embedding]) -> Tensor:
     """Returns the norm of a gradient at the embeddings of the global batch."""
-    square = torch.zeros((), dtype=torch.float64)
+    device = next(iter(leaves.values())).pooled.device
+    square = torch.zeros((), dtype=accumulator_dtype(device), device=device)
     for embedding in leaves.values():
         for tensor in (embedding.pooled, embedding.frames):
             if tensor is not None and sums.has(tensor):
-                square = square.to(tensor.device) + sums.of(tensor).double().square().sum()
+                square = square + widest(sums.of(tensor)).square().sum()
     # A rank's gradient is world_size times its share of the global one.
     return distributed.sum_over_ranks(square).sqrt() / distributed.world_size()
 

@@ -171,7 +171,8 @@ class PeavModule(LightningModule):
         apply_tuning(self.model, tune, tune_layers, lora_rank)
         self._freeze_what_nothing_trains()
         hide_spans(self.model, built_objectives)
-        check_teachers(built_objectives, checkpoint is not None)
+        #: Whether a teacher may know something already.
+        self.trained_before = checkpoint is not None
         self.features = FeatureCache(cache_features) if cache_features is not None else None
         self.frames = frozenset(name for objective in built_objectives.values() for name in objective.frames)
         self.learning_rate, self.weight_decay, self.betas = learning_rate, weight_decay, tuple(betas)
@@ -189,6 +190,8 @@ class PeavModule(LightningModule):
         self.guard = FiniteGuard(max_nonfinite_steps)
         self.means = EvaluationMeans()
         self.schedule = Schedule(warmup_steps, final_fraction)
+        # That of `seed_everything`: the same on all ranks, and again when the run is resumed.
+        self.seed = torch.initial_seed()
         self._stepped = 0
 
     @classmethod
@@ -266,8 +269,15 @@ class PeavModule(LightningModule):
             log.info("%d objectives train: %s", len(self.objectives), "; ".join(found))
 
     def setup(self, stage: str) -> None:
-        """Says how many batches make a virtual one, and lets a lower precision be that of batches too."""
+        """Checks teachers, says how many batches make a virtual one, and lets a lower precision be that of batches too.
+
+        Raises:
+            ValueError: if a teacher would stay as random as it begins.
+        """
         teach_precision(self.trainer.precision_plugin)
+        if stage == "fit":
+            # Not in the constructor, which evaluation calls too, of a checkpoint that says nothing of the one before it.
+            check_teachers(dict(self._objectives()), self.trained_before or self.trainer.ckpt_path is not None)
         if stage == "fit" and self.virtual is not None:
             self.virtual.prepare(self.trainer)
 
@@ -293,7 +303,7 @@ class PeavModule(LightningModule):
         """Computes the weighted sum of the objectives' losses."""
         if self.features is not None:
             batch = self.features.replace_media(batch, self.model.each_encoder())
-        hide_spans(self.model, dict(self._objectives()), self.global_step)
+        hide_spans(self.model, dict(self._objectives()), self.global_step, self.seed)
         if self.virtual is not None:
             return self.virtual.step(self, batch, batch_idx)
         embeddings = self.model.embed_batch(batch, self.trained, self.frames)
@@ -465,6 +475,7 @@ class PeavModule(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restores the counters."""
         self._stepped = checkpoint.get("global_step", 0)
+        self.trained_before = True
         kept = {**self.empty_batches, **checkpoint.get("empty_batches", {})}
         self._empty = torch.tensor([kept[name] for name in self.objectives])
         self.guard.skipped = checkpoint.get("nonfinite_steps", 0)

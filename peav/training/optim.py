@@ -7,15 +7,24 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch import nn
+from torch.nn.utils.parametrize import ParametrizationList
 
 from peav.objectives.base import Objective
+
+#: Modules whose weight multiplies what comes in: matrices and kernels.
+_MULTIPLYING = (nn.Linear, nn.Bilinear, nn.modules.conv._ConvNd, nn.MultiheadAttention, nn.RNNBase)
+
+#: Parts of names by which modules of other packages call matrices that they keep as plain parameters.
+_MATRIX_NAMES = ("weight", "kernel", "proj", "projection")
 
 
 def parameter_groups(modules: Iterable[nn.Module], weight_decay: float) -> list[dict[str, Any]]:
     """Splits trainable parameters into those with weight decay and those without.
 
-    Only matrices and convolution kernels decay; norms, biases, the CLS vectors, token embeddings and all that objectives own (their
-    logit_scale and logit_bias) do not.
+    Only matrices and convolution kernels decay: weights of linear maps, convolutions, attention and recurrent cells, and plain matrices
+    that are named as one (`weight`, `in_proj_weight`, `kernel`, `proj`). Norms, biases, scales, token and position embeddings, the CLS
+    and register tokens, latent queries, all that a module's own `no_weight_decay()` names (timm's convention), and all that objectives
+    own do not.
 
     Args:
         modules: the modules to train.
@@ -25,18 +34,51 @@ def parameter_groups(modules: Iterable[nn.Module], weight_decay: float) -> list[
     keep: list[nn.Parameter] = []
     seen: set[int] = set()
     for root in modules:
+        exempt = _exempt(root)
         for module in root.modules():
-            exempt = isinstance(module, nn.Embedding | Objective)
-            for parameter in module.parameters(recurse=False):
+            for name, parameter in module.named_parameters(recurse=False):
                 if not parameter.requires_grad or id(parameter) in seen:
                     continue
                 seen.add(id(parameter))
-                (keep if exempt or parameter.ndim < 2 else decay).append(parameter)
+                decays = id(parameter) not in exempt and _is_matrix(module, name, parameter)
+                (decay if decays else keep).append(parameter)
     groups: list[dict[str, Any]] = [
         {"params": decay, "weight_decay": weight_decay},
         {"params": keep, "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
+
+
+def _exempt(root: nn.Module) -> set[int]:
+    """Returns the ids of parameters that objectives own, that are embeddings, or that a module asks to spare."""
+    exempt: set[int] = set()
+    for module in root.modules():
+        if isinstance(module, Objective):
+            exempt |= {id(parameter) for parameter in module.parameters()}
+        elif isinstance(module, nn.Embedding | nn.EmbeddingBag):
+            # Shared with a linear map, as some language models have it, a table is a table still.
+            exempt |= {id(parameter) for parameter in module.parameters(recurse=False)}
+        asks: Any = getattr(module, "no_weight_decay", None)
+        if callable(asks):
+            spared = {str(name) for name in asks()}
+            exempt |= {id(parameter) for name, parameter in module.named_parameters() if name in spared}
+        keywords: Any = getattr(module, "no_weight_decay_keywords", None)
+        if callable(keywords):
+            parts = tuple(str(name) for name in keywords())
+            exempt |= {id(p) for name, p in module.named_parameters() if any(part in name for part in parts)}
+    return exempt
+
+
+def _is_matrix(module: nn.Module, name: str, parameter: nn.Parameter) -> bool:
+    """Tells a matrix or a kernel by the module that holds it and, among plain parameters, by its name."""
+    if parameter.ndim < 2 or name.endswith("_g") or "bias" in name:  # weight_g is the scale of a weight norm
+        return False
+    if isinstance(module, ParametrizationList):
+        return name != "original0"  # likewise
+    if isinstance(module, _MULTIPLYING):
+        return True
+    # Norms over several axes have a weight of as many.
+    return parameter.ndim == 2 and "Norm" not in type(module).__name__ and name.rsplit("_", 1)[-1] in _MATRIX_NAMES
 
 
 def warmup_cosine(warmup_steps: int, total_steps: int, final_fraction: float = 0.0) -> Callable[[int], float]:

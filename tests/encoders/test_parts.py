@@ -9,11 +9,12 @@ import torch
 import torch.nn.functional as F
 
 from peav.encoders import FrameVideoEncoder, MelAudioEncoder, TextEncoder
-from peav.encoders.audio import MelFrontend
+from peav.encoders.audio import MelFrontend, SpecAugment
 from peav.encoders.audio_video import align_nearest
 from peav.encoders.dac import DacVaeFrontend, similar_lengths
 from peav.encoders.text import Tokenize, read_tokenizer
 from peav.encoders.transformer import MaskedGroupNorm, Transformer, apply_rotary, rotary
+from peav.keyed_random import combine_keys, normal_rows, uniform_rows
 from peav.masking import lengths_to_mask
 from peav.testing import tiny_batch
 from peav.types import VideoInput
@@ -171,3 +172,49 @@ def test_clips_of_mixed_lengths_share_passes_of_the_dac_and_are_encoded_as_if_al
             alone = frontend._encode(wave[row : row + 1, :length], steps[row : row + 1])[0]
             count = length // frontend.hop
             torch.testing.assert_close(together[row, :count], alone[:count], rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("case", ["usual", "wider than there are", "no bands", "no spans"])
+def test_spec_augment_is_torchaudios_with_numbers_of_its_own(case: str) -> None:
+    bands, widest, spans, share = {
+        "usual": (2, 6, 2, 0.3),
+        "wider than there are": (1, 99, 1, 1.0),
+        "no bands": (0, 6, 3, 0.2),
+        "no spans": (3, 6, 0, 0.2),
+    }[case]
+    levels, lengths, seeds = torch.randn(40, 30, 16), torch.arange(40) % 31, torch.arange(40) * 7919
+    mask = lengths_to_mask(lengths, 28)
+    before = torch.get_rng_state()
+    found = SpecAugment(bands, widest, spans, share)(levels, mask, seeds)
+    assert torch.equal(torch.get_rng_state(), before)
+    for row, length, seed, level in zip(found, mask.sum(1).tolist(), seeds, levels, strict=True):
+        expected = level.clone()
+        numbers = uniform_rows(seed[None], 2 * (bands + spans))[0].tolist()
+        for index in range(bands + spans):
+            size, most = (16, min(widest, 16)) if index < bands else (length, max(1, int(share * length)))
+            width = numbers[2 * index] * most
+            begin = int(numbers[2 * index + 1] * (size - width))
+            place = slice(begin, begin + int(width))
+            if length:
+                expected[(slice(0, length), place) if index < bands else place] = level[:length].mean()
+        torch.testing.assert_close(row, expected)
+
+
+def test_numbers_by_key_are_even_normal_and_independent() -> None:
+    keys = torch.cat((torch.arange(200), torch.arange(1, 201) * 2**40, -torch.arange(1, 101)))
+    even, normal = uniform_rows(keys, 2001), normal_rows(keys, 2001)
+    assert float(even.min()) >= 0 and float(even.max()) < 1
+    counts = torch.histc(even, 100, 0, 1)
+    assert float(((counts - counts.mean()).square() / counts.mean()).sum()) < 170  # chi-squared of 99: 1 in 10^5
+    assert even.mean().item() == pytest.approx(0.5, abs=2e-3) and normal.mean().item() == pytest.approx(0, abs=5e-3)
+    assert normal.std().item() == pytest.approx(1, abs=5e-3) and normal.pow(4).mean().item() == pytest.approx(
+        3, abs=0.05
+    )
+    for numbers in (even, normal):
+        assert float((torch.corrcoef(numbers) - torch.eye(len(keys))).abs().max()) < 0.13  # of 2001 numbers: 6 sigma
+        assert float(torch.corrcoef(torch.stack((numbers[:, 1:].flatten(), numbers[:, :-1].flatten())))[0, 1]) < 0.005
+    assert torch.equal(uniform_rows(keys[3:4], 5), even[3:4, :5]) and torch.equal(
+        normal_rows(keys[3:4], 5), normal[3:4, :5]
+    )
+    other = uniform_rows(combine_keys(keys, 1), 2001)
+    assert abs(float(torch.corrcoef(torch.stack((other.flatten(), even.flatten())))[0, 1])) < 0.005

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import nn
 
+from peav import registry
 from peav.checkpoints import CheckpointError
-from peav.encoders import DacAudioEncoder
+from peav.encoders import DacAudioEncoder, Encoder
 from peav.model import PEAV
 from peav.objectives import CaptionPair, FrameAlignment, Objective, PairObjective, SegmentPair
 from peav.objectives.functional import fit_scale_and_bias, sigmoid_pair_loss
 from peav.testing import tiny_batch
 from peav.training import PeavModule
-from peav.types import AudioInput, Batch
+from peav.types import AudioInput, Batch, Features
 from tests.checkpoints.test_formats import released_like
+from tests.helpers import small_encoders
 from tests.training.test_module import fit
 
 
@@ -278,3 +282,39 @@ def test_training_from_kept_features_equals_training_from_media(folder: Path, tm
     assert runs == [20, 4]
     assert found[0] == pytest.approx(found[1], rel=1e-5 if precision == "fp32" else 2e-2)
     assert len(set(found[0])) == 5
+
+
+class Tabled(Encoder):
+    """A stranger's encoder whose constructor computes with tensors, as filter banks and position tables do."""
+
+    provides: ClassVar[Mapping[str, tuple[str, ...]]] = {"audio": ("audio",)}
+
+    def __init__(self, size: int = 16) -> None:
+        super().__init__()
+        table = torch.linspace(0, 1, size)
+        if not bool((table.diff() > 0).all()):
+            raise ValueError("the table must ascend")
+        self.register_buffer("table", torch.from_numpy(table.numpy() ** 2))
+        self.dims = {"audio": round(table.sum().item() * 2)}
+        self.map = nn.Linear(size, self.dims["audio"])
+        self.last = float(self.map.weight.detach().abs().max())
+
+    def forward(self, inputs: Mapping[str, Any], names: Collection[str]) -> dict[str, Features]:
+        audio: AudioInput = inputs["audio"]
+        table: Any = self.table
+        return {"audio": Features(self.map(audio.samples[:, : len(table)] * table), audio.present, audio.group)}
+
+
+@pytest.mark.parametrize("kind", ["MelAudioEncoder", "Tabled"])
+def test_a_run_begins_with_a_checkpoint_of_any_encoder(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(registry.encoders._classes, "Tabled", Tabled)
+    audio = Tabled() if kind == "Tabled" else small_encoders()["audio"]
+    chosen: dict[str, Objective | None] = {"audio": CaptionPair("audio", "audio")}
+    first = PeavModule({"audio": audio, "text": small_encoders()["text"]}, chosen, embedding_dim=8)
+    fit(first, [tiny_batch(4)], tmp_path, 1).save_checkpoint(tmp_path / "first.ckpt")
+    second = PeavModule(objectives={"audio": CaptionPair("audio", "audio")}, init_from=str(tmp_path / "first.ckpt"))
+    for name, tensor in first.state_dict().items():
+        torch.testing.assert_close(second.state_dict()[name], tensor, rtol=1e-6, atol=0)
+    fit(second, [tiny_batch(4)], tmp_path, 1)

@@ -10,6 +10,7 @@ from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader
 
 from peav.encoders import Head
+from peav.model import PEAV
 from peav.objectives import CaptionPair, FrameAlignment, FusionTeacher, Objective, SegmentPair
 from peav.testing import tiny_batch
 from peav.training import PeavModule
@@ -203,11 +204,26 @@ def test_extra_embeddings_are_built_but_not_trained(tmp_path: Path) -> None:
         assert torch.equal(parameter, before[name]) == extra, name
 
 
-def test_a_teacher_that_nothing_trains_is_refused() -> None:
+def test_a_teacher_that_nothing_trains_is_refused(tmp_path: Path) -> None:
+    alone = PeavModule(small_encoders(), {"teach": FusionTeacher("audio")}, embedding_dim=8)
     with pytest.raises(ValueError, match="learns from 'audio_video', which no other objective trains"):
-        PeavModule(small_encoders(), {"teach": FusionTeacher("audio")}, embedding_dim=8)
+        fit(alone, [tiny_batch(4)], tmp_path, 1)
     trained = CaptionPair("audio_video", "audio_video")
-    PeavModule(small_encoders(), {"teach": FusionTeacher("audio"), "both": trained}, embedding_dim=8)
+    both = PeavModule(small_encoders(), {"teach": FusionTeacher("audio"), "both": trained}, embedding_dim=8)
+    fit(both, [tiny_batch(4)], tmp_path, 1)
+
+
+def test_a_run_of_a_teacher_alone_that_began_with_a_checkpoint_is_read_again(tmp_path: Path) -> None:
+    trained = fit(make(), [tiny_batch(4)], tmp_path, 1)
+    trained.save_checkpoint(tmp_path / "first.ckpt")
+    taught = PeavModule(objectives={"teach": FusionTeacher("audio")}, init_from=str(tmp_path / "first.ckpt"))
+    fit(taught, [tiny_batch(4)], tmp_path, 1).save_checkpoint(tmp_path / "taught.ckpt")
+    (tmp_path / "first.ckpt").unlink()
+    module = PeavModule.load_from_checkpoint(tmp_path / "taught.ckpt", weights_only=True)
+    for name, tensor in module.state_dict().items():
+        assert torch.equal(tensor, taught.state_dict()[name]), name
+    fit(module, [tiny_batch(4)], tmp_path, 1)
+    assert set(PEAV.from_pretrained(tmp_path / "taught.ckpt").embedding_names) == {"audio", "audio_video"}
 
 
 def test_accumulated_batches_name_the_guilty_one_and_step_once(
