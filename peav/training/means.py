@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from peav import distributed
+from peav.devices import accumulator_dtype
 
 
 class EvaluationMeans:
@@ -50,7 +51,9 @@ class EvaluationMeans:
         loss, count = torch.stack(self._losses).cpu().double(), torch.stack(self._counts).cpu()
         sums = torch.where(count > 0, loss * count, 0.0).sum(0)
         if distributed.world_size() > 1:
-            sums = (distributed.sum_over_ranks(sums.to(device)) / distributed.world_size()).cpu()
+            sums = (
+                distributed.sum_over_ranks(sums.to(device, accumulator_dtype(device))) / distributed.world_size()
+            ).cpu()
         totals = count.sum(0)
         rows = zip(self._names, sums.tolist(), totals.tolist(), strict=True)
         return {name: value / total for name, value, total in rows if total > 0}

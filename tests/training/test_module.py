@@ -210,19 +210,19 @@ def test_a_teacher_that_nothing_trains_is_refused(tmp_path: Path) -> None:
         fit(alone, [tiny_batch(4)], tmp_path, 1)
     trained = CaptionPair("audio_video", "audio_video")
     both = PeavModule(small_encoders(), {"teach": FusionTeacher("audio"), "both": trained}, embedding_dim=8)
-    fit(both, [tiny_batch(4)], tmp_path, 1)
+    fit(both, [tiny_batch(4)], tmp_path, 1, enable_checkpointing=False)
 
 
 def test_a_run_of_a_teacher_alone_that_began_with_a_checkpoint_is_read_again(tmp_path: Path) -> None:
-    trained = fit(make(), [tiny_batch(4)], tmp_path, 1)
+    trained = fit(make(), [tiny_batch(4)], tmp_path, 1, enable_checkpointing=False)
     trained.save_checkpoint(tmp_path / "first.ckpt")
     taught = PeavModule(objectives={"teach": FusionTeacher("audio")}, init_from=str(tmp_path / "first.ckpt"))
-    fit(taught, [tiny_batch(4)], tmp_path, 1).save_checkpoint(tmp_path / "taught.ckpt")
+    fit(taught, [tiny_batch(4)], tmp_path, 1, enable_checkpointing=False).save_checkpoint(tmp_path / "taught.ckpt")
     (tmp_path / "first.ckpt").unlink()
     module = PeavModule.load_from_checkpoint(tmp_path / "taught.ckpt", weights_only=True)
     for name, tensor in module.state_dict().items():
         assert torch.equal(tensor, taught.state_dict()[name]), name
-    fit(module, [tiny_batch(4)], tmp_path, 1)
+    fit(module, [tiny_batch(4)], tmp_path, 1, enable_checkpointing=False)
     assert set(PEAV.from_pretrained(tmp_path / "taught.ckpt").embedding_names) == {"audio", "audio_video"}
 
 

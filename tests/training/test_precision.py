@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import torch
@@ -45,7 +45,7 @@ def test_only_media_are_cast() -> None:
 class Loudness(Encoder):
     """A stranger's encoder, which computes the same whatever the precision of the run."""
 
-    provides: ClassVar[Mapping[str, tuple[str, ...]]] = {"audio": ("audio",)}
+    provides: Mapping[str, tuple[str, ...]] = {"audio": ("audio",)}
 
     def __init__(self) -> None:
         super().__init__()
