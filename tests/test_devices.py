@@ -30,7 +30,6 @@ ON_THE_CPU = {
     "objectives/frame.py": "where events begin and end, which the host finds",
     "spans.py": "probabilities that it takes to the host itself",
     "testing": "checks in double precision",
-    "training/initial.py": "scales of a checkpoint, before the model is moved",
     "training/means.py": "losses of a split, brought to the host to be added up",
     "training/precision.py": "64-true, which the user asked for",
 }

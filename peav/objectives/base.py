@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from peav.devices import widest
 from peav.distributed import with_world
 from peav.masking import SpanMasking
 from peav.objectives.tiles import PairSums
@@ -133,7 +134,7 @@ class Objective(Plugin):
                 f"{' x '.join(pair)} over: give it a `set_pair_score`"
             )
         # In double precision, so that the log costs no more than its rounding.
-        own[0].copy_(scale.double().log().view_as(own[0]))
+        own[0].copy_(widest(scale).log().view_as(own[0]))
         own[1].copy_(bias.view_as(own[1]))
 
     def begin_calibration(self) -> bool:
