@@ -13,8 +13,6 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from peav.devices import copied
-
 _T = TypeVar("_T")
 
 
@@ -66,7 +64,7 @@ def to_host(*tensors: Tensor) -> tuple[Tensor, ...]:
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """Returns a tensor of the host on a device, without waiting for it."""
-    far = copied(tensor.pin_memory() if device.type == "cuda" else tensor, device)
+    far = (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
     remember(far, tensor)
     return far
 

@@ -114,6 +114,7 @@ def test_gradients_at_the_embeddings_are_those_of_full_precision(dtype: torch.dt
 
 @pytest.mark.parametrize("precision", ["bf16-true", "bf16-mixed"])
 def test_tensors_that_an_objective_makes_are_in_full_precision(precision: str, tmp_path: Path) -> None:
-    trainer = fit(guessing(), [tiny_batch(6)], tmp_path, 1, enable_checkpointing=False, precision=precision)
+    options: dict[str, Any] = {"precision": precision, "log_every_n_steps": 1}
+    trainer = fit(guessing(), [tiny_batch(6)], tmp_path, 1, enable_checkpointing=False, **options)
     assert float(trainer.callback_metrics["train/guess/scale"]) == 1 + 2**-12
     assert torch.get_default_dtype() == torch.float32
