@@ -24,9 +24,29 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+#: What opening a hostile example may take beside what was held before, in kilobytes. The examples unfold to gigabytes.
+BOUND = 400_000
+
+
+def memory(what: str) -> int:
+    """Returns a line of this process's memory in kilobytes, such as VmRSS, what it holds, and VmHWM, the most that it held."""
+    status = Path("/proc/self/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith(what)).split()[1])
+
+
 @pytest.fixture
-def scene(originals: Path, tmp_path: Path) -> Iterator[Scene]:
-    """Copies to spoil. In the end nothing may have run, and nothing beside them may have changed."""
+def bounded() -> Iterator[None]:
+    """Measures the most memory that a test held."""
+    Path("/proc/self/clear_refs").write_text("5")  # forgets the most that was held before
+    before = memory("VmRSS")
+    yield
+    taken = memory("VmHWM") - before
+    assert taken < BOUND, f"it took {taken / 1000:.0f} MB"
+
+
+@pytest.fixture
+def scene(originals: Path, tmp_path: Path, bounded: None) -> Iterator[Scene]:
+    """Copies to spoil. In the end nothing may have run, nothing beside them may have changed, and memory was bounded."""
     stage, evil = tmp_path / "stage", tmp_path / "modules"
     shutil.copytree(originals, stage)
     evil.mkdir()

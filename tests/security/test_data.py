@@ -99,7 +99,7 @@ def test_offsets_beyond_the_chunk(scene: Scene, offsets: tuple[int, int], capsys
     assert "the chunk ends early" in refused_by_command(scene.evaluate(), capsys)
 
 
-def spoiled_file(name: str, spoil: Callable[[Path, Scene], None]) -> Callable[[Scene], None]:
+def spoiled_file(name: str, spoil: Callable[[Path, Scene], Any]) -> Callable[[Scene], None]:
     def change(scene: Scene) -> None:
         path = next((scene.data / "shards" / "test").glob(name))
         path.unlink()
@@ -108,13 +108,18 @@ def spoiled_file(name: str, spoil: Callable[[Path, Scene], None]) -> Callable[[S
     return change
 
 
+def of_a_gigabyte(path: Path, scene: Scene) -> None:
+    path.touch()
+    os.truncate(path, 1 << 30)
+
+
 FILES: dict[str, tuple[Callable[[Scene], None], str]] = {
     "an index of a gigabyte": (
-        spoiled_file("index.json", lambda path, scene: (path.touch(), os.truncate(path, 1 << 30))),  # type: ignore[arg-type,func-returns-value]
+        spoiled_file("index.json", of_a_gigabyte),
         "bytes; more than",
     ),
     "an index nested without end": (
-        spoiled_file("index.json", lambda path, scene: path.write_text("[" * 200_000)),  # type: ignore[arg-type,return-value]
+        spoiled_file("index.json", lambda path, scene: path.write_text("[" * 200_000)),
         "nested too deep",
     ),
     "an index that links out": (
