@@ -77,7 +77,8 @@ class PeavCLI(LightningCLI):
             self.parser.error(
                 "weights_only=false would run what the checkpoint holds: peav reads tensors and plain data alone"
             )
-        config["weights_only"] = True  # Lightning's own default is false for addresses
+        if "weights_only" in config:
+            config["weights_only"] = True  # Lightning's own default is false for addresses
         path = str(config.get("ckpt_path") or "")
         if path.startswith(("http://", "https://")):
             self.parser.error(f"{path} is not fetched: download the checkpoint, and give the file")

@@ -33,7 +33,7 @@ def one_line(capsys: Capture) -> str:
 def test_help_lists_the_commands(words: list[str], capsys: Capture) -> None:
     assert main(["data", *words]) == 0
     text = capsys.readouterr().out
-    assert list(COMMANDS) == ["inspect", "validate", "stats", "split", "mix"]
+    assert list(COMMANDS) == ["inspect", "validate", "stats", "split", "mix", "trust"]
     assert all(f"\n  {name} " in text for name in COMMANDS)
     assert main([]) == 0
     assert "\n  data " in capsys.readouterr().out
