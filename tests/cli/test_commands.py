@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import shutil
@@ -213,3 +214,26 @@ def test_the_history_of_a_resumed_run_is_whole(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
     history = read_history(tmp_path / "checkpoints/last.ckpt")
     assert history == {"train/loss": [(0, 0), (1, 1), (2, 2), (3, 13), (4, 14), (5, 15), (6, 16), (7, 17)]}
+
+
+def test_gradient_norms_are_logged_in_training_every_so_many_steps(world: Path, tmp_path: Path) -> None:
+    gone = [f"--model.objectives.{name}=null" for name in pairs() if name not in ("audio", "frame")]
+    options = [
+        option for option in overrides(world, tmp_path) if "logger" not in option and "train_batches" not in option
+    ]
+    logs = ["--trainer.logger=CSVLogger", f"--trainer.logger.save_dir={tmp_path}", "--trainer.log_every_n_steps=1"]
+    words = ["--trainer.limit_train_batches=4", "--model.log_gradient_norms=2", *gone, *options, *logs]
+    assert main(["fit", "--config", TINY, *words]) == 0
+    with next(tmp_path.rglob("metrics.csv")).open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    steps = {int(row["step"]): row for row in rows if row["train/loss"]}
+    for name in ("audio", "frame"):
+        norms = [float(steps[step][f"train/{name}/gradient_norm"]) for step in range(4)]
+        # Lightning's loggers repeat what was logged last.
+        assert norms[0] == norms[1] != norms[2] == norms[3] and min(norms) > 0
+    assert not [column for column in rows[0] if column.startswith("validation/") and "norm" in column]
+
+
+def pairs() -> list[str]:
+    """The objectives of tiny_cpu.yaml."""
+    return list(yaml.safe_load(Path(TINY).read_text())["model"]["objectives"])

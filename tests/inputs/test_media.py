@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 from torchcodec.decoders import VideoDecoder
@@ -112,3 +113,17 @@ def test_every_frame_without_a_setting(clips: Path) -> None:
     expected = by_hand(by_time, frames=frames[[2, 7, 12, 17]])["video"]  # centres of four parts of 2 s
     for video in (clips / "silent.mp4", frames):
         torch.testing.assert_close(by_time.embed(video=video)["video"], expected, **CLOSE)
+
+
+@pytest.mark.parametrize("kind", ["uint8", "int8", "int16", "int32"])
+def test_samples_of_whole_numbers_are_heard_as_they_are(model: PEAV, kind: str) -> None:
+    """PCM of 8 bits is unsigned, with silence at 128; wider samples are signed."""
+    wave = noise(0.7, seed=5).clip(-0.9, 0.9)
+    scale = {"uint8": 2**7, "int8": 2**7, "int16": 2**15, "int32": 2**31}[kind]
+    whole = np.round(wave.astype(np.float64) * scale)
+    given = (whole + (128 if kind == "uint8" else 0)).astype(kind)
+    expected = model.embed(audio=(whole / scale).astype(np.float32), sample_rate=RATE)["audio"]
+    torch.testing.assert_close(model.embed(audio=given, sample_rate=RATE)["audio"], expected, **CLOSE)
+    silence = np.full(RATE, 128 if kind == "uint8" else 0, kind)
+    quiet = model.embed(audio=np.zeros(RATE, np.float32), sample_rate=RATE)["audio"]
+    torch.testing.assert_close(model.embed(audio=silence, sample_rate=RATE)["audio"], quiet, **EXACT)

@@ -145,3 +145,16 @@ def test_a_file_that_is_named_in_several_ways_is_embedded_once(
     out = tmp_path / "x.npz"
     assert run(checkpoint, out, "a.wav", "./a.wav", tmp_path / "a.wav") == 0
     assert read(out)["ids"].tolist() == ["a.wav"]
+
+
+def test_a_file_that_lasts_nothing_is_named_as_such(checkpoint: Path, tmp_path: Path) -> None:
+    media = tmp_path / "media"
+    media.mkdir()
+    write_wav(media / "sound.wav", noise(0.6, 1))
+    write_wav(media / "none.wav", np.zeros(0))
+    write_float_wav(media / "nothing.wav", np.zeros(0))
+    assert run(checkpoint, tmp_path / "table.npz", media) == 0
+    assert read(tmp_path / "table.npz")["ids"].tolist() == [str(media / "sound.wav")]
+    found = rejects(tmp_path / "table.npz")
+    assert set(found) == {"none.wav", "nothing.wav"}
+    assert all("holds nothing that lasts: its duration is 0 s" in reason for reason in found.values())
