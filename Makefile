@@ -30,9 +30,9 @@ demo: setup ## make a world, train on it beside a control on shuffled pairs, eva
 	@# Two runs with a thread each finish sooner than two in turn with two: a second thread brings a step only 1.6x.
 	@echo "training; the control on shuffled pairs trains beside it (its output: $(RUN)/control.log)"
 	@export OMP_NUM_THREADS=1; \
-	$(BIN)/peav fit --config experiments/tiny_cpu.yaml --config experiments/tiny_cpu_control.yaml >$(RUN)/control.log 2>&1 & \
+	$(BIN)/peav fit --overwrite --config experiments/tiny_cpu.yaml --config experiments/tiny_cpu_control.yaml >$(RUN)/control.log 2>&1 & \
 	control=$$!; trap 'kill $$control 2>/dev/null' INT TERM EXIT; \
-	$(BIN)/peav fit --config experiments/tiny_cpu.yaml || exit 1; \
+	$(BIN)/peav fit --overwrite --config experiments/tiny_cpu.yaml || exit 1; \
 	wait $$control || { tail -n 20 $(RUN)/control.log; echo "the control run failed: $(RUN)/control.log"; exit 1; }; \
 	trap - EXIT
 	$(BIN)/peav evaluate $(RUN)/checkpoints/last.ckpt $(RUN)/data --out $(RUN) --control $(RUN)/control/checkpoints/last.ckpt

@@ -12,18 +12,22 @@ from typing import Any, NoReturn
 
 import yaml
 from jsonargparse import Namespace
+from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 import peav.encoders
 import peav.objectives  # noqa: F401  registers the plugins
 from peav import registry
 from peav.checkpoints.pickled import check_pickled
+from peav.cli.runs import prepare_fit
 from peav.data import ManifestError, MediaError, ShardError, StoreError, TooManyBadClips
 from peav.data.datamodule import ClipDataModule
 from peav.data.loading.plan import DataSettingError
 from peav.training.assembly import check_teachers, needed_encoders, provided_by
 from peav.training.callbacks import EmbeddingWriter
 from peav.training.module import PeavModule
+from peav.training.resume import ResumeError, check_evaluation, read_resumable
+from peav.training.saving import RunInterrupted, SaveRun, exit_status
 from peav.trust import Trust, TrustError
 
 log = logging.getLogger(__name__)
@@ -43,7 +47,13 @@ class PeavParser(LightningArgumentParser):
 
 
 class PeavCLI(LightningCLI):
-    """LightningCLI for a PeavModule and a ClipDataModule."""
+    """LightningCLI for a PeavModule and a ClipDataModule.
+
+    Attributes:
+        status: the exit status of what was run.
+    """
+
+    status = 0
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """Makes the parser."""
@@ -55,8 +65,14 @@ class PeavCLI(LightningCLI):
         return parser
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Adds what every run has: the writer of `predict`."""
+        """Adds what every run has: how it saves itself, and the writer of `predict`."""
+        parser.add_lightning_class_args(SaveRun, "save")
         parser.add_lightning_class_args(EmbeddingWriter, "predict_output")
+        parser.add_argument(
+            "--overwrite",
+            action="store_true",
+            help="Let `fit` begin anew in a folder that holds a run, whose files it removes.",
+        )
 
     def before_instantiate_classes(self) -> None:
         """Removes from the configuration the encoders that no objective needs, so that they are never built."""
@@ -64,8 +80,11 @@ class PeavCLI(LightningCLI):
         if self.subcommand in ("validate", "test", "predict") and not config.ckpt_path:
             self.parser.error(f"peav {self.subcommand} needs a trained model: --ckpt_path=RUN/checkpoints/last.ckpt")
         self._check_checkpoint(config)
-        trainer = config.trainer
-        _fill_in_outputs(trainer)
+        # The run's own configuration would be one that overwrites wherever it is used.
+        self.overwrite, config.overwrite = config.overwrite, False
+        if self.subcommand != "fit":
+            self.save_config_callback = None  # the folder's config.yaml is that of its training
+        _fill_in_outputs(config.trainer, self.subcommand in (None, "fit"))
         try:
             self._leave_out_encoders()
         except (ValueError, KeyError) as error:
@@ -98,6 +117,36 @@ class PeavCLI(LightningCLI):
         except (ValueError, KeyError, FileNotFoundError) as error:
             self.parser.error(_message(error))
 
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Any]) -> Trainer:
+        """Leaves out what saves a run where `trainer.enable_checkpointing` is false."""
+        saves = config.get("enable_checkpointing") is not False
+        self.saver = next(c for c in callbacks if isinstance(c, SaveRun)) if saves else None
+        return super()._instantiate_trainer(config, [c for c in callbacks if saves or not isinstance(c, SaveRun)])
+
+    def before_fit(self) -> None:
+        """Looks whether the run may go on, or write, where it is asked to."""
+        config = self.config["fit"]
+        path = prepare_fit(self.trainer, self.model, self.datamodule, self.saver, config.ckpt_path, self.overwrite)
+        config.ckpt_path = self.config_init["fit"].ckpt_path = path
+
+    def fit(self, **kwargs: Any) -> None:
+        """Trains; signals are the trainer's as long as it does."""
+        try:
+            self.trainer.fit(**kwargs)
+        except RunInterrupted as interrupted:
+            self.status = exit_status(self.trainer, interrupted)
+            if self.trainer.is_global_zero:
+                print(f"peav fit: {interrupted}", file=sys.stderr)
+        finally:
+            if self.saver is not None:
+                self.saver.stop_listening()
+
+    def _check_evaluation(self) -> None:
+        path = self.config[self.subcommand].ckpt_path
+        check_evaluation(path, read_resumable(path), self.model)
+
+    before_validate = before_test = before_predict = _check_evaluation
+
     def _leave_out_encoders(self) -> None:
         model = self.config[self.subcommand].model if self.subcommand else self.config.model
         objectives = {name: value for name, value in (model.objectives or {}).items() if value is not None}
@@ -115,10 +164,10 @@ class PeavCLI(LightningCLI):
         model.encoders = {name: model.encoders[name] for name in needed}
 
 
-def _fill_in_outputs(trainer: Any) -> None:
+def _fill_in_outputs(trainer: Any, training: bool) -> None:
     """Lets everything that a run writes follow `trainer.default_root_dir`, wherever the user has not chosen otherwise.
 
-    TensorBoard and CSV logs, checkpoints/last.ckpt after every epoch, and a progress bar. `false` or an empty list stay what they are.
+    TensorBoard and CSV logs in training, and a progress bar. `false` or an empty list stay what they are.
     """
     root = str(trainer.default_root_dir or "runs/latest")
     trainer.default_root_dir = root
@@ -126,6 +175,8 @@ def _fill_in_outputs(trainer: Any) -> None:
     def plugin(path: str, **init_args: Any) -> Namespace:
         return Namespace(class_path=f"lightning.pytorch.{path}", init_args=Namespace(**init_args))
 
+    if not training and trainer.logger is None:
+        trainer.logger = False  # its one line at step 0 would look like a run that begins anew
     if trainer.logger is None or trainer.logger is True:
         trainer.logger = [
             plugin("loggers.TensorBoardLogger", save_dir=root, name="tensorboard", version=""),
@@ -135,9 +186,6 @@ def _fill_in_outputs(trainer: Any) -> None:
         trainer.callbacks = []
         if trainer.enable_progress_bar is not False:
             trainer.callbacks.append(plugin("callbacks.RichProgressBar"))
-        if trainer.enable_checkpointing is not False:
-            keep = {"filename": "last", "save_on_train_epoch_end": True, "enable_version_counter": False}
-            trainer.callbacks.append(plugin("callbacks.ModelCheckpoint", dirpath=f"{root}/checkpoints", **keep))
 
 
 def _unknown_removals(args: Sequence[str]) -> str:
@@ -178,7 +226,8 @@ def run_lightning(args: Sequence[str]) -> int:
         args: the command and its options.
 
     Returns:
-        0, or 1 when files are missing or damaged; errors in the configuration end the process with a message, as jsonargparse does.
+        0; 1 when files are missing or damaged, or a run cannot go on; 75 when a signal ended a run, which has saved itself; errors in
+        the configuration end the process with a message, as jsonargparse does.
     """
     registry.load_plugins()
     if misspelt := _unknown_removals(args):
@@ -196,7 +245,7 @@ def run_lightning(args: Sequence[str]) -> int:
     )  # what peav says of a run: which objectives train, which encoders are left out
     logging.getLogger("litdata").setLevel(logging.WARNING)
     try:
-        PeavCLI(
+        cli = PeavCLI(
             PeavModule,
             ClipDataModule,
             args=list(args),
@@ -210,6 +259,7 @@ def run_lightning(args: Sequence[str]) -> int:
         DataSettingError,
         ManifestError,
         MediaError,
+        ResumeError,
         ShardError,
         StoreError,
         TooManyBadClips,
@@ -217,4 +267,4 @@ def run_lightning(args: Sequence[str]) -> int:
         # Data that were never prepared, a checkpoint that is not there, a store that went away: no fault of the program.
         print(f"peav {args[0]}: {_without_traceback(error)}", file=sys.stderr)
         return 1
-    return 0
+    return cli.status

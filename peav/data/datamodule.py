@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import nn
 
 from peav.data.loading.augment import AudioAugmentation
 from peav.data.loading.collate import Tokenize
 from peav.data.loading.dataset import ClipDataset, check_fields
 from peav.data.loading.features import FeatureInfo
-from peav.data.loading.loader import ClipLoader
+from peav.data.loading.loader import OTHER_SEQUENCE, ClipLoader
 from peav.data.loading.plan import DataSettingError, Population, TrainingPlan
 from peav.data.loading.sampler import EvaluationPlan
 from peav.data.manifests.index import ManifestError
@@ -23,9 +25,16 @@ from peav.data.manifests.records import SPLITS
 from peav.data.media.decode import Downmix, Sampling
 from peav.data.stores.reader import number_chunks
 from peav.data.stores.remote import StoreOptions
+from peav.distributed import world_size
 from peav.types import DEFAULT_FIELDS
 
 _log = logging.getLogger(__name__)
+
+#: Settings that decide the content of training batches, beside what a clip looks like and its augmentation.
+_CONTENT = (
+    *("seed", "domain_weights", "origin_weights", "num_buckets", "window_chunks", "modality_dropout", "features"),
+    "shuffle_pairing",
+)
 
 #: Chunks of an object store whose clips are shuffled among each other, where nothing else is said: about 4 GB.
 REMOTE_WINDOW_CHUNKS = 64
@@ -161,6 +170,7 @@ class ClipDataModule(LightningDataModule):
         self.cache_megabytes = cache_megabytes
         self.datasets: dict[str, ClipDataset] = {}
         self._loaders: list[ClipLoader] = []
+        self._digest: str | None = None
         # Lightning keeps these with the checkpoint: what a clip looks like to the model is part of the model.
         self.hparams.update(
             {
@@ -182,6 +192,7 @@ class ClipDataModule(LightningDataModule):
             "predict": (self.predict_split,),
         }
         trainer = self.trainer
+        self._digest = None
         if stage == "fit" and trainer is not None:
             callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
             if not any(isinstance(callback, CountResumedEpoch) for callback in callbacks):
@@ -218,8 +229,62 @@ class ClipDataModule(LightningDataModule):
         dataset = self.datasets["train"]
         with _as_setting_errors():
             plan = self.plan(dataset)
+        # A checkpoint from an epoch's end holds no place in the data, and still belongs to one order of the clips.
+        digest = plan.digest(world_size())
+        if self._digest not in (None, digest):
+            raise DataSettingError(f"the run that is resumed {OTHER_SEQUENCE}")
+        self._digest = digest
         _log.info("training: %s", plan.describe())
         return self._loader(dataset, plan)
+
+    def training_settings(self, ranks: int) -> dict[str, Any]:
+        """Returns what decides the content of training batches, as plain data.
+
+        Args:
+            ranks: among which a global batch is divided.
+        """
+        values: dict[str, Any] = {name: getattr(self, name) for name in _CONTENT}
+        values |= {name: [repr(item) for item in getattr(self, name)] for name in ("audio_augment", "video_augment")}
+        return {"batch_size times devices": self.batch_size * ranks, **self.hparams, **values}
+
+    def check_resumed(self, state: Mapping[str, Any], ranks: int, before_setup: bool = False) -> None:
+        """Checks that training goes on with the data settings of the run that is resumed.
+
+        Args:
+            state: what `state_dict()` gave in that run.
+            ranks: of this one.
+            before_setup: whether what a clip looks like is only known where it was given.
+
+        Raises:
+            DataSettingError: if one differs; the message names it.
+        """
+        before, now = state.get("settings", {}), self.training_settings(ranks)
+        unknown = {name for name in self.hparams if before_setup and now[name] is None}
+        given = [name for name in before if name in now and name not in unknown]
+        found = [
+            f"data.{name} is {now[name]!r}, it was {before[name]!r}" for name in given if now[name] != before[name]
+        ]
+        if found:
+            raise DataSettingError(
+                f"a run cannot go on with other batches: {'; '.join(found)}. Give the settings of the run, or begin a new one from its "
+                "weights (model.init_from)"
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns, for the checkpoint, what decides the content of training batches, and the digest of their order."""
+        if "train" not in self.datasets:
+            return {}
+        return {"settings": self.training_settings(world_size()), "digest": self._digest}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes what `state_dict()` gave; training with other batches is refused.
+
+        Raises:
+            DataSettingError: see `check_resumed`.
+        """
+        if self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
+            self.check_resumed(state, world_size())
+            self._digest = state.get("digest")
 
     def plan(self, dataset: ClipDataset) -> TrainingPlan:
         """Returns the plan of training on a data set."""

@@ -26,6 +26,7 @@ from peav.encoders import Encoder, TextEncoder
 from peav.host import to_device, to_host
 from peav.objectives import Objective
 from peav.training.assembly import agree, build, check_targets, check_teachers, hide_spans, needed_encoders, provided_by
+from peav.training.boundary import StepEnds
 from peav.training.features import CachePrecision, CheckFeatures, FeatureCache
 from peav.training.guard import FiniteGuard, name_suspects
 from peav.training.initial import load_initial, read_initial
@@ -33,6 +34,8 @@ from peav.training.losses import Exchange, Losses, evaluate_objectives, with_gra
 from peav.training.means import EvaluationMeans
 from peav.training.optim import Schedule, parameter_groups
 from peav.training.precision import teach_precision
+from peav.training.random_state import ProcessRandom
+from peav.training.resume import trainer_settings
 from peav.training.sharding import shard_model
 from peav.training.tuning import Tune, apply_tuning
 from peav.training.virtual import Storage, VirtualBatches
@@ -192,7 +195,8 @@ class PeavModule(LightningModule):
         self.schedule = Schedule(warmup_steps, final_fraction)
         # That of `seed_everything`: the same on all ranks, and again when the run is resumed.
         self.seed = torch.initial_seed()
-        self._stepped = 0
+        self.ends = StepEnds()
+        self._stepped, self._planned_steps = 0, None
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]  # Lightning's lets the file choose what is called
@@ -453,34 +457,62 @@ class PeavModule(LightningModule):
         scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
         self.guard.check(list(self.parameters()), self.global_step, gradients=not scaled)
 
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Holds the objectives' scalars where their settings want them."""
-        if self.global_step == self._stepped:
-            return  # batches are added up
-        self._stepped = self.global_step
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Steps, and holds the objectives' scalars where their settings want them."""
+        super().optimizer_step(*args, **kwargs)
         for _, objective in self._objectives():
             objective.after_step()
 
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Goes on with the random numbers of the run that is resumed."""
+        self.ends.restore_random(self.device)
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Notes the end of a step."""
+        self._stepped = self.global_step
+        self.ends.note(self.trainer, self._counters, self.device)
+
+    def on_train_epoch_end(self) -> None:
+        """Notes the end of an epoch."""
+        self.ends.note(self.trainer, self._counters, self.device)
+
+    def on_validation_start(self) -> None:
+        """Keeps the random numbers of training: those that validation draws must not move them."""
+        self._random_of_training = ProcessRandom.now(self.device)
+
+    def on_validation_end(self) -> None:
+        """Gives training its random numbers back."""
+        self._random_of_training.restore(self.device)
+
+    @property
+    def _counters(self) -> dict[str, Any]:
+        """What is counted from the first step on; nothing is asked of the device."""
+        return {
+            "empty_batches": self._empty,
+            "nonfinite_steps": self.guard.skipped,
+            "nonfinite_in_row": self.guard.in_row,
+            "total_steps": self.schedule.total_steps,
+        }
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps the counters of batches in which an objective found nothing."""
-        checkpoint["empty_batches"] = self.empty_batches
-        checkpoint["nonfinite_steps"] = self.guard.skipped
-        if self.virtual is not None and self.virtual.pending:
-            log.warning(
-                "this checkpoint lies in the middle of a virtual batch: a run that resumes from it sees that batch without its first %d "
-                "chunks. Checkpoints by steps or epochs do not",
-                self.virtual.pending,
-            )
+        """Keeps what an exact resume needs: where the last optimizer step ended, random numbers, counters, settings of the trainer."""
+        self.ends.write(self.trainer, checkpoint, self._counters, self.device)
+        resume = checkpoint["resume"]
+        if isinstance(empty := resume["empty_batches"], Tensor):
+            resume["empty_batches"] = dict(zip(self.objectives, empty.tolist(), strict=True))
+        resume["trainer"] = trainer_settings(self.trainer, self)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restores the counters."""
         self._stepped = checkpoint.get("global_step", 0)
         self.trained_before = True
-        kept = {**self.empty_batches, **checkpoint.get("empty_batches", {})}
+        found = {**checkpoint, **self.ends.read(checkpoint)}
+        kept = {**self.empty_batches, **found.get("empty_batches", {})}
         self._empty = torch.tensor([kept[name] for name in self.objectives])
-        self.guard.skipped = checkpoint.get("nonfinite_steps", 0)
-        for _, objective in self._objectives():
-            objective.end_calibration()
+        self.guard.skipped, self.guard.in_row = found.get("nonfinite_steps", 0), found.get("nonfinite_in_row", 0)
+        self._planned_steps = found.get("total_steps")
+        for _, objective in self._objectives() if self._stepped else ():
+            objective.end_calibration()  # what is resumed has been fitted
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with weight decay where it belongs; warm-up and cosine by optimizer step."""
@@ -504,10 +536,16 @@ class PeavModule(LightningModule):
         was, which would then be forgotten.
         """
         self._stepped = self.global_step
+        if self.trainer.ckpt_path is None:
+            self.ends.forget()
+            self.ends.note(self.trainer, self._counters, self.device)
         total = self.trainer.estimated_stepping_batches
         if not math.isfinite(total) or total <= 0:
             raise ValueError("the cosine schedule needs an end: set trainer.max_steps, or data whose length is known")
         self.schedule.total_steps = int(total)
+        if self.trainer.ckpt_path is not None and self._planned_steps not in (None, int(total)):
+            message = "the learning rate now reaches its end at step %d, before it was %d: from here on it follows the new curve"
+            log.warning(message, total, self._planned_steps)
         (config,) = self.trainer.lr_scheduler_configs
         config.scheduler.base_lrs = [rate for rate, _ in self._rates]
         for group, (rate, decay) in zip(self.trainer.optimizers[0].param_groups, self._rates, strict=True):

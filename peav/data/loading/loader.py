@@ -36,6 +36,12 @@ _AHEAD_BATCHES = 16
 #: Workers that decoded more clips are replaced at the end of an epoch: torchcodec 0.11 keeps about 0.6 KB of every audio decoder.
 _WORKER_CLIPS = 100_000
 
+#: Why a run cannot be gone on with.
+OTHER_SEQUENCE = (
+    "had another sequence of batches: the clips, batch_size times ranks, seed, weights, buckets or windows have changed. Resume with the "
+    "same ones, or start a new run from the weights (model.init_from)"
+)
+
 #: Replacements that are logged one by one.
 _LOGGED = 20
 
@@ -98,6 +104,8 @@ class ClipLoader:
             "prefetch_factor": prefetch_factor if num_workers else None,
             "pin_memory": pin_memory,
             "worker_init_fn": init_worker,
+            # Of its own: each epoch draws a seed for the workers, which must not move the random numbers of training.
+            "generator": torch.Generator(),
         }
         self._loader: DataLoader[Any] = DataLoader(dataset, **self._options)
         self._decoded = 0
@@ -177,9 +185,7 @@ class ClipLoader:
     def _check_digest(self) -> None:
         if self._digest is not None and self._digest != self._own_digest():
             raise DataSettingError(
-                f"the run was interrupted in epoch {self.position.epoch} after {self.position.batches} batches of another sequence: "
-                "the clips, batch_size times ranks, seed, weights, buckets or windows have changed. Resume with the same ones, or "
-                "start a new run from the weights (model.init_from)"
+                f"the run was interrupted in epoch {self.position.epoch} after {self.position.batches} batches and {OTHER_SEQUENCE}"
             )
         self._digest = None
 

@@ -1,4 +1,4 @@
-"""A small training run that kills itself: `python -m tests.data.loading.run_until_killed DATA OUT RANKS WORKERS KILL [KILLED_RANK]`.
+"""A stand-in for training that kills itself: `python -m tests.data.loading.run_until_killed DATA OUT RANKS WORKERS KILL [KILLED_RANK]`.
 
 KILL is `never`, `step:N` (kill -9 in the middle of the step after N steps) or `epoch:E` (kill -9 at the end of epoch E, after its
 validation). It goes on from OUT/last.ckpt if that is there. Every step appends a line to OUT/steps-RANK.jsonl.

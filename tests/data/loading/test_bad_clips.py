@@ -112,7 +112,7 @@ def test_a_run_does_not_go_on_with_another_sequence(data: Path, change: dict[str
     assert set(held) == {"digest", "epoch", "batches"} and held["batches"] == 1
     other = loader(data, **change)
     other.load_state_dict({**held, **state})
-    with pytest.raises(ValueError, match=r"interrupted in epoch 0 after 1 batches of another sequence"):
+    with pytest.raises(ValueError, match=r"interrupted in epoch 0 after 1 batches and had another sequence"):
         next(iter(other))
 
 

@@ -1,3 +1,8 @@
+"""The data module under a stand-in, a module of one weight, killed in every epoch.
+
+Its twin is tests/training/test_killed_fit.py, which kills `peav fit` itself.
+"""
+
 import json
 import subprocess
 import sys
