@@ -16,7 +16,7 @@ LIGHTNING_COMMANDS = {
 }
 
 #: What stands before a command of its own: `peav data stats`.
-DATA_HELP = "look at manifests, check, count, split and mix them: peav data --help"
+DATA_HELP = "look at manifests, check, count, split, mix and trust them: peav data --help"
 
 
 def _commands() -> dict[str, Callable[..., Any]]:

@@ -193,6 +193,36 @@ def test_a_manifest_for_lhotse_runs_no_command(scene: Scene) -> None:
         load_manifest(scene.data, "test")
 
 
+def test_a_clip_of_a_century(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
+    def century(cut: dict[str, Any]) -> None:
+        cut["duration"] = 3e9
+        cut["custom"] |= {"media_duration": 3e9, "has_audio": False}
+
+    scene.change_manifest(century)
+    assert "and would take 192,000.0 GB" in refused_by_command(scene.evaluate(), capsys)
+
+
+def test_a_manifest_that_links_out(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
+    path = scene.data / "manifest" / "test.jsonl"
+    path.unlink()
+    path.symlink_to(scene.secret)
+    message = refused_by_command(scene.evaluate(), capsys)
+    assert "is a link out of its folder" in message and "hunter2" not in message
+
+
+def test_captions_are_no_markup(scene: Scene) -> None:
+    evil = "<script>alert(1)</script>"
+
+    def spoil(cut: dict[str, Any]) -> None:
+        cut["custom"] |= {"captions": {"audio": [evil]}, "domain": evil, "licence": evil, "transcript": evil}
+
+    scene.change_manifest(spoil)
+    assert main(["data", "inspect", str(scene.data), "--split", "test", "--out", str(scene.folder / "x.html")]) == 0
+    assert main(scene.evaluate()) == 0
+    for page in (scene.folder / "x.html", scene.folder / "report" / "report.html"):
+        assert "<script" not in page.read_text() and "&lt;script&gt;alert" in page.read_text()
+
+
 def test_a_line_without_end(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
     with (scene.data / "manifest" / "test.jsonl").open("r+b") as stream:
         stream.truncate(1 << 30)

@@ -19,6 +19,9 @@ from peav.data.stores.remote import StoreOptions
 from peav.data.stores.samples import Sample
 from peav.types import Seconds
 
+#: What a clip may take when it is decoded: eighteen hours of sound at 16 kHz.
+MAX_CLIP_BYTES = 1 << 32
+
 
 @dataclass(frozen=True)
 class DecodeSettings:
@@ -103,6 +106,20 @@ class DecodedClip:
     replaces: tuple[Replacement, ...] = ()
 
 
+def _check_bytes(name: str, clip: Clip, size: int) -> None:
+    """Refuses a clip that its manifest says to last so long that it would fill the memory, whatever its media hold.
+
+    Raises:
+        MediaError: if it would take more than `MAX_CLIP_BYTES`.
+    """
+    if size > MAX_CLIP_BYTES:
+        raise MediaError(
+            name,
+            f"lasts {clip.duration:,.0f} s and would take {size / 1e9:,.1f} GB, more than {MAX_CLIP_BYTES / 1e9:.1f} GB: cut it into "
+            "shorter clips (peav prepare --chunk_seconds)",
+        )
+
+
 class ClipReader:
     """Reads the packed media of clips and decodes them. Opened at the first read, so that it can be handed to workers.
 
@@ -152,9 +169,10 @@ class ClipReader:
             MediaError: if it cannot be decoded, or holds NaN or infinite samples.
         """
         settings = self.settings
+        name = f"audio of clip {clip.id!r}"
+        _check_bytes(name, clip, 4 * settings.num_samples(clip.duration))
         if not clip.has_audio:
             return torch.zeros(settings.num_samples(clip.duration))
-        name = f"audio of clip {clip.id!r}"
         samples = load_audio(
             self.sample(clip).source("audio"),
             settings.sample_rate,
@@ -176,9 +194,10 @@ class ClipReader:
             MediaError: if they cannot be decoded.
         """
         settings = self.settings
-        count = settings.frames(clip.duration)
+        count, name = settings.frames(clip.duration), f"video of clip {clip.id!r}"
+        _check_bytes(name, clip, 3 * count * math.prod(settings.frame_size))
         if not clip.has_video:
             return torch.zeros(count, 3, *settings.frame_size, dtype=torch.uint8)
         span = {"start": max(clip.offset, 0.0), "duration": clip.duration, "origin": clip.origin("video")}
-        source, name = self.sample(clip).source("video"), f"video of clip {clip.id!r}"
+        source = self.sample(clip).source("video")
         return load_frames(source, count, size=settings.frame_size, sampling=settings.sampling, path=name, **span)[0]

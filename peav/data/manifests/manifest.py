@@ -16,7 +16,7 @@ from peav.data.manifests.clip import Clip, clip_from_json, clip_from_line
 from peav.data.manifests.fields import RecordError
 from peav.data.manifests.index import ManifestError, ManifestIndex, load_index
 from peav.data.stores.remote import ChunkCache, StoreError, StoreOptions, is_remote
-from peav.opening import MAX_LINE_BYTES, lines_of, read_json
+from peav.opening import MAX_LINE_BYTES, leads_out, lines_of, read_json
 
 
 def manifest_path(data: Path, split: str) -> Path:
@@ -69,7 +69,7 @@ def find_manifest(data: str | Path, split: str, options: StoreOptions | None = N
 
     Raises:
         FileNotFoundError: if the split was not prepared; names those that were.
-        StoreError: if it cannot be fetched.
+        StoreError: if it cannot be fetched, or is a link out of the folder.
     """
     if is_remote(data):
         return ChunkCache(str(data), options or StoreOptions()).refresh(f"manifest/{split}.jsonl")
@@ -80,6 +80,11 @@ def find_manifest(data: str | Path, split: str, options: StoreOptions | None = N
         have = sorted(file.stem for file in (Path(data) / "manifest").glob("*.jsonl"))
         hint = f"it holds the splits {', '.join(have)}" if have else "run `peav prepare SOURCE OUT` first and give OUT"
         raise FileNotFoundError(f"no split {split!r} in {data}: {hint}")
+    if leads_out(path, Path(data)) and not (options is not None and options.trust):
+        raise StoreError(
+            f"{path} is a link out of its folder, to {path.resolve()}: it is not followed; put the file itself there, or, if you know "
+            "where the data come from, set data.store.trust=true"
+        )
     return path
 
 
