@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 
-from peav.registry import suggest
+from peav.suggest import suggest
 from peav.types import CAPTION_TYPES, MEDIA_FIELDS
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")

@@ -6,12 +6,11 @@ hold its plugins under the entry point group `peav.plugins`; :func:`load_plugins
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import PurePath
@@ -19,6 +18,7 @@ from typing import Any, Generic, TypeVar, cast
 
 from torch import nn
 
+from peav.suggest import suggest
 from peav.trust import Trust, TrustError, check_plain, places_in
 
 log = logging.getLogger(__name__)
@@ -38,22 +38,6 @@ _HOW_TO_TRUST = (
 
 class PluginError(RuntimeError):
     """A plugin package is installed, but its modules cannot be imported."""
-
-
-def suggest(name: str, choices: Iterable[str]) -> str:
-    """Returns the choices as a sentence, with a "did you mean" when one of them is close.
-
-    >>> suggest("SegmentPear", ["SegmentPair", "CaptionPair"])
-    "Did you mean 'SegmentPair'? Choices: CaptionPair, SegmentPair."
-    >>> suggest("x", [])
-    'There are no choices.'
-    """
-    known = sorted(choices)
-    if not known:
-        return "There are no choices."
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"Did you mean {close[0]!r}? " if close else ""
-    return f"{hint}Choices: {', '.join(known)}."
 
 
 class Plugin(nn.Module):

@@ -21,6 +21,7 @@ LAYERS = {
     "fields": 0,
     "trust": 0,
     "opening": 0,
+    "suggest": 0,
     "distributed": 0,
     "devices": 0,
     "keyed_random": 0,

@@ -71,7 +71,7 @@ _PROBES_A_GROUP = 16
 
 @dataclass(frozen=True)
 class EmbedOptions:
-    """What `peav embed` was asked for; see `peav.cli.commands.embed`."""
+    """What `peav embed` was asked for; see `peav.cli.commands.embed.embed`."""
 
     media: Sequence[str]
     model: str

@@ -26,7 +26,7 @@ from peav.evaluation.collect import ClipTexts, FrameScale, collect
 from peav.evaluation.overview import write_overview
 from peav.evaluation.report import History, write_report
 from peav.objectives import Objective
-from peav.registry import suggest
+from peav.suggest import suggest
 from peav.training import PeavModule
 from peav.types import Batch
 

@@ -19,10 +19,13 @@ import peav.encoders
 import peav.objectives  # noqa: F401  registers the plugins
 from peav import registry
 from peav.checkpoints.pickled import check_pickled
+from peav.cli.parsing import say_error
+from peav.cli.recipe_files import RecipeOrFile, resolve_config
 from peav.cli.runs import prepare_fit
 from peav.data import ManifestError, MediaError, ShardError, StoreError, TooManyBadClips
 from peav.data.datamodule import ClipDataModule
 from peav.data.loading.plan import DataSettingError
+from peav.suggest import suggest
 from peav.training.assembly import check_teachers, needed_encoders, provided_by
 from peav.training.callbacks import EmbeddingWriter
 from peav.training.module import PeavModule
@@ -41,9 +44,11 @@ class PeavParser(LightningArgumentParser):
         for found in re.findall(r"""class_path['"]?[ :=]+['"]?([\w.]+)""", message):
             for plugins in (registry.objectives, registry.encoders):
                 if f"{plugins.kind}s" in message and found not in plugins and "." not in found:
-                    message += f"\n\nNo {plugins.kind} is named {found!r}. {registry.suggest(found, plugins)}"
+                    message += f"\n\nNo {plugins.kind} is named {found!r}. {suggest(found, plugins)}"
                     break
-        super().error(message, *args, **kwargs)
+        if not self.exit_on_error:  # jsonargparse tries, and asks again
+            super().error(message, *args, **kwargs)
+        self.exit(2, say_error(self, message))
 
 
 class PeavCLI(LightningCLI):
@@ -58,10 +63,8 @@ class PeavCLI(LightningCLI):
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """Makes the parser."""
         # Else `--trainer.max_epoch=1` would be taken for `--trainer.max_epochs=1`, and a typo for whatever it begins.
-        parser = PeavParser(**{**kwargs, "allow_abbrev": False})
-        parser.add_argument(
-            "-c", "--config", action="config", help="Path to a configuration file in json or yaml format."
-        )
+        parser = PeavParser(**{"prog": "peav", **kwargs, "allow_abbrev": False})
+        parser.add_argument("-c", "--config", action=RecipeOrFile, help="a YAML file, or peav:NAME, a recipe")
         return parser
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -78,7 +81,7 @@ class PeavCLI(LightningCLI):
         """Removes from the configuration the encoders that no objective needs, so that they are never built."""
         config = self.config[self.subcommand] if self.subcommand else self.config
         if self.subcommand in ("validate", "test", "predict") and not config.ckpt_path:
-            self.parser.error(f"peav {self.subcommand} needs a trained model: --ckpt_path=RUN/checkpoints/last.ckpt")
+            self._refuse("needs a trained model: --ckpt_path=RUN/checkpoints/last.ckpt")
         self._check_checkpoint(config)
         # The run's own configuration would be one that overwrites wherever it is used.
         self.overwrite, config.overwrite = config.overwrite, False
@@ -88,24 +91,24 @@ class PeavCLI(LightningCLI):
         try:
             self._leave_out_encoders()
         except (ValueError, KeyError) as error:
-            self.parser.error(_message(error))
+            self._refuse(_message(error))
 
     def _check_checkpoint(self, config: Any) -> None:
         """Sees to it that a checkpoint is read as tensors and plain data, wherever it lies: what a pickle holds may run."""
         if config.get("weights_only") is False:
-            self.parser.error(
+            self._refuse(
                 "weights_only=false would run what the checkpoint holds: peav reads tensors and plain data alone"
             )
         if "weights_only" in config:
             config["weights_only"] = True  # Lightning's own default is false for addresses
         path = str(config.get("ckpt_path") or "")
         if path.startswith(("http://", "https://")):
-            self.parser.error(f"{path} is not fetched: download the checkpoint, and give the file")
+            self._refuse(f"{path} is not fetched: download the checkpoint, and give the file")
         try:
             if path and "://" not in path and Path(path).exists():
                 check_pickled(Path(path))
         except TrustError as error:
-            self.parser.error(str(error))
+            self._refuse(str(error))
 
     def _parse_ckpt_path(self) -> None:
         """Leaves the configuration as the user gave it: Lightning would let the checkpoint's hyper-parameters overrule it silently."""
@@ -115,7 +118,12 @@ class PeavCLI(LightningCLI):
         try:
             super().instantiate_classes()
         except (ValueError, KeyError, FileNotFoundError) as error:
-            self.parser.error(_message(error))
+            self._refuse(_message(error))
+
+    def _refuse(self, message: str) -> NoReturn:
+        parser = self._subcommand_parsers[self.subcommand] if self.subcommand else self.parser
+        parser.error(message)
+        raise SystemExit(2)
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Any]) -> Trainer:
         """Leaves out what saves a run where `trainer.enable_checkpointing` is false."""
@@ -192,13 +200,13 @@ def _unknown_removals(args: Sequence[str]) -> str:
     """Says which `--model.objectives.NAME=null` removes what no configuration file has; empty if all is well."""
     files = re.findall(r"(?:^|\n)(?:--config|-c)[=\n]([^\n]+)", "\n".join(args))
     known: set[str] = set()
-    for file in files:
+    for file in map(resolve_config, files):
         if Path(file).is_file():
             known |= set(((yaml.safe_load(Path(file).read_text()) or {}).get("model") or {}).get("objectives") or {})
     removed = re.findall(r"^--model\.objectives\.([\w-]+)[=\n](?:null|None)$", "\n".join(args), re.MULTILINE)
     for name in removed:
         if known and name not in known:
-            return f"there is no objective {name!r} to remove. {registry.suggest(name, known)}"
+            return f"there is no objective {name!r} to remove. {suggest(name, known)}"
     return ""
 
 
@@ -229,8 +237,12 @@ def run_lightning(args: Sequence[str]) -> int:
         0; 1 when files are missing or damaged, or a run cannot go on; 75 when a signal ended a run, which has saved itself; errors in
         the configuration end the process with a message, as jsonargparse does.
     """
-    registry.load_plugins()
-    if misspelt := _unknown_removals(args):
+    try:
+        registry.load_plugins()
+        misspelt = _unknown_removals(args)
+    except (registry.PluginError, ValueError) as error:
+        misspelt = str(error)
+    if misspelt:
         print(f"peav {args[0]}: {misspelt}", file=sys.stderr)
         return 2
     # peav's own dispatcher hands the words over; Lightning warns of that as if it were a mistake.

@@ -1,45 +1,19 @@
-"""`peav`: LightningCLI's commands (fit, validate, test, predict) beside peav's own."""
+"""`peav`: finds the command that the first words name, and runs it."""
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-#: The commands that LightningCLI runs; their help is that of `peav fit --help`.
-LIGHTNING_COMMANDS = {
-    "fit": "train a model from a YAML: peav fit --config experiments/tiny_cpu.yaml",
-    "validate": "compute the losses of a checkpoint on the validation split",
-    "test": "compute the losses of a checkpoint on the test split",
-    "predict": "write the embeddings of a split",
-}
+from peav import __version__
+from peav.cli.parsing import DESCRIPTION, build_parser, parse_words
+from peav.cli.table import COMMANDS, Command, Group
+from peav.suggest import suggest
 
-#: What stands before a command of its own: `peav data stats`.
-DATA_HELP = "look at manifests, check, count, split, mix and trust them: peav data --help"
-
-
-def _commands() -> dict[str, Callable[..., Any]]:
-    from peav.cli import commands
-
-    return {
-        "synth": commands.synth,
-        "prepare": commands.prepare,
-        "evaluate": commands.evaluate,
-        "embed": commands.embed,
-        "convert": commands.convert,
-        "plugins": commands.plugins,
-    }
-
-
-def _help() -> str:
-    lines = ["usage: peav COMMAND [options]    (peav COMMAND --help explains one)", ""]
-    lines += [f"  {name:10} {text}" for name, text in LIGHTNING_COMMANDS.items()]
-    for name, command in _commands().items():
-        first = (command.__doc__ or "").strip().splitlines()[0]
-        lines.append(f"  {name:10} {first[0].lower()}{first[1:].rstrip('.')}")
-    lines.append(f"  {'data':10} {DATA_HELP}")
-    return "\n".join(lines)
+#: Errors that a user can mend, said in one line. All others are faults of the program and keep their traceback.
+MENDABLE = (OSError, ImportError, ValueError, KeyError, RuntimeError)
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -47,35 +21,62 @@ def main(args: Sequence[str] | None = None) -> int:
 
     Args:
         args: the words after `peav`; those of the process by default.
+
+    Returns:
+        0; 1 after an error that the user can mend, which is printed in one line; 2 where there is no such command. Options that are
+        wrong end the process with status 2, as argparse does.
     """
     # LitData asks a package index for its newest version at import; peav stays off the network.
     os.environ.setdefault("LITDATA_DISABLE_VERSION_CHECK", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     words = list(sys.argv[1:] if args is None else args)
-    if not words or words[0] in ("-h", "--help", "help"):
-        print(_help())
+    if words == ["--version"]:
+        print(f"peav {__version__}")
         return 0
-    command, rest = words[0], words[1:]
-    if command in LIGHTNING_COMMANDS:
-        from peav.cli.lightning import run_lightning
-
-        return run_lightning([command, *rest])
-    if command == "data":
-        from peav.cli.data import run_data
-
-        return run_data(rest)
-    commands = _commands()
-    if command not in commands:
-        from peav.registry import suggest
-
-        print(
-            f"peav: no command {command!r}. {suggest(command, [*LIGHTNING_COMMANDS, *commands, 'data'])}",
-            file=sys.stderr,
-        )
+    path: list[str] = []
+    choices = COMMANDS
+    entry: Command | Group | None = None
+    for word in words:
+        entry = choices.get(word)
+        if entry is None:
+            break
+        path.append(word)
+        if isinstance(entry, Command):
+            return _run(entry, path, words)
+        choices = dict(entry.commands)
+    called = " ".join(["peav", *path])
+    rest = words[len(path) :]
+    if rest and rest[0] not in ("-h", "--help", "help"):
+        print(f"{called}: there is no command {rest[0]!r}. {suggest(rest[0], choices)}", file=sys.stderr)
         return 2
-    from peav.cli.commands import run_command
+    description = f"{entry.help[0].upper()}{entry.help[1:]}." if isinstance(entry, Group) else DESCRIPTION
+    build_parser(choices, [], called, description).print_help()
+    return 0
 
-    return run_command(commands[command], command, rest)
+
+def _run(command: Command, path: Sequence[str], words: Sequence[str]) -> int:
+    if command.parses_itself:
+        return int(command.load()(words))
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
+    logging.getLogger("litdata").setLevel(logging.WARNING)
+    called = " ".join(["peav", *path])
+    try:
+        function = command.load()
+        arguments = parse_words(build_parser(COMMANDS, path), path, function, words)
+        function(**arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), 1
+        )  # whoever read the output has seen enough, as in `peav recipes | head`
+    except KeyboardInterrupt:
+        print(f"{called}: interrupted", file=sys.stderr)
+        return 130
+    except MENDABLE as error:
+        message = error.args[0] if isinstance(error, KeyError) and error.args else error
+        print(f"{called}: {message}", file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":

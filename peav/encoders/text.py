@@ -17,7 +17,8 @@ from peav.encoders.base import Encoder, Stack
 from peav.fields import check_caption_type
 from peav.host import known
 from peav.masking import masked_mean
-from peav.registry import register_encoder, suggest
+from peav.registry import register_encoder
+from peav.suggest import suggest
 from peav.trust import places_in
 from peav.types import CAPTION_TYPES, Features, TextInput
 

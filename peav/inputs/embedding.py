@@ -16,9 +16,9 @@ from peav.inputs.items import MediaItem, Request, read_items
 from peav.inputs.running import FIELDS, MediaEmbedder, Output, Precision, embed_texts, select_texts, tokenize
 from peav.inputs.video import VideoLike
 from peav.inputs.windows import check_windows, group_by_length
-from peav.registry import suggest
 from peav.released import score_pair
 from peav.spans import Span, find_spans
+from peav.suggest import suggest
 from peav.types import Seconds
 
 #: What a text describes: the head that reads it.

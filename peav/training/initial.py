@@ -12,7 +12,8 @@ from peav.checkpoints.keymap import listing
 from peav.embedding_model import EmbeddingModel
 from peav.objectives import Objective
 from peav.registry import encoders as encoder_classes
-from peav.registry import init_signature, suggest
+from peav.registry import init_signature
+from peav.suggest import suggest
 from peav.trust import Trust
 
 log = logging.getLogger(__name__)

@@ -44,18 +44,6 @@ def checkpoint_in(folder: Path) -> Path:
     return next(folder.glob("**/*.ckpt"))
 
 
-def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([]) == 0
-    text = capsys.readouterr().out
-    for command in ("fit", "validate", "test", "predict", "synth", "prepare", "evaluate", "plugins"):
-        assert f"\n  {command} " in text
-
-
-def test_an_unknown_command_suggests_one(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["evalute"]) == 2
-    assert "Did you mean 'evaluate'?" in capsys.readouterr().err
-
-
 def test_plugins_says_what_is_registered_and_where_it_comes_from(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plugins"]) == 0
     words = " ".join(capsys.readouterr().out.split())

@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-import inspect as inspect_module
 import json
-import logging
-import sys
-from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
-
-from jsonargparse import ArgumentParser
-
-from peav.cli.commands import run_command
-from peav.registry import suggest
 
 Split = Literal["train", "validation", "test"]
 Splits = Literal["all", "train", "validation", "test"]
@@ -27,7 +18,7 @@ class DataError(RuntimeError):
     """Validation found errors."""
 
 
-def inspect(data: str, out: Path | None = None, split: Split = "train", clips: int = 24, seed: int = 0) -> None:
+def inspect(data: str, *, out: Path | None = None, split: Split = "train", clips: int = 24, seed: int = 0) -> None:
     """Write a page of numbers and clips to look at, and an overview as a PNG beside it.
 
     Args:
@@ -48,7 +39,7 @@ def inspect(data: str, out: Path | None = None, split: Split = "train", clips: i
 
 
 def validate(
-    data: str, split: Splits = "all", check_bytes: bool = True, out: Path | None = None, progress: bool = True
+    data: str, *, split: Splits = "all", check_bytes: bool = True, out: Path | None = None, progress: bool = True
 ) -> None:
     """Read every line of the manifests and every row of the shards, and list all that is wrong.
 
@@ -73,7 +64,7 @@ def validate(
         raise DataError(f"{report.errors:,} errors in {data}")
 
 
-def stats(data: str, split: Splits = "all", out: Path | None = None) -> None:
+def stats(data: str, *, split: Splits = "all", out: Path | None = None) -> None:
     """Count hours, modalities, captions, events, and what occurs more than once.
 
     Args:
@@ -100,6 +91,7 @@ def stats(data: str, split: Splits = "all", out: Path | None = None) -> None:
 def split(
     data: str,
     out: Path,
+    *,
     splits: Names = (),
     by: Literal["recording", "id", "dataset"] = "recording",
     validation: float = 0.05,
@@ -207,58 +199,6 @@ def trust(data: str) -> None:
         else "all its stores lie in it"
     )
     print(f"{data}: {said}")
-
-
-COMMANDS: dict[str, Callable[..., Any]] = {
-    "inspect": inspect,
-    "validate": validate,
-    "stats": stats,
-    "split": split,
-    "mix": mix,
-    "trust": trust,
-}
-
-
-def run_data(args: Sequence[str]) -> int:
-    """Runs `peav data ...` and returns its exit status.
-
-    Args:
-        args: the words after `peav data`.
-    """
-    if not args or args[0] in ("-h", "--help", "help"):
-        print(_help())
-        return 0
-    name, rest = args[0], args[1:]
-    if name not in COMMANDS:
-        print(f"peav data: no command {name!r}. {suggest(name, COMMANDS)}", file=sys.stderr)
-        return 2
-    if name != "mix":
-        return run_command(COMMANDS[name], f"data {name}", rest)
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
-    try:
-        _run_mix(rest)
-    except (OSError, ValueError, RuntimeError) as error:
-        print(f"peav data mix: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-def _run_mix(args: Sequence[str]) -> None:
-    # `auto_cli` knows no arguments that are any number of words.
-    description, _, details = (inspect_module.getdoc(mix) or "").partition("\n\nArgs:\n")
-    parser = ArgumentParser(prog="peav data mix", description=description)
-    about = details.partition("sources: ")[2].partition("\n")[0]
-    parser.add_argument("sources", nargs="+", metavar="SOURCE", help=about)
-    parser.add_function_arguments(mix, skip={"sources"}, as_group=False)
-    mix(**parser.parse_args(list(args)).as_dict())
-
-
-def _help() -> str:
-    lines = ["usage: peav data COMMAND [options]    (peav data COMMAND --help explains one)", ""]
-    for name, command in COMMANDS.items():
-        first = (command.__doc__ or "").strip().splitlines()[0]
-        lines.append(f"  {name:10} {first[0].lower()}{first[1:].rstrip('.')}")
-    return "\n".join(lines)
 
 
 def _names(names: Names) -> tuple[str, ...]:

@@ -1,0 +1,59 @@
+"""The experiments that come with peav, by name: `tiny_cpu`, `cluster/ddp`; and `--config peav:NAME`, which reads one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ActionConfigFile
+
+from peav.suggest import suggest
+
+#: What a recipe's name begins with where a file could be named as well.
+PREFIX = "peav:"
+
+#: `experiments/` of the repository: a link to it in a checkout, a copy in an installed package.
+FOLDER = Path(__file__).parents[1] / "experiments"
+
+
+def recipe_names() -> list[str]:
+    """Returns the names of all recipes: YAMLs without their suffix, and the scripts beside them."""
+    files = (path.relative_to(FOLDER) for path in FOLDER.rglob("*") if path.suffix in (".yaml", ".sh"))
+    return sorted(str(file.with_suffix("")) if file.suffix == ".yaml" else str(file) for file in files)
+
+
+def find_recipe(name: str) -> Path:
+    """Returns the file of a recipe.
+
+    Args:
+        name: such as `tiny_cpu` or `cluster/ddp`; `cluster/ddp.yaml` is the same.
+
+    Raises:
+        ValueError: if there is none of that name.
+    """
+    known = {known: FOLDER / (known if known.endswith(".sh") else f"{known}.yaml") for known in recipe_names()}
+    path = known.get(name.removesuffix(".yaml"))
+    if path is None:
+        raise ValueError(f"no recipe is named {name!r}. {suggest(name, known)}")
+    return path
+
+
+def resolve_config(value: str) -> str:
+    """Returns the path that `--config` names: `peav:NAME` is a recipe, everything else stays as it is.
+
+    Raises:
+        ValueError: if no recipe has that name.
+    """
+    return str(find_recipe(value.removeprefix(PREFIX))) if value.startswith(PREFIX) else value
+
+
+class RecipeOrFile(ActionConfigFile):
+    """The action of `--config` in every command: a file, or `peav:NAME`."""
+
+    def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
+        """Reads the file into the configuration."""
+        try:
+            values = resolve_config(values)
+        except ValueError as error:
+            parser.error(str(error))
+        super().__call__(parser, cfg, values, option_string)
