@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import re
 import sys
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -19,6 +18,7 @@ import peav.encoders
 import peav.objectives  # noqa: F401  registers the plugins
 from peav import registry
 from peav.checkpoints.pickled import check_pickled
+from peav.cli.logs import quiet_lightning, set_up_logging
 from peav.cli.parsing import say_error
 from peav.cli.recipe_files import RecipeOrFile, resolve_config
 from peav.cli.runs import prepare_fit
@@ -245,17 +245,8 @@ def run_lightning(args: Sequence[str]) -> int:
     if misspelt:
         print(f"peav {args[0]}: {misspelt}", file=sys.stderr)
         return 2
-    # peav's own dispatcher hands the words over; Lightning warns of that as if it were a mistake.
-    warnings.filterwarnings("ignore", "LightningCLI's args parameter is intended to run from within Python")
-    warnings.filterwarnings("ignore", "Couldn't infer the batch indices")  # predictions carry the clips' ids
-    warnings.filterwarnings(
-        "ignore", "The 'train_dataloader' does not have many workers"
-    )  # num_workers is the user's choice
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stderr)
-    logging.getLogger("peav").setLevel(
-        logging.INFO
-    )  # what peav says of a run: which objectives train, which encoders are left out
-    logging.getLogger("litdata").setLevel(logging.WARNING)
+    set_up_logging()
+    quiet_lightning(args[0])
     try:
         cli = PeavCLI(
             PeavModule,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from collections.abc import Sequence
 
 from peav import __version__
+from peav.cli.logs import set_up_logging
 from peav.cli.parsing import DESCRIPTION, build_parser, parse_words
 from peav.cli.table import COMMANDS, Command, Group
 from peav.suggest import suggest
@@ -55,10 +55,9 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _run(command: Command, path: Sequence[str], words: Sequence[str]) -> int:
+    set_up_logging()
     if command.parses_itself:
         return int(command.load()(words))
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
-    logging.getLogger("litdata").setLevel(logging.WARNING)
     called = " ".join(["peav", *path])
     try:
         function = command.load()
