@@ -53,7 +53,7 @@ def say_error(parser: ArgumentParser, message: str) -> str:
         message: jsonargparse's, of one line or several.
     """
     options, prog = parser._option_string_actions, parser.prog.replace(" [options]", "")
-    unknown = re.search(r"unrecognized arguments: (--[^\s=]+)", message)
+    unknown = re.search(r"unrecognized arguments: .*?(--[^\s=]+)", message)
     if unknown:
         hint = re.match(r"Did you mean '[^']*'\?", suggest(unknown[1], options))
         message = f"there is no option {unknown[1]}.{' ' + hint[0] if hint else ''}"
@@ -134,7 +134,11 @@ def parse_words(parser: CommandParser, path: Sequence[str], function: Callable[.
     hints = get_type_hints(function)
     mappings = [f"--{name}" for name, hint in hints.items() if get_origin(_given(hint)) in (dict, Mapping)]
     switches = [f"--{name}" for name, hint in hints.items() if hint is bool]
-    values = parser.instantiate(parser.parse_args(complete_switches(join_pairs(words, mappings), switches)))
+    rest = complete_switches(join_pairs(words[len(path) :], mappings), switches)
+    if parser.called is not None:
+        valued = [name for name, action in parser.called._option_string_actions.items() if action.nargs != 0]
+        rest = options_last(rest, valued)
+    values = parser.instantiate(parser.parse_args([*path, *rest]))
     for name in path:
         values = values[name]
     return {name: value for name, value in values.as_dict().items() if name != "config"}
@@ -176,6 +180,28 @@ def complete_switches(words: Sequence[str], options: Collection[str]) -> list[st
         f"{word}=true" if word in options and after not in ("true", "false") else word
         for word, after in zip(words, following, strict=False)
     ]
+
+
+def options_last(words: Sequence[str], options: Collection[str]) -> list[str]:
+    """Puts options behind words: argparse takes no more words once an option has followed one that may be left out.
+
+    >>> options_last(["a", "--seed", "3", "b", "--reader.init_args.x", "y", "--help", "c"], ["--seed", "--reader"])
+    ['a', 'b', 'c', '--seed=3', '--reader.init_args.x=y', '--help']
+    """
+    first: list[str] = []
+    last: list[str] = []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if word == "--":
+            return [*first, *last, word, *rest]
+        if not word.startswith("-"):
+            first.append(word)
+        elif word.partition(".")[0] in options and "=" not in word and rest and not rest[0].startswith("--"):
+            last.append(f"{word}={rest.pop(0)}")
+        else:
+            last.append(word)
+    return first + last
 
 
 def _words(function: Callable[..., Any]) -> dict[str, dict[str, Any]]:
