@@ -15,7 +15,7 @@ from peav.encoders.base import Encoder
 from peav.encoders.graph import is_ready, resolve, sources_of
 from peav.encoders.heads import Head
 from peav.trust import Trust
-from peav.types import Batch, Embedding, Features
+from peav.types import Batch, CachedFeatures, Embedding, Features
 
 
 class PairScore(nn.Module):
@@ -182,6 +182,18 @@ class EmbeddingModel(nn.Module):
     def each_encoder(self) -> dict[str, Encoder]:
         """Returns the encoders by name."""
         return {name: self._encoder(name) for name in self.encoders}
+
+    def frontend_features(self, encoder: str, name: str, media: Any) -> CachedFeatures:
+        """Runs the frozen frontend of an encoder: see `Encoder.frontend_features`.
+
+        Through the model, for a sharded model gathers its weights when it is called, and none of its encoders could by itself.
+
+        Args:
+            encoder: its name.
+            name: batch field, a key of the encoder's `frontends`.
+            media: that field of a batch.
+        """
+        return self._encoder(encoder).frontend_features(name, media)
 
     def allowed(self, batch: Batch, rows: Collection[int]) -> dict[str, Tensor]:
         """Computes every embedding that a batch allows, as tensors by name; frames as `NAME_frames`.

@@ -21,7 +21,8 @@ class Frontend:
 
     Attributes:
         name: what `peav prepare --features MEDIUM=NAME` calls it.
-        module: what the features follow from; its weights decide whether kept features belong to a model.
+        module: what the features follow from; its weights decide whether kept features belong to a model. The encoder calls it as a
+            whole, once in a pass: FSDP2 gathers its weights then.
         dim: channels of the features.
         seconds: the time between two features; None where it is that of the media (video frames).
     """

@@ -78,6 +78,11 @@ class DacVaeFrontend(nn.Module):
         self.encoder = DacEncoder(config)
         self.bottleneck = nn.Conv1d(config.hidden_size, latent_dim, kernel_size=1)
         self.requires_grad_(False)
+        self.encoder.conv1.register_forward_hook(self._clear)
+        for block in self.encoder.block:
+            for unit in (block.res_unit1, block.res_unit2, block.res_unit3):
+                unit.register_forward_hook(self._clear)
+            block.conv1.register_forward_hook(self._shorten)
 
     @torch.no_grad()
     def forward(self, samples: Tensor, mask: Tensor, boundary: Boundary = "alone") -> tuple[Tensor, Tensor]:
@@ -124,15 +129,19 @@ class DacVaeFrontend(nn.Module):
         Every convolution pads with zeros. Where a clip ends before the others, what lies past its end is made zero after each layer, and
         the next convolution sees there what it would have padded with. (Snake keeps zeros zero; a bias and an odd stride do not.)
         """
-        encoder, past_end = self.encoder, _PastEnd(lengths, wave.device)
+        self._past_end = _PastEnd(lengths, wave.device)
         # Half precision would change what a model was trained on.
         with torch.autocast(wave.device.type, enabled=False):
-            x = past_end.clear(encoder.conv1(wave.unsqueeze(1)))
-            for block in encoder.block:
-                for unit in (block.res_unit1, block.res_unit2, block.res_unit3):
-                    x = past_end.clear(unit(x))
-                x = past_end.through(block.conv1, block.snake1(x))
-            return self.bottleneck(encoder.conv2(encoder.snake1(x))).mT
+            return self.bottleneck(self.encoder(wave.unsqueeze(1))).mT
+
+    def _clear(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        """A forward hook of layers that keep the lengths."""
+        return self._past_end.clear(output)
+
+    def _shorten(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        """A forward hook of convolutions that change them."""
+        self._past_end.shorten(module)
+        return self._past_end.clear(output)
 
 
 class _PastEnd:
@@ -143,11 +152,11 @@ class _PastEnd:
         self._equal = bool((lengths == lengths.max()).all())
         self._lengths = lengths
 
-    def through(self, convolution: nn.Conv1d, x: Tensor) -> Tensor:
-        """Runs a convolution that changes the lengths."""
-        kernel, stride, padding = convolution.kernel_size[0], convolution.stride[0], int(convolution.padding[0])
+    def shorten(self, convolution: nn.Module) -> None:
+        """Takes in that a convolution has changed the lengths."""
+        settings: Any = convolution
+        kernel, stride, padding = settings.kernel_size[0], settings.stride[0], settings.padding[0]
         self._lengths = (self._lengths + 2 * padding - kernel) // stride + 1
-        return self.clear(convolution(x))
 
     def clear(self, x: Tensor) -> Tensor:
         """Makes x (N, C, T) zero past the ends, in place."""

@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, AutoTokenizer
 
+from peav import distributed
 from peav.encoders.base import Encoder, Stack
 from peav.fields import check_caption_type
 from peav.host import known
@@ -205,13 +206,10 @@ class TextEncoder(Encoder):
         for name in names:
             source = inputs[self.provides[name][0]]
             texts[name] = source.phrases if name == "text_event" else source
-        distinct = list({id(text): text for text in texts.values()}.values())
+        captions = {id(text): text for name, text in texts.items() if name != "text_event"}
+        phrases = {id(text): text for text in texts.values() if id(text) not in captions}
         states: dict[int, Tensor] = {}
-        # Each call asks the device whether anything is padded; a CPU answers at once, and would compute what joining pads.
-        alone = all(text.input_ids.device.type == "cpu" for text in distinct)
-        shapes = [(text.input_ids.shape[0], text.input_ids.shape[1]) for text in distinct]
-        for group in [[i] for i in range(len(distinct))] if alone else join_similar(shapes):
-            some = [distinct[index] for index in group]
+        for some in _in_calls(list(captions.values()), list(phrases.values())):
             length = max(text.input_ids.shape[1] for text in some)
             ids, mask = (
                 torch.cat([F.pad(part, (0, length - part.shape[1])) for part in parts])
@@ -240,6 +238,19 @@ def find_layers(model: nn.Module) -> tuple[nn.Module, str] | None:
         if owner is not None and isinstance(getattr(owner, name, None), nn.ModuleList):
             return owner, name
     return None
+
+
+def _in_calls(captions: list[TextInput], phrases: list[TextInput]) -> list[list[TextInput]]:
+    """Says which texts go through the model together: each call makes the host ask the device whether anything is padded."""
+    distinct = [*captions, *phrases]
+    if all(text.input_ids.device.type == "cpu" for text in distinct):
+        return [[text] for text in distinct]  # a CPU answers at once, and would compute what joining pads
+    if distributed.world_size() > 1:
+        return [
+            some for some in (captions, phrases) if some
+        ]  # as many calls on each rank: FSDP2 gathers weights in them
+    groups = join_similar([(text.input_ids.shape[0], text.input_ids.shape[1]) for text in distinct])
+    return [[distinct[index] for index in group] for group in groups]
 
 
 def join_similar(shapes: Sequence[tuple[int, int]]) -> list[list[int]]:

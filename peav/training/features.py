@@ -10,10 +10,13 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
+from peav import distributed
 from peav.data.loading.features import FeatureInfo
 from peav.data.loading.plan import DataSettingError
+from peav.embedding_model import EmbeddingModel
 from peav.encoders import Encoder
 from peav.types import Batch, CachedFeatures, take_rows
 
@@ -101,21 +104,29 @@ class FeatureCache:
     def __len__(self) -> int:
         return len(self._features)
 
-    def replace_media(self, batch: Batch, encoders: Mapping[str, Encoder]) -> Batch:
-        """Returns the batch with features in place of the media that a frozen frontend reads."""
-        for encoder in encoders.values():
+    def replace_media(self, batch: Batch, model: EmbeddingModel) -> Batch:
+        """Returns the batch with features in place of the media that a frozen frontend reads; if it is sharded, all ranks must call this."""
+        for key, encoder in model.each_encoder().items():
             for name, frontend in encoder.frontends.items():
                 media = batch.read(name) if batch.holds(name) else None
                 if media is not None and not isinstance(media, CachedFeatures):
-                    batch = batch.with_field(name, self._replace(name, media, batch.ids, encoder, frontend.dim))
+                    batch = batch.with_field(name, self._replace(name, media, batch.ids, model, key, frontend.dim))
         return batch
 
-    def _replace(self, name: str, media: Any, ids: tuple[str, ...], encoder: Encoder, dim: int) -> CachedFeatures:
+    def _replace(
+        self, name: str, media: Any, ids: tuple[str, ...], model: EmbeddingModel, encoder: str, dim: int
+    ) -> CachedFeatures:
         rows = self._new(name, ids, media.present)
-        if rows:
-            made = encoder.frontend_features(name, take_rows(media, torch.tensor(rows, device=media.present.device)))
-            seconds = torch.as_tensor(made.frame_seconds).expand(len(rows))
-            self._keep(name, [ids[row] for row in rows], made, seconds)
+        device = media.present.device
+        wanted = len(rows)
+        if isinstance(model, FSDPModule):
+            # The weights of a sharded frontend are gathered from all ranks: it runs on all, or on none.
+            wanted = int(distributed.sum_over_ranks(torch.full((), wanted, device=device)))
+        if wanted:
+            made = model.frontend_features(encoder, name, take_rows(media, torch.tensor(rows or [0], device=device)))
+            if rows:
+                seconds = torch.as_tensor(made.frame_seconds).expand(len(rows))
+                self._keep(name, [ids[row] for row in rows], made, seconds)
         return self._join(name, ids, media.present, media.group, dim)
 
     def _new(self, kind: str, ids: tuple[str, ...], present: Tensor) -> list[int]:

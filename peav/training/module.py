@@ -36,7 +36,7 @@ from peav.training.optim import Schedule, parameter_groups
 from peav.training.precision import teach_precision
 from peav.training.random_state import ProcessRandom
 from peav.training.resume import trainer_settings
-from peav.training.sharding import shard_model
+from peav.training.sharding import shard_model, share_objectives
 from peav.training.tuning import Tune, apply_tuning
 from peav.training.virtual import Storage, VirtualBatches
 from peav.trust import Trust
@@ -299,14 +299,12 @@ class PeavModule(LightningModule):
                     "and its tensor_parallel_size to 1"
                 )
             shard_model(self.model, mesh["data_parallel"])
-            # The objectives stay whole; DDP would see to it that all ranks begin with the same.
-            for tensor in self.objectives.state_dict().values():
-                distributed.broadcast(tensor)
+            share_objectives(self.objectives, self.trainer.strategy.root_device)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Computes the weighted sum of the objectives' losses."""
         if self.features is not None:
-            batch = self.features.replace_media(batch, self.model.each_encoder())
+            batch = self.features.replace_media(batch, self.model)
         hide_spans(self.model, dict(self._objectives()), self.global_step, self.seed)
         if self.virtual is not None:
             return self.virtual.step(self, batch, batch_idx)

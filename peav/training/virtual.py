@@ -260,7 +260,7 @@ class VirtualBatches:
         device, number = module.device, module.trainer.accumulate_grad_batches
         if module.features is None:
             # Frozen frontends run once; what they make is kept as it is.
-            batch = FeatureCache("exact").replace_media(batch, module.model.each_encoder())
+            batch = FeatureCache("exact").replace_media(batch, module.model)
         random = RandomState.now(device)
         with torch.no_grad():
             made = module.model.embed_batch(batch, module.trained, module.frames)

@@ -1,6 +1,7 @@
-"""A small run in float64 on any number of processes: `python -m tests.training.on_ranks OUT STRATEGY RANKS real|virtual`.
+"""A small run in float64 on any number of processes: `python -m tests.training.on_ranks OUT STRATEGY RANKS real|virtual|cached ENCODERS`.
 
-Lightning starts the other ranks by running this again. Rank 0 writes losses and whole weights to OUT.
+Lightning starts the other ranks by running this again. Rank 0 writes losses and whole weights to OUT. Real and cached batches hold
+clips of different lengths on each rank, of which the last have no audio; virtual ones two clips at a time.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from peav.testing import tiny_batch
 from peav.types import AudioInput, Batch
 from tests.training.test_virtual import Chunks, cut, make
 
-CLIPS, STEPS = 8, 4
+CLIPS, STEPS = 12, 4
 
 
 class Losses(Callback):
@@ -40,7 +41,10 @@ def batches(rank: int, ranks: int, size: int) -> list[Batch]:
     for step in range(STEPS):
         batch = tiny_batch(CLIPS, seed=step)
         assert isinstance(batch.audio, AudioInput)
-        batch = replace(batch, audio=replace(batch.audio, samples=batch.audio.samples.double()))
+        there = torch.arange(CLIPS) < CLIPS - 5  # one of three ranks has no audio at all
+        samples = batch.audio.samples.double() * there[:, None]
+        audio = replace(batch.audio, samples=samples, mask=batch.audio.mask & there[:, None], present=there)
+        batch = replace(batch, ids=tuple(f"{step}-{name}" for name in batch.ids), audio=audio)
         found += cut(cut(batch, CLIPS // ranks)[rank], size)
     return found
 
@@ -59,11 +63,16 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def main(out: Path, strategy: str, ranks: int, virtual: bool) -> None:
+def main(out: Path, strategy: str, ranks: int, kind: str, encoders: str) -> None:
     torch.set_num_threads(1)
     kept = Losses()
-    size = 2 if virtual else CLIPS // ranks
-    module = make(virtual_batch_size=CLIPS if virtual else None, learning_rate=1e-3, warmup_steps=1)
+    size = 2 if kind == "virtual" else CLIPS // ranks
+    options: dict[str, Any] = {"learning_rate": 1e-3, "warmup_steps": 1}
+    if kind == "virtual":
+        options["virtual_batch_size"] = CLIPS
+    if kind == "cached":
+        options["cache_features"] = "fp32"
+    module = make(encoders=encoders, **options)
     trainer = Trainer(
         max_epochs=1,
         accelerator="cpu",
@@ -91,4 +100,4 @@ def main(out: Path, strategy: str, ranks: int, virtual: bool) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4] == "virtual")
+    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4], sys.argv[5])

@@ -12,7 +12,7 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from peav.encoders import DacAudioEncoder
+from peav.encoders import DacAudioEncoder, Encoder, FrameVideoEncoder, TextEncoder
 from peav.objectives import CaptionPair, FrameAlignment, Objective, SegmentPair
 from peav.testing import tiny_batch
 from peav.testing.rows import take
@@ -21,7 +21,7 @@ from peav.training.features import FeatureCache
 from peav.training.losses import evaluate_objectives
 from peav.training.virtual import join_embeddings, join_rows
 from peav.types import AudioInput, Batch, CachedFeatures
-from tests.helpers import SMALL_ENCODERS, small_encoders
+from tests.helpers import SMALL_ENCODERS, small_encoders, small_tokenizer
 
 CLIPS = 8
 
@@ -72,14 +72,33 @@ def cut(batch: Batch, size: int) -> list[Batch]:
     return parts
 
 
-def make(dropout: float = 0.0, **options: Any) -> PeavModule:
-    torch.manual_seed(0)
+def encoders_of(kind: str) -> dict[str, Encoder]:
+    """`small`: those of tiny_cpu.yaml. `released`: DAC and PE, frozen. `shapes`: a ViT and BERT, whose shapes ranks do not divide."""
     encoders = small_encoders()
+    if kind == "released":
+        encoders |= {"audio": SMALL_ENCODERS["DacAudioEncoder"](), "video": SMALL_ENCODERS["PEVideoEncoder"]()}
+    if kind == "shapes":
+        vit = {"img_size": 32, "embed_dim": 12, "depth": 2, "num_heads": 2}
+        encoders["video"] = FrameVideoEncoder(
+            dim=16, num_layers=1, num_heads=2, frame_model="vit_tiny_patch16_224", frame_options=vit
+        )
+        bert = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 20}
+        encoders["text"] = TextEncoder(small_tokenizer(), architecture="bert", options=NO_DROPOUT | bert)
+    return encoders
+
+
+#: BERT has dropout by default, which ranks draw apart.
+NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+
+
+def make(dropout: float = 0.0, encoders: str = "small", **options: Any) -> PeavModule:
+    torch.manual_seed(0)
+    built = encoders_of(encoders)
     if dropout:
-        for module in encoders["text"].modules():
+        for module in built["text"].modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = dropout
-        config = encoders["text"].model.config  # type: ignore[union-attr]
+        config = built["text"].model.config  # type: ignore[union-attr]
         config.attention_dropout = dropout  # type: ignore[union-attr]
     objectives: dict[str, Objective | None] = {
         "audio": CaptionPair("audio", "audio"),
@@ -88,7 +107,7 @@ def make(dropout: float = 0.0, **options: Any) -> PeavModule:
         "plus": SegmentPair("audio_plus_text", "video"),
         "frame": FrameAlignment(),
     }
-    return PeavModule(encoders, objectives, embedding_dim=8, **options).double()
+    return PeavModule(built, objectives, embedding_dim=8, **options).double()
 
 
 def run(module: PeavModule, batches: list[Batch], size: int, folder: Path, **options: Any) -> list[dict[str, Tensor]]:
