@@ -168,7 +168,7 @@ class TextEncoder(Encoder):
             implied |= {name: parsed.token_to_id(token) for name, token in _SPECIAL.items()}
             self.tokenize = Tokenize(self._tokenizer_json, max_tokens, implied["pad_token_id"] or 0)
         if pretrained is None:
-            config = _scratch_config(architecture, implied | dict(options or {}))
+            config = _scratch_config(architecture, options or {}, implied)
             self.model = AutoModel.from_config(config, trust_remote_code=False)
         else:
             # Code that lies beside a model is never run, and pickles are not opened.
@@ -330,7 +330,8 @@ def _is_self_contained(architecture: object) -> bool:
     return not kind.sub_configs and not borrowed
 
 
-def _scratch_config(architecture: str, options: Mapping[str, Any]) -> Any:
+def _scratch_config(architecture: str, options: Mapping[str, Any], implied: Mapping[str, Any]) -> Any:
+    """Builds a configuration from what a user asks for, and what of the tokenizer's the architecture has (BERT names no CLS token)."""
     try:
         known = AutoConfig.for_model(architecture).to_dict()
     except ValueError as error:
@@ -340,4 +341,5 @@ def _scratch_config(architecture: str, options: Mapping[str, Any]) -> Any:
     for option in options:
         if option not in known:
             raise ValueError(f"{architecture!r} has no option {option!r}. {suggest(option, known)}")
-    return AutoConfig.for_model(architecture, **json.loads(json.dumps(dict(options))))
+    given = {name: value for name, value in implied.items() if name in known} | dict(options)
+    return AutoConfig.for_model(architecture, **json.loads(json.dumps(given)))

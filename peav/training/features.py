@@ -105,7 +105,7 @@ class FeatureCache:
         return len(self._features)
 
     def replace_media(self, batch: Batch, model: EmbeddingModel) -> Batch:
-        """Returns the batch with features in place of the media that a frozen frontend reads; if it is sharded, all ranks must call this."""
+        """Returns the batch with features in place of the media that a frozen frontend reads; all ranks must call it."""
         for key, encoder in model.each_encoder().items():
             for name, frontend in encoder.frontends.items():
                 media = batch.read(name) if batch.holds(name) else None

@@ -12,6 +12,7 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from peav.embedding_model import EmbeddingModel
 from peav.encoders import DacAudioEncoder, Encoder, FrameVideoEncoder, TextEncoder
 from peav.objectives import CaptionPair, FrameAlignment, Objective, SegmentPair
 from peav.testing import tiny_batch
@@ -254,7 +255,7 @@ def test_what_frozen_frontends_make_is_kept_as_it_is() -> None:
     assert isinstance(encoder, DacAudioEncoder)
     batch = clips(3)
     assert isinstance(batch.audio, AudioInput)
-    kept = FeatureCache("exact").replace_media(batch, {"audio": encoder}).audio
+    kept = FeatureCache("exact").replace_media(batch, EmbeddingModel({"audio": encoder})).audio
     assert isinstance(kept, CachedFeatures) and kept.values.dtype == torch.float64
     made = encoder.frontend_features("audio", batch.audio)
     assert torch.equal(kept.values[made.mask], made.values[made.mask]) and torch.equal(kept.mask, made.mask)

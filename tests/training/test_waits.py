@@ -16,6 +16,7 @@ from peav.encoders import DacAudioEncoder
 from peav.objectives import BestRQ, FrameAlignment, Objective, PairObjective
 from peav.testing import tiny_batch
 from peav.training import PeavModule
+from peav.training.sharding import share_objectives
 from peav.types import AudioInput, Batch
 from tests.helpers import SMALL_ENCODERS, small_encoders
 from tests.pretend_device import Waits, device, pretend, strategy
@@ -126,3 +127,11 @@ def test_what_makes_a_host_wait_is_counted() -> None:
         assert waits.total == len(waiting)
         with pytest.raises(RuntimeError, match="mixes tensors of the host"):
             x + torch.zeros(4)
+
+
+def test_objectives_are_moved_before_they_are_shared() -> None:
+    """NCCL sends nothing that lies on the host."""
+    objectives = torch.nn.ModuleDict({"pair": PairObjective("audio", "video"), "best_rq": BestRQ(input_dim=4, dim=8)})
+    with pretend():
+        share_objectives(objectives, device())
+        assert {tensor.device for tensor in objectives.state_dict().values()} == {device()}
