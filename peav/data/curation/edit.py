@@ -153,8 +153,8 @@ def parse_share(text: str | float) -> tuple[float, bool]:
     Raises:
         ValueError: if it is neither, or would take clips twice.
 
-    >>> parse_share("0.5"), parse_share("10h")
-    ((0.5, False), (10.0, True))
+    >>> parse_share("0.5"), parse_share("1"), parse_share("10h")
+    ((0.5, False), (1.0, False), (10.0, True))
     """
     hours = str(text).endswith("h")
     try:

@@ -39,7 +39,7 @@ class Packer:
         self._splits = {
             split: _Split(out, split, chunk_bytes, durable) for split, durable in self._journal.durable.items()
         }
-        self._claimed = dict.fromkeys(SPLITS, 0)
+        self._counted = dict.fromkeys(SPLITS, 0)
         self._next: tuple[Outcome | None] | None = None
 
     @property
@@ -67,9 +67,9 @@ class Packer:
         if outcome is None or not outcome.clips:
             return outcome
         # A record that is read again has its rows all the same: those behind it lie further on.
-        self._claimed[outcome.split] += outcome.clips
+        self._counted[outcome.split] += outcome.clips
         part = self._splits.get(outcome.split)
-        return outcome if part is not None and self._claimed[outcome.split] <= part.durable else None
+        return outcome if part is not None and self._counted[outcome.split] <= part.durable else None
 
     def keep(self, outcome: Outcome) -> None:
         """Takes over the outcome of a record that is settled, or of which nothing can be packed."""

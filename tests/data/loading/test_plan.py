@@ -97,6 +97,17 @@ def test_a_weight_of_zero_leaves_a_domain_out() -> None:
     assert (plan.peers()[clips.domain == 0] == -1).all() and (plan.peers()[clips.domain != 0] >= 0).all()
 
 
+def test_domains_may_be_many() -> None:
+    """More groups than a number of 16 bits counts."""
+    names = tuple(f"channel {number}" for number in range(20_001))
+    domain = np.arange(2 * len(names), dtype=np.uint32) % len(names)
+    clips = Population(np.ones(len(domain)), domain, np.ones(len(domain), np.uint8), names)
+    weights = dict.fromkeys(names, 0.0) | {names[7]: 1.0, names[16_391]: 1.0, names[20_000]: 1.0}
+    plan = TrainingPlan(clips, 3, domain_weights=weights)
+    assert sorted(set(clips.domain[plan.batches(0)].ravel().tolist())) == [7, 16_391, 20_000]
+    assert plan.num_batches() == 2
+
+
 @pytest.mark.parametrize("buckets", [1, 3])
 def test_a_clip_that_comes_often_does_not_meet_itself(buckets: int) -> None:
     clips = population(2000)

@@ -30,6 +30,13 @@ def test_events_are_clipped() -> None:
     assert {part.events for part in known} == {()} and {part.events for part in unknown} == {None}
 
 
+@pytest.mark.parametrize(("duration", "clips"), [(10.0, 1), (10.25, 1), (10.3, 2), (11.0, 2), (9.0, 1)])
+def test_a_recording_a_little_longer_than_a_clip_stays_whole(duration: float, clips: int) -> None:
+    record = Record("r", media="m.mp4", duration=duration)
+    assert len(chunk_record(record, duration, 10.0, 0.2)) == clips
+    assert chunk_record(record, duration, 0.0, 0.2) == [record]
+
+
 def test_timed_texts_go_where_half_of_them_is() -> None:
     def caption(start: float, end: float) -> Caption:
         return Caption(f"{start:g}-{end:g}", "real", start, end)
