@@ -88,7 +88,10 @@ class Tree:
     def _in_room(self, room: str) -> list[str]:
         if "/" not in room:  # a file beside the rooms
             return [test for test in self.tests if test == f"tests/test_{room}.py"]
-        return [test for test in self.tests if test.startswith(f"tests/{room}")]
+        found = [test for test in self.tests if test.startswith(f"tests/{room}")]
+        # A room without tests of its own is tested where the house that it is in is.
+        outer = room.removesuffix("/").rpartition("/")[0]
+        return found or (self._in_room(f"{outer}/") if outer else [])
 
     def _nearest(self, room: str, tests: Iterator[str]) -> list[str]:
         return sorted(tests, key=lambda test: (not test.startswith(f"tests/{room}"), len(self.imports(test)), test))
