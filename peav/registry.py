@@ -10,9 +10,10 @@ import importlib
 import inspect
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from importlib.metadata import entry_points
+from operator import attrgetter
 from pathlib import PurePath
 from typing import Any, Generic, TypeVar, cast
 
@@ -113,29 +114,33 @@ class Registry(Generic[_C]):
     """Classes of one kind by name.
 
     Args:
-        kind: what the classes are, for messages: `encoder` or `objective`.
+        kind: what the classes are, for messages: `encoder`, `objective` or `field`.
+        base: what they derive from.
+        name_of: what a class is called; its own name by default.
     """
 
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
+    def __init__(
+        self, kind: str, base: type[Any] = Plugin, name_of: Callable[[type[Any]], str] = attrgetter("__name__")
+    ) -> None:
+        self.kind, self.base, self.name_of = kind, base, name_of
         self._classes: dict[str, type[_C]] = {}
 
     def register(self, cls: type[_C]) -> type[_C]:
         """Registers a class under its own name; used as a decorator without arguments.
 
         Raises:
-            TypeError: if `cls` is not a subclass of Plugin (derive it from `peav.encoders.Encoder` or
-                `peav.objectives.Objective`).
+            TypeError: if `cls` is not a subclass of `base` (derive it from `peav.encoders.Encoder`, `peav.objectives.Objective` or
+                `peav.fields.Field`).
             ValueError: if another class holds the name.
         """
-        if not (inspect.isclass(cls) and issubclass(cls, Plugin)):
+        if not (inspect.isclass(cls) and issubclass(cls, self.base)):
             raise TypeError(f"@register_{self.kind} takes a subclass of peav's {self.kind.capitalize()}, not {cls!r}")
         for parameter in init_signature(cls).parameters.values():
             if parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.POSITIONAL_ONLY):
                 raise TypeError(
                     f"{cls.__name__}: the argument {parameter.name!r} has no name in a YAML; make it a keyword"
                 )
-        name = cls.__name__
+        name = self.name_of(cls)
         other = self._classes.get(name)
         # A module imported twice under the same name (a reload) defines the same class again, which is no clash.
         if other is not None and (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
@@ -197,7 +202,7 @@ class Registry(Generic[_C]):
                 f"{_HOW_TO_TRUST}"
             )
         cls: Any = getattr(importlib.import_module(module), name, None)
-        if not (inspect.isclass(cls) and issubclass(cls, Plugin)):
+        if not (inspect.isclass(cls) and issubclass(cls, self.base)):
             raise TypeError(f"{path!r} is not a peav {self.kind}")
         return cast(type[_C], cls)
 

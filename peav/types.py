@@ -88,7 +88,7 @@ class ClipFormat:
 
 
 def map_tensors(value: _T, function: Callable[[Any], Any], kind: type = Tensor) -> _T:
-    """Returns `value` with `function` applied to every tensor inside it; understands tensors, dataclasses and mappings.
+    """Returns `value` with `function` applied to every tensor inside it; understands tensors, dataclasses, mappings, lists and tuples.
 
     Args:
         value: what to go through.
@@ -102,6 +102,9 @@ def map_tensors(value: _T, function: Callable[[Any], Any], kind: type = Tensor) 
         return replace(value, **changed)
     if isinstance(value, Mapping):
         return {key: map_tensors(item, function, kind) for key, item in value.items()}  # type: ignore[return-value]
+    if isinstance(value, list | tuple):
+        items = [map_tensors(item, function, kind) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
     return value
 
 
@@ -240,6 +243,23 @@ class EventInput:
 
 
 @dataclass(frozen=True)
+class FieldInput:
+    """A field of one's own kind, as sequences of one sort: what `peav.fields.Field.collate` makes unless it is told otherwise.
+
+    Attributes:
+        values: (B, T, ...) zero where padded or absent.
+        mask: (B, T) bool.
+        present: (B,) bool.
+        group: (B,) int64, equal for clips with the same value.
+    """
+
+    values: Tensor
+    mask: Tensor
+    present: Tensor
+    group: Tensor
+
+
+@dataclass(frozen=True)
 class Batch:
     """A batch of B clips. Only the fields that the chosen objectives read are filled.
 
@@ -250,6 +270,7 @@ class Batch:
         captions: texts by caption type (`audio`, `video`, `audio_video`, or one of the user's), only the types that are read.
         events: sound events, or None when nothing reads them.
         duration: (B,) float32, seconds.
+        extra: fields of the user's own kinds by name (`peav.fields.Field`), only those that are read.
     """
 
     ids: tuple[str, ...]
@@ -258,6 +279,7 @@ class Batch:
     captions: dict[str, TextInput] = field(default_factory=dict)
     events: EventInput | None = None
     duration: Tensor | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -271,7 +293,7 @@ class Batch:
         return map_tensors(self, Tensor.pin_memory)
 
     def read(self, name: str) -> Any:
-        """Returns a field by the name that encoders and objectives declare: `audio`, `video`, `captions.TYPE` or `events`.
+        """Returns a field by the name that encoders and objectives declare, see `peav.fields`.
 
         Raises:
             KeyError: if the batch does not carry the field.
@@ -287,18 +309,20 @@ class Batch:
 
     def with_field(self, name: str, value: Any) -> Batch:
         """Returns the batch with another value of a field that is no caption: what a frontend made of `audio`, for example."""
+        if name not in MEDIA_FIELDS:
+            return replace(self, extra={**self.extra, name: value})
         return replace(self, **{name: value})
 
     @property
     def held(self) -> frozenset[str]:
         """The names of the fields that the batch carries."""
         captions = {f"captions.{kind}" for kind in self.captions}
-        return frozenset(captions | {name for name in MEDIA_FIELDS if self.holds(name)})
+        return frozenset(captions | set(self.extra) | {name for name in MEDIA_FIELDS if self.holds(name)})
 
     def _field(self, name: str) -> Any:
         if name.startswith("captions."):
             return self.captions.get(name.removeprefix("captions."))
-        return getattr(self, name) if name in MEDIA_FIELDS else None
+        return getattr(self, name) if name in MEDIA_FIELDS else self.extra.get(name)
 
 
 @dataclass(frozen=True)

@@ -116,7 +116,9 @@ def embed_split(
         log.warning(
             "%s holds no data settings: sample rate, frames and sizes are the data module's defaults", checkpoint
         )
-    dataset = ClipDataset(data, split, fields=module.model.batch_fields, **settings)
+    # Checkpoints of before have no fields of the user's own kinds.
+    options = stored.get("field_options")
+    dataset = ClipDataset(data, split, fields=module.model.batch_fields, field_options=options, **settings)
     loader = ClipLoader(dataset, EvaluationPlan(len(dataset), batch_size), module.tokenize, num_workers)
     objectives = [objective for objective in module.objectives.values() if isinstance(objective, Objective)]
     table = collect(

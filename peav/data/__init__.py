@@ -10,7 +10,7 @@ from peav.data.loading.loader import ClipLoader, TooManyBadClips
 from peav.data.loading.plan import Population, TrainingPlan
 from peav.data.loading.sampler import EvaluationPlan
 from peav.data.manifests.clip import Clip
-from peav.data.manifests.fields import RecordError
+from peav.data.manifests.fields import RecordError, find_file
 from peav.data.manifests.index import ManifestError
 from peav.data.manifests.manifest import Manifest, load_manifest, open_manifest, save_manifest
 from peav.data.manifests.records import Event, Record, Reject, read_records
@@ -20,6 +20,7 @@ from peav.data.media.probing import MediaError, MediaInfo, probe
 from peav.data.packing.prepare import PrepareError, PrepareReport, prepare
 from peav.data.stores.remote import StoreError, StoreOptions
 from peav.data.stores.samples import ShardError
+from peav.fields import Field, register_field
 
 __all__ = [
     "Caption",
@@ -31,6 +32,7 @@ __all__ = [
     "DecodedClip",
     "EvaluationPlan",
     "Event",
+    "Field",
     "Manifest",
     "ManifestError",
     "MediaError",
@@ -49,6 +51,7 @@ __all__ = [
     "TrainingPlan",
     "collate",
     "decode_counts",
+    "find_file",
     "load_audio",
     "load_frames",
     "load_manifest",
@@ -56,5 +59,6 @@ __all__ = [
     "prepare",
     "probe",
     "read_records",
+    "register_field",
     "save_manifest",
 ]

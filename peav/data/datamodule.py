@@ -101,6 +101,7 @@ class ClipDataModule(LightningDataModule):
         predict_split: split that `predict` goes through.
         cache_megabytes: memory for decoded training clips, shared by the workers of a rank; 0 for none.
         store: of object stores: cache_dir, cache_gigabytes and storage_options.
+        field_options: arguments of fields of your own kinds (`peav.fields.Field`), by name.
 
     Raises:
         ValueError: if a split or a field is unknown, or a number out of range.
@@ -135,6 +136,7 @@ class ClipDataModule(LightningDataModule):
         predict_split: str = "test",
         cache_megabytes: int = 0,
         store: StoreOptions | None = None,
+        field_options: dict[str, dict[str, Any]] | None = None,
     ) -> None:
         super().__init__()
         if predict_split not in SPLITS:
@@ -164,6 +166,7 @@ class ClipDataModule(LightningDataModule):
         self.features = features or {}
         self.store = store or StoreOptions()
         self.shuffle_pairing = shuffle_pairing
+        self.field_options = field_options or {}
         self.fields = None if fields is None else check_fields(fields)
         self.tokenize = tokenize
         self.predict_split = predict_split
@@ -180,6 +183,7 @@ class ClipDataModule(LightningDataModule):
                 "frame_size": frame_size,
                 "downmix": downmix,
                 "sampling": sampling,
+                "field_options": self.field_options,
             }
         )
 
@@ -362,6 +366,7 @@ class ClipDataModule(LightningDataModule):
             audio_augment=self.audio_augment if training else (),
             video_augment=self.video_augment if training else (),
             store=self.store,
+            field_options=self.field_options,
         )
 
     def _fields(self) -> frozenset[str]:

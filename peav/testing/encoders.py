@@ -13,7 +13,7 @@ from peav.encoders.base import Encoder
 from peav.masking import lengths_to_mask
 from peav.testing.rows import require, take
 from peav.testing.tiny import tiny_batch
-from peav.types import AudioInput, Batch, EventInput, Features, TextInput, VideoInput
+from peav.types import AudioInput, Batch, EventInput, Features, FieldInput, TextInput, VideoInput
 
 
 def check_encoder(make: Callable[[], Encoder], batch: Batch | None = None, atol: float = 1e-5) -> None:
@@ -108,6 +108,10 @@ def _garbage(inputs: Mapping[str, Any]) -> dict[str, Any]:
             changed[key] = replace(value, samples=torch.where(value.mask, value.samples, torch.nan))
         elif isinstance(value, VideoInput):
             changed[key] = replace(value, frames=torch.where(value.mask[..., None, None, None], value.frames, 255))
+        elif isinstance(value, FieldInput):
+            mask = value.mask.view(*value.mask.shape, *[1] * (value.values.ndim - 2))
+            garbage = torch.nan if value.values.is_floating_point() else 7
+            changed[key] = replace(value, values=torch.where(mask, value.values, garbage))
         elif isinstance(value, TextInput):
             changed[key] = replace(value, input_ids=torch.where(value.mask, value.input_ids, 7))
         elif isinstance(value, EventInput):

@@ -173,6 +173,8 @@ def join_rows(parts: Sequence[Any]) -> Any:
     if is_dataclass(first) and not isinstance(first, type):
         changed = {f.name: join_rows([getattr(part, f.name) for part in parts]) for f in fields(first)}
         return replace(first, **changed)
+    if isinstance(first, Mapping):
+        return {key: join_rows([part[key] for part in parts]) for key in first}
     if isinstance(first, tuple):
         return tuple(item for part in parts for item in part)
     if any(part != first for part in parts[1:]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -23,6 +24,7 @@ from peav.plot_style import COLOURS
 
 _LABELS_SHOWN = 12
 _EVENTS_SHOWN = 12
+_VALUE_SHOWN = 120
 
 
 @dataclass(frozen=True)
@@ -188,6 +190,8 @@ def _tables(stats: ManifestStats) -> str:
     parts = [_table(columns, captions)]
     for name, shares in (("domain", stats.domains), ("dataset", stats.datasets), ("licence", stats.licences)):
         parts.append(_shares(name, shares))
+    if stats.fields:
+        parts.append(_table(("field", "clips"), ((name, f"{count:,}") for name, count in stats.fields.items())))
     for name, top in (("phrase", stats.top_phrases), ("caption of several clips", stats.top_captions)):
         if top:
             parts.append(_table((name, "times"), ((text, f"{count:,}") for text, count in top)))
@@ -236,6 +240,10 @@ def _texts(clip: Clip) -> str:
             lines.append(f'<li><span class="kind">{escape(kind)}:</span> {escape(caption.text)}{origin}{span}</li>')
     if clip.transcript:
         lines.append(f'<li><span class="kind">transcript:</span> {escape(clip.transcript)}</li>')
+    for name, held in clip.own.items():
+        shown = f"{held['bytes']:,} bytes" if "bytes" in held else json.dumps(held["value"], ensure_ascii=False)
+        shown = shown if len(shown) <= _VALUE_SHOWN else f"{shown[: _VALUE_SHOWN - 1]}…"
+        lines.append(f'<li><span class="kind">{escape(name)}:</span> {escape(shown)}</li>')
     if clip.events is None:
         lines.append('<li class="kind">events: not annotated</li>')
     else:

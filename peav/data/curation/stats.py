@@ -59,6 +59,7 @@ class ManifestStats:
         licences: by licence.
         modalities: clips that have `audio`, `video`, `audio_video`, or `none`.
         captions: coverage by caption type, PE-AV's three first.
+        fields: clips that have a field of the user's own kinds, by name.
         without_caption: clips that have none.
         captions_a_clip: mean.
         words_mean: words a caption.
@@ -87,6 +88,7 @@ class ManifestStats:
     licences: dict[str, Share]
     modalities: dict[str, int]
     captions: dict[str, Coverage]
+    fields: dict[str, int]
     without_caption: int
     captions_a_clip: float
     words_mean: float
@@ -121,6 +123,11 @@ class ManifestStats:
             numbers = [f"{counts[name]:,}" for counts in (clips, texts) for name in ("any", *CAPTION_ORIGINS)]
             captions.add_row(kind, numbers[0], f"{percent(clips['any'], self.clips)} %", *numbers[1:])
         tables: list[Any] = [head, captions]
+        if self.fields:
+            own = Table("field", "clips", "of all")
+            for name, count in self.fields.items():
+                own.add_row(Text(name), f"{count:,}", f"{percent(count, self.clips)} %")
+            tables.append(own)
         for name, shares in (("domain", self.domains), ("dataset", self.datasets), ("licence", self.licences)):
             if set(shares) - {""}:
                 table = Table(name, "clips", "hours")
@@ -206,6 +213,7 @@ class StatsBuilder:
         self._labels = {name: LabelCounts() for name in ("domain", "dataset", "licence")}
         self._covered: Counter[tuple[str, str]] = Counter()
         self._captions: Counter[tuple[str, str]] = Counter()
+        self._fields: Counter[str] = Counter()
         self._words: Counter[int] = Counter()
         self._durations = [0] * len(DURATION_EDGES)
         self._groups = {name: GroupCounts() for name in ("id", "audio", "video", "caption", "phrase")}
@@ -239,6 +247,7 @@ class StatsBuilder:
         for event in clip.events or ():
             self._counts["events"] += 1
             self._add_text("phrase", event.phrase)
+        self._fields.update(clip.own.keys())
         self._add_captions(clip)
 
     def build(self) -> ManifestStats:
@@ -262,6 +271,7 @@ class StatsBuilder:
                 )
                 for kind in order_caption_types({kind for kind, _ in self._covered})
             },
+            fields=dict(sorted(self._fields.items())),
             without_caption=counts["without_caption"],
             captions_a_clip=num_captions / max(clips, 1),
             words_mean=sum(words * count for words, count in self._words.items()) / max(num_captions, 1),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, is_dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch.utils.data import get_worker_info
 from peav.data.loading.decoding import DecodedClip, Replacement
 from peav.data.loading.shared_buffers import SMALL_BYTES, pool
 from peav.data.manifests.identities import ABSENT, distinct_texts, text_group
+from peav.fields import Field
 from peav.masking import lengths_to_mask
 from peav.types import AudioInput, Batch, CachedFeatures, EventInput, TextInput, VideoInput, map_tensors
 
@@ -21,7 +22,9 @@ from peav.types import AudioInput, Batch, CachedFeatures, EventInput, TextInput,
 Tokenize = Callable[[Sequence[str]], tuple[Tensor, Tensor]]
 
 
-def collate(clips: Sequence[DecodedClip], tokenize: Tokenize | None = None) -> Batch:
+def collate(
+    clips: Sequence[DecodedClip], tokenize: Tokenize | None = None, fields: Mapping[str, Field] | None = None
+) -> Batch:
     """Joins B clips into a batch; the fields that the clips carry are filled.
 
     What is absent is zero, masked out and not `present`, and its group is -1, also where no clip of the batch has it.
@@ -29,9 +32,10 @@ def collate(clips: Sequence[DecodedClip], tokenize: Tokenize | None = None) -> B
     Args:
         clips: at least one, all decoded for the same fields.
         tokenize: needed when the clips carry captions or events; picklable, for it runs in the workers.
+        fields: those of the user's own kinds that the clips carry, by name.
 
     Raises:
-        ValueError: if there is no clip, or no tokenizer for texts.
+        ValueError: if there is no clip, no tokenizer for texts, or a field of the user's own makes no batch of B rows.
     """
     if not clips:
         raise ValueError("a batch needs at least one clip, got none")
@@ -44,6 +48,7 @@ def collate(clips: Sequence[DecodedClip], tokenize: Tokenize | None = None) -> B
         captions=captions,
         events=None if first.annotated is None else _events(clips, tokenize),
         duration=torch.tensor([clip.duration for clip in clips], dtype=torch.float32),
+        extra={name: _own(clips, (fields or {})[name]) for name in first.own},
     )
 
 
@@ -56,23 +61,32 @@ class Collated(NamedTuple):
 
 @dataclass(frozen=True)
 class Collate:
-    """`collate` with its tokenizer, picklable: what a data loader calls."""
+    """`collate` with its tokenizer and fields, picklable: what a data loader calls."""
 
     tokenize: Tokenize | None = None
+    fields: Mapping[str, Field] = field(default_factory=dict)
 
     def __call__(self, clips: Sequence[DecodedClip]) -> Collated:
         """Joins clips into a batch; a worker sends small tensors as arrays (`unpack_small`), others in a `BufferPool`."""
         if get_worker_info() is None:
-            batch = collate(clips, self.tokenize)
+            batch = collate(clips, self.tokenize, self.fields)
         else:
             pool().begin()
-            batch = map_tensors(pack_small(collate(clips, self.tokenize)), pool().share)
+            batch = map_tensors(pack_small(collate(clips, self.tokenize, self.fields)), pool().share)
         return Collated(batch, tuple(item for clip in clips for item in clip.replaces))
 
 
 def pack_small(batch: Batch) -> Batch:
     """Returns the batch with arrays in place of its small tensors: each tensor that leaves a worker costs a file and its mapping."""
-    return map_tensors(batch, lambda tensor: tensor.numpy() if tensor.nbytes <= SMALL_BYTES else tensor)
+    # numpy has no bfloat16, and a gradient would be lost; fields of the user's own may have either.
+    return map_tensors(
+        batch,
+        lambda tensor: (
+            tensor.numpy()
+            if tensor.nbytes <= SMALL_BYTES and tensor.dtype != torch.bfloat16 and not tensor.requires_grad
+            else tensor
+        ),
+    )
 
 
 def unpack_small(batch: Batch) -> Batch:
@@ -106,6 +120,21 @@ def tokenize_texts(texts: Sequence[str | None], tokenize: Tokenize | None) -> Te
     return TextInput(
         all_ids, all_mask, present, torch.tensor(groups, dtype=torch.int64), tuple(text or "" for text in texts)
     )
+
+
+def _own(clips: Sequence[DecodedClip], field: Field) -> Any:
+    found = [clip.own[field.name] for clip in clips]
+    present = torch.tensor([one is not None for one in found])
+    group = torch.tensor([ABSENT if one is None else one[1] for one in found], dtype=torch.int64)
+    made = field.collate([None if one is None else one[0] for one in found], present, group)
+    for name in ("present", "group"):
+        value = getattr(made, name, None)
+        if not is_dataclass(made) or not isinstance(value, Tensor) or value.shape != (len(clips),):
+            raise ValueError(
+                f"field {field.name!r}: collate must return a dataclass whose `present` and `group` have {len(clips)} rows, one a clip, "
+                f"not {type(made).__name__}"
+            )
+    return made
 
 
 def _zeros(shape: Sequence[int], dtype: torch.dtype) -> Tensor:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ from peav.data.media.probing import MediaError
 from peav.data.stores.outside import check_stores
 from peav.data.stores.reader import SampleError
 from peav.data.stores.remote import StoreOptions
-from peav.fields import check_field, order_caption_types
+from peav.fields import build_fields, check_field, order_caption_types
 from peav.types import CAPTION_TYPES, DEFAULT_FIELDS
 
 #: How many clips are tried in place of one that cannot be read.
@@ -88,8 +89,8 @@ class ClipDataset(Dataset[DecodedClip]):
         downmix: `meta` or `mean`, see `load_audio`.
         sampling: `time` or `index`, see `load_frames`.
         seed: of what is chosen in training.
-        shuffle_pairing: a control experiment: each clip keeps its audio and events, but gets the video of another clip and
-            the captions of a third.
+        shuffle_pairing: a control experiment: each clip keeps its audio, its events and fields of the user's own kinds, but gets the
+            video of another clip and the captions of a third.
         cache_megabytes: memory for decoded audio and frames, shared by the workers; 0 for none.
         features: cached features to read in place of media: {"audio": name, "video": name}, see `peav.data.loading.features`.
         modality_dropout: probability with which a clip that has both audio and video loses one, by modality.
@@ -97,6 +98,7 @@ class ClipDataset(Dataset[DecodedClip]):
         audio_augment: changes of the waveform, in order.
         video_augment: transforms of torchvision v2 for the frames, in order.
         store: of object stores.
+        field_options: arguments of fields of the user's own kinds (`peav.fields.Field`), by name.
 
     Raises:
         FileNotFoundError: if the split was not prepared.
@@ -124,10 +126,12 @@ class ClipDataset(Dataset[DecodedClip]):
         audio_augment: Sequence[AudioAugmentation] = (),
         video_augment: Sequence[nn.Module] = (),
         store: StoreOptions | None = None,
+        field_options: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         self.fields = check_fields(fields)
         read = {name.removeprefix("captions.") for name in self.fields if name.startswith("captions.")}
         self._kinds = [kind for kind in order_caption_types(read) if kind in read]
+        self.own_fields = build_fields(self.fields, field_options)
         size = (frame_size, frame_size) if isinstance(frame_size, int) else frame_size
         settings = DecodeSettings(sample_rate, num_frames if fps is None else None, fps, size, downmix, sampling)
         count_frames(1.0, settings.num_frames, fps)
@@ -192,6 +196,9 @@ class ClipDataset(Dataset[DecodedClip]):
             decoded = self._with_audio(decoded, clip, position, seeds)
         if "video" in self.fields:
             decoded = self._with_video(decoded, video, other_video, seeds)
+        if self.own_fields:
+            own = {name: self.reader.own(clip, field) for name, field in self.own_fields.items()}
+            decoded = replace(decoded, own=own)
         return decoded
 
     def __getitems__(self, indices: Sequence[int] | Sequence[tuple[int, int, int]]) -> list[DecodedClip]:

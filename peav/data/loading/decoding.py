@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from peav.data.manifests.clip import Clip
-from peav.data.manifests.identities import ABSENT
+from peav.data.manifests.identities import ABSENT, bytes_group
 from peav.data.manifests.records import Event
 from peav.data.media.decode import Downmix, Sampling, count_frames, load_audio, load_frames
 from peav.data.media.probing import MediaError
 from peav.data.stores.outside import open_address
-from peav.data.stores.reader import ShardReader
+from peav.data.stores.reader import SampleError, ShardReader
 from peav.data.stores.remote import StoreOptions
 from peav.data.stores.samples import Sample
+from peav.fields import Field
 from peav.types import Seconds
 
 #: What a clip may take when it is decoded: eighteen hours of sound at 16 kHz.
@@ -84,6 +87,7 @@ class DecodedClip:
         annotated: whether its events are known; None when nothing reads events.
         seed: of what a frontend does at random to it; None outside training.
         replaces: clips that could not be read, in whose place it came.
+        own: its fields of the user's own kinds that are read: what was decoded and its identity, None where the clip has none.
     """
 
     id: str
@@ -104,6 +108,7 @@ class DecodedClip:
     annotated: bool | None = None
     seed: int | None = None
     replaces: tuple[Replacement, ...] = ()
+    own: dict[str, tuple[Any, int] | None] = field(default_factory=dict)
 
 
 def _check_bytes(name: str, clip: Clip, size: int) -> None:
@@ -201,3 +206,29 @@ class ClipReader:
         span = {"start": max(clip.offset, 0.0), "duration": clip.duration, "origin": clip.origin("video")}
         source = self.sample(clip).source("video")
         return load_frames(source, count, size=settings.frame_size, sampling=settings.sampling, path=name, **span)[0]
+
+    def own(self, clip: Clip, field: Field) -> tuple[Any, int] | None:
+        """Returns what is decoded of a field of one's own kind, and the identity of what is stored; None if the clip has none.
+
+        Raises:
+            MediaError: if it cannot be decoded.
+            SampleError: if the shards do not hold what the manifest says.
+        """
+        held = clip.own.get(field.name)
+        if held is None:
+            return None
+        name = f"{field.name} of clip {clip.id!r}"
+        if "value" in held:
+            stored = held["value"]
+        else:
+            own = self.sample(clip).own
+            if field.name not in own:
+                raise SampleError(f"{name}: the shards do not hold it; prepare the data again")
+            stored = own[field.name]
+        try:
+            if clip.is_part:
+                stored = field.cut(stored, max(clip.offset, 0.0), clip.duration)
+            data = stored if isinstance(stored, bytes) else json.dumps(stored, sort_keys=True).encode()
+            return field.decode(stored, clip.duration), bytes_group(data)
+        except Exception as error:  # whatever the code of a plugin raises: this clip cannot be read, others may
+            raise MediaError(name, f"cannot be decoded: {type(error).__name__}: {error}") from error

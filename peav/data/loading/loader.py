@@ -99,7 +99,7 @@ class ClipLoader:
         self._options: dict[str, Any] = {
             "batch_sampler": self.batch_sampler,
             "num_workers": num_workers,
-            "collate_fn": Collate(tokenize),
+            "collate_fn": Collate(tokenize, dataset.own_fields),
             "persistent_workers": num_workers > 0,
             "prefetch_factor": prefetch_factor if num_workers else None,
             "pin_memory": pin_memory,

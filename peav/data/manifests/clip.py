@@ -17,6 +17,7 @@ which Lhotse reads and writes well although it cannot validate it. The rest is c
 | media_start | second of the source at which the packed media begin; a cut that starts later is a part of them |
 | media_duration | seconds that the packed media hold |
 | audio_group, video_group | identity of the packed bytes, equal for equal media |
+| own_fields | {name: {bytes: size} or {value: JSON}}: fields of the user's own kinds, if any; the bytes are in the shards |
 
 Further custom fields are kept as they are; `packed_id` among them is the id in the shards of a clip that `peav data mix` renamed.
 """
@@ -28,7 +29,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from peav.data.manifests.fields import RecordError, check_names, check_tree, read_number, read_text
+from peav.data.manifests.fields import RecordError, check_names, check_tree, check_value, read_number, read_text
 from peav.data.manifests.identities import ABSENT, bytes_group
 from peav.data.manifests.records import SPLITS, Event, Record, parse_line
 from peav.data.manifests.texts import Caption, during, parse_captions, texts_of
@@ -39,6 +40,9 @@ CUT_FIELDS = ("id", "start", "duration", "channel", "supervisions", "recording",
 
 #: The custom field that keeps the id of the packed media of a renamed clip.
 PACKED_ID = "packed_id"
+
+#: The custom field that has the fields of the user's own kinds.
+OWN_FIELDS = "own_fields"
 
 #: The custom fields that are peav's own.
 CUSTOM_FIELDS = (
@@ -93,6 +97,7 @@ class Clip:
         video_group: identity of the picture; -1 without one.
         recording: of Lhotse, as JSON, or None.
         extra: custom fields of others.
+        own: fields of the user's own kinds by name: {"bytes": size} of what the shards hold, or {"value": JSON}.
     """
 
     id: str
@@ -119,6 +124,7 @@ class Clip:
     video_group: int = ABSENT
     recording: Mapping[str, Any] | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+    own: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def texts(self) -> dict[str, tuple[str, ...]]:
@@ -181,6 +187,8 @@ class Clip:
         plain = [name for name in CUSTOM_FIELDS if name not in custom]
         custom |= {name: getattr(self, name) for name in plain}
         custom |= {"files": dict(self.files), "origins": dict(self.origins), **self.extra}
+        if self.own:
+            custom[OWN_FIELDS] = {name: dict(held) for name, held in self.own.items()}
         cut = {
             "id": self.id,
             "start": self.start,
@@ -274,7 +282,8 @@ def clip_from_json(data: Mapping[str, Any]) -> Clip:
         audio_group=_integer(custom, "audio_group", ABSENT),
         video_group=_integer(custom, "video_group", ABSENT),
         recording=recording,
-        extra={name: value for name, value in custom.items() if name not in CUSTOM_FIELDS},
+        extra={name: value for name, value in custom.items() if name not in (*CUSTOM_FIELDS, OWN_FIELDS)},
+        own=_own(custom),
     )
     for name in ("files", "origins", "video", "recording", "extra"):
         check_tree(getattr(clip, name), name)
@@ -350,6 +359,22 @@ def _events(data: Mapping[str, Any], custom: Mapping[str, Any], duration: Second
         if onset < offset:
             events.append(Event(phrase, onset, offset))
     return tuple(events)
+
+
+def _own(custom: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    if OWN_FIELDS not in custom:
+        return {}
+    own = _object(custom, OWN_FIELDS)
+    for name, held in own.items():
+        if not isinstance(held, dict) or len(held) != 1 or not set(held) <= {"bytes", "value"}:
+            raise RecordError(
+                f"{OWN_FIELDS!r} must map names to {{bytes: size}} or {{value: JSON}}, got {name!r}: {held!r}"
+            )
+        if "bytes" in held:
+            _integer(held, "bytes")
+        else:
+            check_value(held["value"], name)
+    return own
 
 
 def _object(data: Mapping[str, Any], name: str) -> dict[str, Any]:

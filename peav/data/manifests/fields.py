@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import json
 import math
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 
@@ -106,3 +108,43 @@ def read_path(data: Mapping[str, Any], name: str) -> str | None:
     if not value.strip() or normal == "." or outside or "\0" in value:
         raise RecordError(f"{name!r} must be a path inside the source folder and relative to it, got {value!r}")
     return normal
+
+
+def find_file(value: Any, folder: Path) -> Path:
+    """Returns the file that a field of one's own kind names, as those of media are found: a path inside the source folder.
+
+    Args:
+        value: what the record has.
+        folder: that the paths of the record start from.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        RecordError: if the value is no path, or one that leads out of the folder.
+    """
+    name = read_path({"path": value}, "path")
+    if name is None:
+        raise RecordError("there is no path")
+    path = folder / name
+    if not path.is_file():
+        raise FileNotFoundError(f"no such file: {name}")
+    return path
+
+
+#: Characters of JSON that the manifest keeps of a field of one's own kind.
+MAX_VALUE = 1 << 16
+
+
+def check_value(value: Any, name: str) -> Any:
+    """Returns the value of a field of one's own kind that a manifest keeps.
+
+    Raises:
+        RecordError: if JSON cannot hold it, or it is too long for a manifest.
+    """
+    check_tree(value, name)
+    try:
+        text = json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise RecordError(f"{name!r} must be bytes or what JSON can hold: {error}") from None
+    if len(text) > MAX_VALUE:
+        raise RecordError(f"{name!r} has {len(text):,} characters, too many for a manifest: `read` should return bytes")
+    return json.loads(text)

@@ -20,10 +20,11 @@ from typing import Any
 from peav.data.manifests.fields import RecordError, check_names, hint, read_number, read_path, read_text
 from peav.data.manifests.identities import bytes_group
 from peav.data.manifests.texts import Caption, parse_captions, parse_transcript
+from peav.fields import fields as own_fields
 from peav.opening import MAX_LINE_BYTES, lines_of
 from peav.types import Seconds
 
-#: The fields of a record; anything else is an error.
+#: The fields of a record; anything else is an error, or a field of the user's own kind (`peav.fields`).
 RECORD_FIELDS = (
     "id",
     "media",
@@ -93,6 +94,7 @@ class Record:
         notes: what was dropped from it.
         root: folder that its paths start from; None for the source folder.
         temporary: its files were unpacked for this run, and are deleted once they are packed.
+        own: fields of the user's own kinds by name, as the record has them.
     """
 
     id: str
@@ -112,6 +114,7 @@ class Record:
     notes: tuple[str, ...] = ()
     root: Path | None = None
     temporary: bool = False
+    own: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def files(self) -> dict[str, str]:
@@ -251,7 +254,9 @@ def parse_record(data: Mapping[str, Any], line: int = 0, max_caption_words: int 
     peav.data.manifests.fields.RecordError: unknown field 'domian': did you mean 'domain'? The fields are id, media, audio, video, start, \
 duration, captions, transcript, domain, events, split, licence, dataset
     """
-    check_names(data, RECORD_FIELDS, "field")
+    own = {name: value for name, value in data.items() if name not in RECORD_FIELDS and name in own_fields}
+    if any(name not in RECORD_FIELDS and name not in own for name in data):
+        check_names(data, (*RECORD_FIELDS, *own_fields), "field")
     notes: list[str] = []
     files = {role: read_path(data, role) for role in ("media", "audio", "video")}
     if not any(files.values()):
@@ -279,6 +284,7 @@ duration, captions, transcript, domain, events, split, licence, dataset
         media=files["media"],
         audio=files["audio"],
         video=files["video"],
+        own={name: value for name, value in own.items() if value is not None},
     )
     return replace(record, notes=tuple(notes)), notes
 

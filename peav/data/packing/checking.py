@@ -26,6 +26,8 @@ from peav.data.media.probing import MediaError, MediaInfo, misleads_seek, probe
 from peav.data.media.spans import NOTHING_SECONDS
 from peav.data.packing.chunking import ChunkCaptions, chunk_record
 from peav.data.packing.journal import Outcome
+from peav.data.packing.own_fields import KeptFields, OwnFieldError, keep_own, read_own
+from peav.fields import Field, Stored
 from peav.types import Seconds
 
 #: A span that differs from the whole file by less than this is the whole file, in seconds.
@@ -81,6 +83,7 @@ class Job:
         root: folder that its paths start from.
         scratch: folder for what is cut out.
         settings: what is done with it.
+        fields: of one's own kind, by name.
     """
 
     index: int
@@ -88,6 +91,7 @@ class Job:
     root: Path
     scratch: Path
     settings: PackSettings
+    fields: dict[str, Field] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,7 @@ class CheckedClip:
         sources: what the source files hold, by role.
         events: its events, clamped into it; None when not annotated.
         notes: what its author should know.
+        own: its fields of one's own kind.
     """
 
     record: Record
@@ -117,6 +122,7 @@ class CheckedClip:
     sources: dict[str, MediaInfo] = field(default_factory=dict)
     events: tuple[Event, ...] | None = None
     notes: tuple[str, ...] = ()
+    own: KeptFields = field(default_factory=KeptFields)
 
     def holds(self, kind: str) -> str | None:
         """Returns the role whose file holds `audio` or `video`, None where none does."""
@@ -218,6 +224,9 @@ def _check_record(job: Job) -> list[CheckedClip]:
         if record.events is not None:
             record = replace(record, events=fit_events(record.events, duration))
         record = _fit_texts(record, duration)
+        stored = read_own(job.fields, record, job.root)
+    except OwnFieldError as error:
+        return [rejected(record, error.file, str(error), missing=error.file is not None)]
     except (MediaError, RecordError) as error:
         return [rejected(record, file, error.reason if isinstance(error, MediaError) else str(error))]
     except Exception as error:  # one bad file must not stop the run, whatever it provokes
@@ -227,7 +236,7 @@ def _check_record(job: Job) -> list[CheckedClip]:
     parts = chunk_record(record, duration, settings.chunk_seconds, shortest, settings.chunk_captions)
     spans = [duration if part is record else part.duration or 0.0 for part in parts]
     return [
-        _check_clip(job, part, sources, span, longest, number)
+        _check_clip(job, part, sources, stored, span, longest, number)
         for number, (part, span) in enumerate(zip(parts, spans, strict=True))
     ]
 
@@ -244,10 +253,18 @@ def _fit_texts(record: Record, duration: Seconds) -> Record:
 
 
 def _check_clip(
-    job: Job, record: Record, sources: dict[str, _Source], duration: Seconds, longest: Seconds, number: int
+    job: Job,
+    record: Record,
+    sources: dict[str, _Source],
+    stored: dict[str, Stored],
+    duration: Seconds,
+    longest: Seconds,
+    number: int,
 ) -> CheckedClip:
     stem = job.scratch / f"{job.index}-{number}"
+    whole = record.start == 0 and record.duration is None
     try:
+        own = keep_own(job.fields, stored, None if whole else (record.start, duration), stem)
         make = _keep_or_cut if job.settings.normalize is None else _normalize
         paths, infos = make(job, record, sources, duration, stem)
     except MediaError as error:
@@ -255,11 +272,13 @@ def _check_clip(
             raise
         file = error.path if error.path in record.files.values() else None
         return _cleaned(_scratch(stem), rejected(record, file, error.reason))
+    except OwnFieldError as error:
+        return _cleaned(_scratch(stem), rejected(record, None, str(error)))
     except Exception as error:  # one bad file must not stop the run, whatever it provokes
         _refuse_full_disk(error, job.scratch)
         return _cleaned(_scratch(stem), rejected(record, None, f"unexpected {type(error).__name__}: {error}"))
     held = {role: source.info for role, source in sources.items()}
-    clip = CheckedClip(record, None, paths, infos, _scratch(stem), duration, longest, held, record.events)
+    clip = CheckedClip(record, None, paths, infos, _scratch(stem), duration, longest, held, record.events, own=own)
     notes = [
         f"captions of type {kind!r}, but the clip has no {missing}"
         for kind in record.captions

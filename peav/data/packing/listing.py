@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from peav.data.manifests.records import check_listing
+from peav.fields import fields as own_fields
 from peav.opening import lines_of
 
 _FORMAT = 3
@@ -24,11 +25,13 @@ class Listing:
         digest: equal for equal sources and settings.
         records: how many records there are; None where only reading tells.
         spans: whether a record names a part of a file.
+        fields: those of the user's own kinds that the records may have.
     """
 
     digest: str
     records: int | None = None
     spans: bool = True
+    fields: tuple[str, ...] = ()
 
 
 def list_records(source: Path, path: Path, settings: Mapping[str, Any]) -> Listing:
@@ -40,6 +43,7 @@ def list_records(source: Path, path: Path, settings: Mapping[str, Any]) -> Listi
     check_listing(path)
     digest = _begin(settings)
     records, spans = 0, False
+    registered, own = tuple(own_fields), set[str]()
     with path.open("rb") as stream:
         for line in lines_of(stream):
             digest.update(line)
@@ -53,10 +57,11 @@ def list_records(source: Path, path: Path, settings: Mapping[str, Any]) -> Listi
             if not isinstance(data, dict):
                 continue
             spans = spans or bool(data.get("start") or data.get("duration"))
-            for role in ("media", "audio", "video"):
+            own.update(name for name in registered if name in data)
+            for role in ("media", "audio", "video", *registered):
                 if isinstance(data.get(role), str):
                     digest.update(_state(source, data[role]))
-    return Listing(digest.hexdigest(), records, spans)
+    return Listing(_end(digest, own), records, spans, tuple(sorted(own)))
 
 
 def list_reader(source: Path, settings: Mapping[str, Any], exclude: Path) -> Listing:
@@ -70,11 +75,19 @@ def list_reader(source: Path, settings: Mapping[str, Any], exclude: Path) -> Lis
     digest = _begin(settings)
     for path in _walk(str(source), os.path.realpath(exclude), set()):
         digest.update(_state(source, path))
-    return Listing(digest.hexdigest())
+    return Listing(_end(digest, own_fields), fields=tuple(own_fields))
 
 
 def _begin(settings: Mapping[str, Any]) -> Any:
     return hashlib.sha256(json.dumps([_FORMAT, settings], sort_keys=True).encode())
+
+
+def _end(digest: Any, own: Iterable[str]) -> str:
+    """Returns the digest; which classes read the fields of the user's own kinds is a part of it, where there are any."""
+    classes = [own_fields.get(name) for name in sorted(own)]
+    if classes:
+        digest.update(json.dumps([f"{cls.name} {cls.__module__}.{cls.__qualname__}" for cls in classes]).encode())
+    return str(digest.hexdigest())
 
 
 def _state(source: Path, file: str) -> bytes:

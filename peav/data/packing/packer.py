@@ -26,18 +26,19 @@ class Packer:
     Args:
         out: folder to write; what an earlier run put there for good is kept.
         chunk_bytes: size at which a chunk is closed, bytes.
+        own: whether clips may have fields of one's own kind.
 
     Raises:
         ShardError: if what an earlier run wrote was changed since.
     """
 
-    def __init__(self, out: Path, chunk_bytes: int) -> None:
+    def __init__(self, out: Path, chunk_bytes: int, own: bool = False) -> None:
         self.out = out
         self.log = OutcomeLog(out)
-        self._chunk_bytes = chunk_bytes
+        self._chunk_bytes, self._own = chunk_bytes, own
         self._journal = Journal(out)
         self._splits = {
-            split: _Split(out, split, chunk_bytes, durable) for split, durable in self._journal.durable.items()
+            split: _Split(out, split, chunk_bytes, durable, own) for split, durable in self._journal.durable.items()
         }
         self._counted = dict.fromkeys(SPLITS, 0)
         self._next: tuple[Outcome | None] | None = None
@@ -121,13 +122,14 @@ class Packer:
     def _pack(self, checked: CheckedClip) -> None:
         split = checked.record.split
         if split not in self._splits:
-            self._splits[split] = _Split(self.out, split, self._chunk_bytes, Durable())
+            self._splits[split] = _Split(self.out, split, self._chunk_bytes, Durable(), self._own)
         part = self._splits[split]
         part.position += 1
         if part.position <= part.durable:  # of a record of which only the first clips were on disk for good
             part.check_id(part.position - 1, checked.record.id)
             return
-        sample = Sample(checked.record.id, **{role: path.read_bytes() for role, path in checked.paths.items()})
+        media = {role: path.read_bytes() for role, path in checked.paths.items()}
+        sample = Sample(checked.record.id, **media, own=checked.own.read())
         clip = make_clip(checked, sample, part.writer.rows)
         part.writer.add(sample)
         part.manifest.append(clip.to_line())
@@ -157,8 +159,8 @@ class _Split:
         ends: length of the manifest after each clip whose chunk the journal does not know, bytes.
     """
 
-    def __init__(self, out: Path, split: str, chunk_bytes: int, durable: Durable) -> None:
-        self.writer = ShardWriter(shards_path(out, split), chunk_bytes, durable.chunks, durable.config)
+    def __init__(self, out: Path, split: str, chunk_bytes: int, durable: Durable, own: bool) -> None:
+        self.writer = ShardWriter(shards_path(out, split), chunk_bytes, durable.chunks, durable.config, own)
         self.durable = self.writer.rows
         self.position = 0
         self.recorded = len(durable.chunks)
@@ -221,6 +223,7 @@ def make_clip(checked: CheckedClip, sample: Sample, row: int) -> Clip:
         audio_group=bytes_group(sample.source("audio")) if audio_role else ABSENT,
         video_group=bytes_group(sample.source("video")) if video_role else ABSENT,
         recording=_recording(checked) if audio_role else None,
+        own=checked.own.in_manifest(),
     )
 
 

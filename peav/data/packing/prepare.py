@@ -41,6 +41,7 @@ from peav.data.progress import tracked
 from peav.data.readers.base import Reader
 from peav.data.stores.shards import CHUNK_BYTES
 from peav.data.workers import available_cpus, ends_on_terminate, resilient_map
+from peav.fields import Field, build_fields
 from peav.types import Seconds
 
 __all__ = ["PrepareError", "PrepareReport", "prepare"]
@@ -140,7 +141,17 @@ def prepare(
         find_ffmpeg()
     workers = available_cpus() if workers is None else workers
     run = _Run(
-        source, out, source / captions, listing.records, pack, workers, strict, progress, reader, max_caption_words
+        source,
+        out,
+        source / captions,
+        listing.records,
+        pack,
+        workers,
+        strict,
+        progress,
+        reader,
+        max_caption_words,
+        build_fields(listing.fields),
     )
     with _full_disk_explained(out), locked(out), ends_on_terminate():
         _start(out, listing.digest, overwrite)
@@ -191,6 +202,7 @@ class _Run:
     progress: bool
     reader: Reader | None
     max_caption_words: int
+    fields: dict[str, Field]
     dataset: str = ""
 
     def pack(self, chunk_bytes: int) -> tuple[dict[str, int], Tally]:
@@ -202,7 +214,7 @@ class _Run:
         self.scratch.mkdir()
         tally = Tally()
         with ExitStack() as stack:
-            packer = Packer(self.out, chunk_bytes)
+            packer = Packer(self.out, chunk_bytes, bool(self.fields))
             stack.callback(lambda: _quietly(packer.abort))
             rejects = LineFile(self.out / "rejects.jsonl", 0)
             stack.callback(rejects.close)
@@ -260,7 +272,7 @@ class _Run:
             elif isinstance(item, Reject):
                 group.append(Settled(Outcome(item.id or "", rejects=(item,))))
             else:
-                group.append(Job(index, item, item.root or self.source, self.scratch, self.settings))
+                group.append(Job(index, item, item.root or self.source, self.scratch, self.settings, self.fields))
                 jobs += 1
             if jobs >= size or len(group) >= 256:
                 yield group

@@ -44,6 +44,7 @@ class PrepareReport:
         domains: clips by domain.
         modalities: clips that have `audio`, `video` and `audio_video`.
         captions: clips that have a caption, by type.
+        fields: clips that have a field of the user's own kinds, by name.
         annotated: clips with annotated events.
         events: annotated events.
         hours: total duration.
@@ -62,6 +63,7 @@ class PrepareReport:
     domains: dict[str, int] = field(default_factory=dict)
     modalities: dict[str, int] = field(default_factory=dict)
     captions: dict[str, int] = field(default_factory=dict)
+    fields: dict[str, int] = field(default_factory=dict)
     annotated: int = 0
     events: int = 0
     hours: float = 0.0
@@ -111,7 +113,9 @@ def verify_and_count(out: Path, rows: dict[str, int], advance: Callable[[], None
     Raises:
         ShardError: if anything differs, or two clips have the same id.
     """
-    counts: dict[str, Counter[str]] = {name: Counter() for name in ("domains", "modalities", "captions", "single")}
+    counts: dict[str, Counter[str]] = {
+        name: Counter() for name in ("domains", "modalities", "captions", "fields", "single")
+    }
     hours = 0.0
 
     def count(split: str, index: IndexBuilder) -> Iterator[tuple[int, str, int]]:
@@ -135,6 +139,7 @@ def verify_and_count(out: Path, rows: dict[str, int], advance: Callable[[], None
         domains=dict(counts["domains"]),
         modalities={kind: counts["modalities"][kind] for kind in ("audio", "video", "audio_video")},
         captions=dict(counts["captions"]),
+        fields=dict(counts["fields"]),
         annotated=counts["single"]["annotated"],
         events=counts["single"]["events"],
         hours=hours,
@@ -146,6 +151,7 @@ def _count(clip: Clip, counts: dict[str, Counter[str]]) -> None:
     counts["domains"][clip.domain] += 1
     counts["modalities"].update({"audio": clip.has_audio, "video": clip.has_video, "audio_video": both})
     counts["captions"].update(clip.captions.keys())
+    counts["fields"].update(clip.own.keys())
     counts["single"].update({"annotated": clip.events is not None, "events": len(clip.events or ())})
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,7 @@ class Columns:
         video: of video.
         transcript: of what is said.
         captions: column to caption type.
+        own: column to field of one's own kind.
     """
 
     id: str | None
@@ -89,6 +90,7 @@ class Columns:
     video: str | None
     transcript: str | None
     captions: Mapping[str, str] | None
+    own: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def media(self) -> dict[str, str]:
@@ -99,7 +101,9 @@ class Columns:
     def names(self) -> list[str]:
         """All of them, each once."""
         single = (self.id, self.audio, self.video, self.transcript)
-        return list(dict.fromkeys([name for name in single if name is not None] + list(self.captions or {})))
+        return list(
+            dict.fromkeys([name for name in single if name is not None] + list(self.captions or {}) + list(self.own))
+        )
 
 
 def choose_columns(schema: Any, chosen: Columns) -> Columns:
@@ -130,7 +134,7 @@ def choose_columns(schema: Any, chosen: Columns) -> Columns:
         known = _CAPTIONS | dict.fromkeys(_PLAIN_CAPTIONS, plain)
         known |= {name: kind for name in there if (kind := caption_column(name)) is not None}
         captions = {name: known[name] for name in there if name in known and name != transcript}
-    return Columns(chosen.id, audio, video, transcript, captions)
+    return Columns(chosen.id, audio, video, transcript, captions, chosen.own)
 
 
 def _types(schema: Any) -> dict[str, str]:

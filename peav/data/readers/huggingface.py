@@ -15,6 +15,8 @@ from peav.data.readers.clips import Clips
 from peav.data.readers.media_folder import MEDIA_EXTENSIONS, as_fields, walk
 from peav.data.readers.splits import check_split, split_by_name
 from peav.data.readers.unpack import Unpacked
+from peav.fields import fields as own_fields
+from peav.suggest import suggest
 
 
 class HuggingFaceDataset(Reader):
@@ -32,6 +34,7 @@ class HuggingFaceDataset(Reader):
         transcript_column: by default `transcript` or `transcription`.
         id_column: by default an id is `<path of the file>/<number of the row>`, without the extension of the file: columns that
             are called id often start anew in each split.
+        fields: column to field, for fields of your own kinds: numbers, lists, bytes or texts.
         split: of all clips; by default the one that a word of the name of a file, or of a folder of it, means, else `train`.
         dataset: name of the data set.
         domain: label of the clips.
@@ -50,10 +53,16 @@ class HuggingFaceDataset(Reader):
         split: str | None = None,
         dataset: str = "",
         domain: str = "",
+        fields: Mapping[str, str] | None = None,
     ) -> None:
+        for name in (fields or {}).values():
+            if name not in own_fields:
+                raise ValueError(
+                    f"fields map columns to fields of your own kinds, not to {name!r}. {suggest(name, own_fields)}"
+                )
         for kind in (captions or {}).values():
             parse_caption_type(kind)
-        self.columns = Columns(id_column, audio_column, video_column, transcript_column, captions)
+        self.columns = Columns(id_column, audio_column, video_column, transcript_column, captions, fields or {})
         self.split, self.dataset, self.domain = check_split(split), dataset, domain
 
     def read(self, source: Path, scratch: Path, skip: Callable[[str], bool]) -> Iterator[Record | Reject]:
@@ -158,4 +167,4 @@ def _texts(cells: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
     fields: dict[str, Any] = {"captions": captions}
     if columns.transcript is not None:
         fields["transcript"] = cells[columns.transcript].as_py()
-    return fields
+    return fields | {name: cells[column].as_py() for column, name in columns.own.items()}

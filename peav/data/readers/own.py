@@ -16,6 +16,7 @@ from peav.data.readers.clips import Clips, reject
 from peav.data.readers.media_folder import MEDIA_EXTENSIONS, walk
 from peav.data.readers.rows import Rows, to_number
 from peav.data.readers.splits import check_split, split_by_folder
+from peav.fields import fields as own_fields
 
 #: The columns of a table that hold captions, by type.
 CAPTION_COLUMNS = {
@@ -68,8 +69,9 @@ class Table(Reader):
     """A CSV or TSV file with a line that names the columns, and one clip a row.
 
     Columns have the names of the fields of a record (`peav.data.manifests.records`): id, media, audio, video, start, duration, transcript,
-    domain, split, licence, dataset; caption or audio_caption, video_caption, audio_video_caption; and captions.TYPE for captions of
-    any type. An empty cell is an absent field. A file that ends in .tsv has tabs between its cells, any other commas.
+    domain, split, licence, dataset, and fields of your own kinds; caption or audio_caption, video_caption, audio_video_caption; and
+    captions.TYPE for captions of any type. An empty cell is an absent field. A file that ends in .tsv has tabs between its cells, any
+    other commas.
 
     Args:
         table: path of the file, relative to the data set.
@@ -92,10 +94,12 @@ class Table(Reader):
         domain: str = "",
     ) -> None:
         given = (columns or {}).values()
-        if unknown := [field for field in given if field not in _TABLE_FIELDS and caption_column(field) is None]:
+        if unknown := [
+            field for field in given if field not in (*_TABLE_FIELDS, *own_fields) and caption_column(field) is None
+        ]:
             known = ", ".join(_TABLE_FIELDS)
             raise ValueError(f"columns map names to {known} and captions.TYPE, not to {', '.join(unknown)}")
-        usual = {name: name for name in _TABLE_FIELDS}
+        usual = {name: name for name in (*_TABLE_FIELDS, *own_fields)}
         usual |= {name: f"captions.{kind}" for name, kind in CAPTION_COLUMNS.items()}
         self.columns: dict[str, str] = usual | dict(columns or {})
         self.table, self.ignored, self.dataset, self.domain = table, tuple(ignored_columns), dataset, domain
@@ -141,8 +145,8 @@ class Folder(Reader):
 
     A caption may lie beside NAME.mp4, say: `text` or `caption`, a string or a list, in NAME.json, or else all of NAME.txt. The JSON may
     also have the fields captions, transcript, events, domain, split, licence, dataset, start and duration of a record
-    (`peav.data.manifests.records`); what else it says is passed over. Files whose names differ only in the extension are clips of
-    their own.
+    (`peav.data.manifests.records`), and fields of your own kinds; what else it says is passed over. Files whose names differ only in
+    the extension are clips of their own.
 
     Args:
         caption_type: what the captions describe: `audio`, `video` or `audio_video`; or a type of your own.
@@ -214,7 +218,7 @@ class Folder(Reader):
                 fields["captions"] = {**(captions or {}), self.caption_type: text}
             return
         data = parse_line(content)
-        said = {name: data[name] for name in _SIDECAR_FIELDS if name in data}
+        said = {name: data[name] for name in (*_SIDECAR_FIELDS, *own_fields) if name in data}
         given = data.get("text", data.get("caption"))
         if given is not None:
             captions = said.setdefault("captions", {})

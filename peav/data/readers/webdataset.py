@@ -17,6 +17,7 @@ from peav.data.readers.clips import Clips
 from peav.data.readers.media_folder import MEDIA_EXTENSIONS, holds, walk
 from peav.data.readers.splits import check_split, split_by_name
 from peav.data.readers.unpack import Unpacked
+from peav.fields import fields as own_fields
 
 _TEXTS = (".json", ".txt")
 _KNOWN = MEDIA_EXTENSIONS + _TEXTS
@@ -34,7 +35,8 @@ class WebDatasetTars(Reader):
 
     Reads *.tar at any depth. Members that follow each other and whose names differ only in the extension are one clip: a media
     file, or one with sound and one with a picture, and KEY.json with the captions under `text`, a string or a list, and those of
-    further types under `captions`, as in a record (`peav.data.manifests.records`), or KEY.txt with one. Other members are passed over;
+    further types under `captions`, as in a record (`peav.data.manifests.records`), or KEY.txt with one. The JSON may hold values of
+    fields of your own kinds under their names. Other members are passed over;
     so are the folders. The media are unpacked a clip at a time. An id is `<path of the tar>/<KEY>` without `.tar`.
 
     A tar that ends too early gives a reject; its clips before that are read, and so are the other tars. A member that is a link,
@@ -132,9 +134,13 @@ class _Sample:
         def describe() -> dict[str, Any]:
             if not self.media.files:
                 raise RecordError(f"no media file beside {self.key}{'/'.join(self.texts)}")
-            return {"captions": self._captions(caption_type), "split": split}
+            return {"captions": self._captions(caption_type), "split": split, **self._own()}
 
         return self.media.finish(clips, describe)
+
+    def _own(self) -> dict[str, Any]:
+        data = parse_line(self.texts[".json"]) if ".json" in self.texts else {}
+        return {name: data[name] for name in own_fields if name in data}
 
     def _captions(self, caption_type: str) -> dict[str, Any]:
         captions: dict[str, Any] = {}

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from peav.data.stores.remote import ChunkCache, StoreError, StoreOptions, is_remote
-from peav.data.stores.samples import ROLES, Sample, ShardError
+from peav.data.stores.samples import ROLES, Sample, ShardError, split_own
 from peav.data.stores.shard_index import ShardIndex, read_shard_index
 from peav.opening import is_regular, leads_out
 
@@ -121,7 +121,9 @@ class ShardReader:
         fields = self.read_fields(row, name)
         try:
             clip, *media, packed = fields
-            sample = Sample(str(clip), **dict(zip(ROLES, map(bytes, media), strict=True)))
+            media, own = media[: len(ROLES)], media[len(ROLES) :]  # shards without fields of one's own have none at all
+            held = dict(zip(ROLES, map(bytes, media), strict=True))
+            sample = Sample(str(clip), **held, own=split_own(bytes(*own)))
             whole = sample.crc32 == int(packed)
         except (TypeError, ValueError) as error:
             raise SampleError(

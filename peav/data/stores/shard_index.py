@@ -24,7 +24,7 @@ MAX_INDEX_BYTES = 64 << 20
 #: A chunk addresses its rows by 32 bits.
 MAX_CHUNK_BYTES = 1 << 32
 
-#: Fields of a row; media have five, features seven.
+#: Fields of a row; media have five, or six with fields of one's own; features seven.
 _MAX_FIELDS = 64
 
 

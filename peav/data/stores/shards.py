@@ -16,7 +16,7 @@ from typing import Any
 from litdata.streaming.writer import BinaryWriter
 
 from peav.data.stores.reader import ShardReader
-from peav.data.stores.samples import ROLES, Sample, ShardError
+from peav.data.stores.samples import ROLES, Sample, ShardError, join_own
 
 #: Size at which a chunk is closed, in bytes.
 CHUNK_BYTES = 64 << 20
@@ -33,6 +33,7 @@ class ShardWriter:
         chunk_bytes: size at which a chunk is closed, bytes.
         chunks: what an earlier run wrote, as `chunks` had it; all else in the folder is deleted.
         config: what it had as `config`.
+        own: whether samples may have fields of one's own kind; shards without are as before there were any.
 
     Attributes:
         rows: samples that were added, earlier runs included.
@@ -47,8 +48,9 @@ class ShardWriter:
         chunk_bytes: int = CHUNK_BYTES,
         chunks: Sequence[dict[str, Any]] = (),
         config: Mapping[str, Any] | None = None,
+        own: bool = False,
     ) -> None:
-        self.folder = folder
+        self.folder, self.own = folder, own
         folder.mkdir(parents=True, exist_ok=True)
         kept = {info["filename"] for info in chunks}
         for path in folder.iterdir():
@@ -81,9 +83,13 @@ class ShardWriter:
 
         Raises:
             OSError: if the disk is full.
+            ValueError: if it has fields of one's own kind, and these shards have none.
         """
+        if sample.own and not self.own:
+            raise ValueError(f"clip {sample.id!r} has fields of your own, but these shards were begun without any")
         # A tuple, which stores.py reads: dictionaries LitData stores in another format where pyarrow happens to be installed.
-        fields = (sample.id, *(getattr(sample, role) for role in ROLES), sample.crc32)
+        own = (join_own(sample.own),) if self.own else ()
+        fields = (sample.id, *(getattr(sample, role) for role in ROLES), *own, sample.crc32)
         with _large_items():
             written = self._writer.add_item(self.rows, fields)
         if written is not None:
