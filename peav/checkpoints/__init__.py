@@ -28,7 +28,7 @@ from peav.checkpoints.files import (
     write_tokenizer_files,
     write_weights,
 )
-from peav.checkpoints.loading import building, load_exactly, without_initialization
+from peav.checkpoints.loading import building, first_line, load_exactly, without_initialization
 from peav.checkpoints.processors import write_processor
 from peav.checkpoints.spec import (
     FRAME_PAIR,
@@ -102,8 +102,15 @@ def read_checkpoint(path_or_id: str | Path, revision: str | None = None, trust: 
         CheckpointError: if it is none of these, or damaged.
         TrustError: if it names classes or files that only the user may allow.
     """
-    checkpoint = _read(path_or_id, revision, trust)
     registry.load_plugins()
+    try:
+        checkpoint = _read(path_or_id, revision, trust)
+    except (CheckpointError, TrustError, FileNotFoundError):
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, ArithmeticError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{path_or_id} is damaged, or of another kind: {type(error).__name__}: {first_line(error)}"
+        ) from error
     for config in checkpoint.spec.encoders.values():
         registry.encoders.admit(config, trust, checkpoint.source)
     spec = checkpoint.spec

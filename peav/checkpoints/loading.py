@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from peav.checkpoints.keymap import listing
 from peav.checkpoints.spec import CheckpointError
+from peav.trust import TrustError
 
 #: In-place functions by which constructors fill their parameters, here and in torch, timm and transformers.
 _FILLING = {
@@ -28,7 +29,7 @@ _FILLING = {
 _SPARE_NUMBERS = 50_000_000
 
 #: PE-AV large has 5,000.
-_MAX_MODULES = 200_000
+_MAX_MODULES = 50_000
 
 
 class _SkipFilling(TorchFunctionMode):
@@ -88,12 +89,15 @@ def building(numbers: int, source: object) -> Iterator[None]:
     try:
         with without_initialization():
             yield
-    except (RuntimeError, MemoryError, OverflowError) as error:
-        if isinstance(error, MemoryError) or "memory" in str(error) or "overflow" in str(error).lower():
+    except (CheckpointError, TrustError):
+        raise
+    except Exception as error:  # whatever constructors raise on what the file says
+        if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error)):
             raise CheckpointError(
                 f"{source} describes a model that does not fit into memory: {first_line(error)}"
             ) from error
-        raise
+        said = error.args[0] if isinstance(error, KeyError) and error.args else first_line(error)
+        raise CheckpointError(f"{source} describes what cannot be built: {type(error).__name__}: {said}") from error
     finally:
         for hook in hooks:
             hook.remove()

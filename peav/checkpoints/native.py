@@ -12,6 +12,7 @@ from torch import Tensor
 from peav import registry
 from peav.checkpoints.adapters import merge_adapters
 from peav.checkpoints.files import TOKENIZER
+from peav.checkpoints.loading import building
 from peav.checkpoints.pickled import read_pickled
 from peav.checkpoints.spec import CheckpointError, MediaSettings, ModelSpec, Pair
 from peav.objectives.base import Objective
@@ -104,7 +105,8 @@ def read_training_checkpoint(path: Path, trust: Trust = Trust.NAMES) -> tuple[Mo
     embeddings: set[str] = set()
     frames: set[str] = set()
     for name, config in objectives.items():
-        objective = registry.objectives.build(config, trust)
+        with building(sum(tensor.numel() for tensor in saved["state_dict"].values()), path):
+            objective = registry.objectives.build(config, trust)
         # `features.NAME` is made on the way, and no embedding of the model.
         embeddings |= {
             name for name in objective.requires if name not in objective.frames and not name.startswith("features.")

@@ -1,11 +1,13 @@
 """Training checkpoints as torch and Lightning write them, read without running anything that they hold.
 
 A checkpoint is a zip of tensors and of one pickle, which torch reads with `weights_only`: tensors, numbers and texts, and no code. FSDP2
-writes a folder instead, whose `.metadata` is a plain pickle that torch reads as such; it is looked through first.
+writes a folder instead. Its list, `.metadata`, is a plain pickle, and so is each number in it that is no tensor, such as a learning rate;
+torch reads them as such, so they are looked through first.
 """
 
 from __future__ import annotations
 
+import io
 import pickle
 import zipfile
 from pathlib import Path
@@ -13,29 +15,42 @@ from typing import Any
 
 import torch
 
-from peav.opening import is_regular
+from peav.opening import check_name, is_regular
 from peav.trust import TrustError
 
-#: What FSDP2's folders hold beside the tensors.
-_METADATA = ".metadata"
+#: What FSDP2's folders hold beside the tensors: their list, and what Lightning adds.
+_METADATA, _REST = ".metadata", "meta.pt"
 
-#: What their pickle is made of.
-_METADATA_MODULES = ("torch.distributed.checkpoint.metadata", "torch.distributed.checkpoint.filesystem")
-_METADATA_NAMES = {
-    ("torch", "Size"),
-    ("torch", "device"),
-    ("torch.serialization", "_get_layout"),
-    ("collections", "OrderedDict"),
-    ("builtins", "set"),
-    ("builtins", "tuple"),
-    ("builtins", "dict"),
-    ("builtins", "list"),
-    ("pathlib", "PosixPath"),
-    ("pathlib._local", "PosixPath"),
+#: What their pickle is made of, by module.
+_KNOWN = {
+    "torch.distributed.checkpoint.metadata": {
+        *(
+            "Metadata",
+            "MetadataIndex",
+            "StorageMeta",
+            "ChunkStorageMetadata",
+            "TensorStorageMetadata",
+            "BytesStorageMetadata",
+        ),
+        *("TensorProperties", "_MEM_FORMAT_ENCODING"),
+    },
+    "torch.distributed.checkpoint.filesystem": {"_StorageInfo", "SerializationFormat"},
+    "torch": {"Size", "device"},
+    "torch.serialization": {"_get_layout"},
+    "collections": {"OrderedDict"},
+    "builtins": {"set", "tuple", "dict", "list"},
+    "pathlib": {"PosixPath"},
+    "pathlib._local": {"PosixPath"},
 }
+
+#: How a folder's numbers that are no tensors are listed.
+_TENSOR = "TensorStorageMetadata"
 
 #: A larger one than this lists no tensors of a model.
 _MAX_METADATA_BYTES = 256 << 20
+
+#: A learning rate takes a kilobyte.
+_MAX_PLAIN_BYTES = 1 << 20
 
 
 def read_pickled(path: Path, mmap: bool = False) -> Any:
@@ -90,14 +105,8 @@ class _Metadata(pickle.Unpickler):
     """An unpickler that knows what the list of an FSDP2 checkpoint is made of, and nothing else."""
 
     def find_class(self, module: str, name: str) -> Any:
-        plain = module in _METADATA_MODULES or (module, name) in _METADATA_NAMES
-        if module in _METADATA_MODULES and not isinstance(
-            getattr(__import__(module, fromlist=[name]), name, None), type
-        ):
-            plain = False
-        if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
-            plain = True
-        if not plain or "." in name:
+        dtype = module == "torch" and isinstance(getattr(torch, name, None), torch.dtype)
+        if not dtype and name not in _KNOWN.get(module, ()):
             raise pickle.UnpicklingError(f"it names {module}.{name}")
         return super().find_class(module, name)
 
@@ -108,8 +117,31 @@ def _check_folder(folder: Path) -> None:
         raise TrustError(f"{folder} is no checkpoint: FSDP2 would have written {_METADATA} there")
     try:
         with path.open("rb") as stream:
-            _Metadata(stream).load()
+            listed = _Metadata(stream).load()
+        kinds = {name: type(kind).__name__ for name, kind in listed.state_dict_metadata.items()}
+        for index, info in listed.storage_data.items():
+            _check_part(folder, info, kinds.get(index.fqn) == _TENSOR)
     except Exception as error:  # whatever a damaged pickle raises
-        raise TrustError(f"{path} holds something else than a list of tensors, and is not opened: {error}") from error
-    for other in folder.glob("*.ckpt"):
-        check_pickled(other)
+        raise TrustError(
+            f"{path} holds something else than a list of tensors and plain data, and is not opened: {error}"
+        ) from error
+    if (folder / _REST).exists():
+        check_pickled(folder / _REST)
+
+
+def _check_part(folder: Path, info: Any, tensor: bool) -> None:
+    """Looks at a part of a folder: torch reads a tensor as such, and what is none by an unpickler that would run anything."""
+    file = folder / check_name(info.relative_path, "a file of the checkpoint")
+    if (
+        info.transform_descriptors
+        or not is_regular(file)
+        or not 0 <= info.offset <= info.offset + info.length <= file.stat().st_size
+    ):
+        raise ValueError(f"a part of {file.name} that is not there")
+    if tensor:
+        return
+    if info.length > _MAX_PLAIN_BYTES:
+        raise ValueError(f"{info.length:,} bytes of plain data")
+    with file.open("rb") as stream:
+        stream.seek(info.offset)
+        torch.load(io.BytesIO(stream.read(info.length)), weights_only=True)

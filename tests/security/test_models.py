@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import struct
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +13,11 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed.checkpoint
 
 from peav import PEAV
 from peav.checkpoints import CheckpointError
+from peav.checkpoints.pickled import check_pickled
 from peav.cli.main import main
 from peav.training import PeavModule
 from peav.trust import TrustError
@@ -84,6 +87,10 @@ SETTINGS: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "a width beyond all": (argument("audio", "dim", 10**12), "10,000,000"),
     "a width that does not fit": (argument("audio", "dim", 9_000_000), "describes a model of more than twice"),
     "layers without end": (argument("audio", "num_layers", 5_000_000), "describes a model of more than"),
+    "no heads": (argument("audio", "num_heads", 0), "describes what cannot be built"),
+    "a word for a number": (argument("audio", "dim", "wide"), "describes what cannot be built"),
+    "an unknown argument": (argument("audio", "evil", 1), "describes what cannot be built"),
+    "less than nothing": (argument("audio", "dim", -16), "describes what cannot be built"),
     "not a number": (argument("audio", "dropout", float("nan")), "nan"),
 }
 
@@ -338,6 +345,32 @@ def test_a_resumed_run_reads_no_pickle(scene: Scene, capsys: pytest.CaptureFixtu
     message = refused_by_command([*words, f"--ckpt_path={scene.checkpoint}", "--weights_only=false"], capsys)
     assert "weights_only=false" in message
     assert "is not fetched" in refused_by_command([*words, "--ckpt_path=http://example.org/x.ckpt"], capsys)
+
+
+def sharded(folder: Path, rate: Any) -> Path:
+    """Writes a folder as FSDP2 does."""
+    state = {"state_dict": {"weight": torch.ones(2, 3)}, "optimizer_0": {"param_groups": {"lr": rate}}}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.distributed.checkpoint.save(state, checkpoint_id=str(folder))
+    torch.save({"epoch": 1}, folder / "meta.pt")
+    return folder
+
+
+def test_a_folder_of_fsdp2(scene: Scene) -> None:
+    good = sharded(scene.folder / "good", 0.1)
+    check_pickled(good)
+    with pytest.raises(TrustError, match="is not opened"):
+        check_pickled(sharded(scene.folder / "bad", Bomb(scene.canary)))
+    metadata = (good / ".metadata").read_bytes()
+    for changed in (metadata.replace(b"__0_0.distcp", b"../../x.evil"), metadata[: len(metadata) // 2]):
+        (good / ".metadata").write_bytes(changed)
+        with pytest.raises(TrustError, match="is not opened"):
+            check_pickled(good)
+    (good / ".metadata").write_bytes(metadata)
+    scene.pickled(good / "meta.pt")
+    with pytest.raises(TrustError, match=r"no checkpoint that torch\.save wrote"):
+        check_pickled(good)
 
 
 def test_what_the_user_trusts_is_imported_and_said(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
