@@ -46,6 +46,7 @@ def prepare_fit(
     if path is None and last is not None and last.exists() and os.environ.get("SLURM_RESTART_COUNT", "0") != "0":
         path = str(last)
         log.warning("SLURM has queued this job again: it goes on from %s", path)
+    saved = None if path is None else read_resumable(path)
     earlier = _checkpoints(trainer, saver)
     within = path is not None and Path(path).resolve() in {file.resolve() for file in earlier}
     if earlier and not within and not overwrite:
@@ -53,8 +54,7 @@ def prepare_fit(
             f"{root} holds a run already ({_named(earlier)}): go on with it by --ckpt_path={_newest(earlier)}, begin anew in its place by "
             "--overwrite, or write elsewhere by --trainer.default_root_dir"
         )
-    if path is not None:
-        saved = read_resumable(path)
+    if path is not None and saved is not None:
         for line in check_resume(path, saved, trainer, module):
             log.warning("%s", line)
         data.check_resumed(saved.get(type(data).__qualname__, {}), trainer.world_size, before_setup=True)
