@@ -1,9 +1,10 @@
 # peav's commands, for people and for CI. `make demo` and `make test` set everything up by themselves.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check format docs mutation bench clean-demo
+.PHONY: help setup demo test test-slow test-newest check format docs mutation bench clean-demo
 
-PYTHON ?= python3.11
+# The first that runs; a name on the path may be a shim that runs nothing.
+PYTHON ?= $(firstword $(foreach python,python3.11 python3.12 python3.13 python3,$(shell $(python) -c 'import sys; sys.version_info >= (3, 11) and print("$(python)")' 2>/dev/null)))
 VENV := .venv
 BIN := $(VENV)/bin
 # where experiments/tiny_cpu.yaml reads and writes
@@ -19,7 +20,7 @@ setup: $(VENV)/.ready ## virtual environment, pinned packages, FFmpeg
 	@scripts/ffmpeg.sh $(BIN)/python
 
 $(VENV)/.ready: pyproject.toml constraints.txt
-	@command -v $(PYTHON) >/dev/null || { echo "peav needs Python 3.11: install it, or name another with make PYTHON=..."; exit 1; }
+	@test -n "$(PYTHON)" || { echo "peav needs Python 3.11 or later, and found none: install one, or name it with make PYTHON=..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
@@ -46,6 +47,14 @@ test: setup ## all tests but the slow ones
 
 test-slow: setup ## the slow tests, by name
 	$(BIN)/python -m pytest -m slow
+
+NEWEST := .venv-newest
+test-newest: ## the tests of media, inputs, encoders, checkpoints and training on the newest versions that pyproject.toml allows
+	@test -n "$(PYTHON)" || { echo "peav needs Python 3.11 or later, and found none: install one, or name it with make PYTHON=..."; exit 1; }
+	$(PYTHON) -m venv $(NEWEST)
+	$(NEWEST)/bin/pip install --quiet --disable-pip-version-check --upgrade --upgrade-strategy eager --editable '.[dev]'
+	@scripts/ffmpeg.sh $(NEWEST)/bin/python
+	$(NEWEST)/bin/python -m pytest -m "not slow" tests/data/media tests/inputs tests/encoders tests/checkpoints tests/training
 
 check: setup ## lint, formatting and types
 	$(BIN)/ruff check .

@@ -28,13 +28,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def theirs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """transformers' model from our export.
 
-    transformers 5.23 cannot load any PeAudioVideoModel beside timm 1.0.31: a pattern of tied weights catches the buffer `rope.bands`.
-    The pattern is mended here, and here alone.
+    transformers 5.23 cannot load any PeAudioVideoModel beside timm 1.0.31: a pattern of tied weights catches the buffer `rope.bands`,
+    which 5.24 leaves out. Here no pattern catches a buffer of a rotary embedding, however it is written.
     """
-    pattern = r"audio_video_encoder\.embedder\.video_encoder\.(?!rotary_emb|.*\.rope\.pos_embed)"
-    tied = dict(PeAudioVideoModel._tied_weights_keys)
-    del tied[pattern]
-    tied[pattern.replace(r"pos_embed", "")] = r"video_model\.video_encoder\.(?!rotary_emb|.*\.rope\.)"
+    no_rope = r"(?!.*\.rope\.)"
+    patterns = dict(PeAudioVideoModel._tied_weights_keys)
+    tied = {
+        no_rope + target if "rope" in target else target: no_rope + source if "rope" in source else source
+        for target, source in patterns.items()
+    }
     monkeypatch.setattr(PeAudioVideoModel, "_tied_weights_keys", tied)
     load: Any = PeAudioVideoModel.from_pretrained
     model, info = load(folder, output_loading_info=True, attn_implementation="sdpa")
