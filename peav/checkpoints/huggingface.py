@@ -280,10 +280,11 @@ def to_theirs(spec: ModelSpec, state: Mapping[str, Tensor]) -> tuple[dict[str, A
         if pair not in spec.pairs:
             tensors |= {f"{name}_scale": torch.ones(1), f"{name}_bias": torch.zeros(1)}
     metadata = {PAIRS_KEY: " ".join(_score(pair) for pair in spec.pairs)}
-    return _config(spec, frame_level), tensors, metadata
+    return config_of(spec, frame_level), tensors, metadata
 
 
-def _config(spec: ModelSpec, frame_level: bool) -> dict[str, Any]:
+def config_of(spec: ModelSpec, frame_level: bool = False) -> dict[str, Any]:
+    """Returns transformers' configuration of a model, PE-AV's or that of PE-A-Frame."""
     text, audio = init_args(spec, "text"), init_args(spec, "audio")
     text_values = text_config(text.get("options") or {}, text["layer"])
     audio_values = {
