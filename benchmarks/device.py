@@ -1,12 +1,14 @@
 """What one GPU makes of a training step, beside transformers' classes and open_clip's loss: `python benchmarks/device.py --out DIR`.
 
 One run of under eight minutes, everything in turn in one process, bf16 autocast, random weights of the released sizes, clips of ten
-seconds of which half last six. Per size, from cached features and from media: milliseconds of a step (forward, ten pairs, backward,
-AdamW), clips a second, peak memory, and the share of the card's dense bf16 peak that the matrix products of the step make up
-(`torch.utils.flop_counter`: products, convolutions and attention; nothing else counts). The peer is `PeAudioVideoEncoder`, ModernBERT
-and contrastive heads of transformers, with open_clip's SigLipLoss for each pair (`pip install -e '.[bench]'`); from features its frontends are left out as ours are.
-Further: the share of the objectives in our step and how often it makes the host wait; the pair loss alone at 8,192 and 32,768 clips; clips a second of
-embedding from media; and clips a second of the loader. What runs out of memory, or of time, is written as such.
+seconds of which half last six. Per size, from cached features and from media: milliseconds
+of a step (forward, ten pairs, backward, AdamW), clips a second, peak memory, and the share of the card's dense bf16 peak that the matrix
+products of the step make up (`torch.utils.flop_counter`: products, convolutions and attention; nothing else counts).
+
+The peer is `PeAudioVideoEncoder`, ModernBERT and contrastive heads of transformers, with open_clip's SigLipLoss for each pair
+(`pip install -e '.[bench]'`); from features its frontends are left out as ours are. Further: the share of the objectives in our step and
+how often it makes the host wait; the pair loss alone at 8,192 and 32,768 clips; clips a second of embedding from media; and clips a
+second of the loader. What runs out of memory, or of time, is written as such.
 
 `--tiny` runs all of it on a CPU at a size that says nothing, in a test. Writes device.json and device.md into DIR.
 """
@@ -22,6 +24,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -88,11 +91,25 @@ def spec_of(size: str) -> ModelSpec:
     encoders = {name: {**e, "init_args": dict(e["init_args"])} for name, e in whole.encoders.items()}
     common = {"dim": 32, "num_layers": 1, "num_heads": 2, "mlp_dim": 64}
     encoders["audio"]["init_args"] |= {**common, "codec_hidden_size": 2, "codec_dim": 8}
-    frame = {"img_size": 28, "embed_dim": 32, "depth": 1, "num_heads": 2, "attn_pool_num_heads": 2, "ref_feat_shape": [2, 2]}
+    frame = {
+        "img_size": 28,
+        "embed_dim": 32,
+        "depth": 1,
+        "num_heads": 2,
+        "attn_pool_num_heads": 2,
+        "ref_feat_shape": [2, 2],
+    }
     encoders["video"]["init_args"] |= {**common, "frame_dim": 24, "frame_options": frame}
     encoders["audio_video"]["init_args"] |= {**common, "audio_dim": 32, "video_dim": 32}
     text = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-    text |= {"vocab_size": 100, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2}
+    text |= {
+        "vocab_size": 100,
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "cls_token_id": 1,
+        "sep_token_id": 2,
+    }
     encoders["text"]["init_args"] |= {"options": text, "layer": 2}
     encoders["plus_text"]["init_args"] |= {"audio_dim": 32, "video_dim": 32, "text_dim": 48}
     media = replace(whole.media, frame_size=28)
@@ -128,7 +145,11 @@ def make_batch(spec: ModelSpec, scale: Scale, source: str, device: str) -> Batch
         hop = math.prod(argument(spec, "audio", "codec_ratios"))
         mask = lengths_to_mask(-(-lengths // hop))
         audio = CachedFeatures(
-            torch.randn(*mask.shape, argument(spec, "audio", "codec_dim"), generator=generator), mask, there, rows, hop / rate
+            torch.randn(*mask.shape, argument(spec, "audio", "codec_dim"), generator=generator),
+            mask,
+            there,
+            rows,
+            hop / rate,
         )
         vectors = torch.randn(clips, scale.frames, argument(spec, "video", "frame_dim"), generator=generator)
         video = CachedFeatures(F.normalize(vectors, dim=-1), frames_mask, there, rows, torch.full((clips,), 0.6))
@@ -189,10 +210,15 @@ class Theirs:
             self.encoder = PeAudioVideoEncoder(joint)
             self.text = AutoModel.from_config(config.text_config)
             widths = {"audio": joint.audio_config.hidden_size, "video": joint.video_config.hidden_size}
-            widths |= {"audio_video": joint.hidden_size, **{f"text_{k}": width for k in ("audio", "video", "audio_video")}}
+            widths |= {
+                "audio_video": joint.hidden_size,
+                **{f"text_{k}": width for k in ("audio", "video", "audio_video")},
+            }
             widths |= {"audio_plus_text": widths["audio"] + width, "video_plus_text": widths["video"] + width}
             self.heads = nn.ModuleDict({name: PeAudioVideoContrastiveHead(dim, width) for name, dim in widths.items()})
-            self.scores = nn.ParameterList(nn.Parameter(torch.tensor([v])) for _ in TEN_PAIRS for v in (math.log(10), -10.0))
+            self.scores = nn.ParameterList(
+                nn.Parameter(torch.tensor([v])) for _ in TEN_PAIRS for v in (math.log(10), -10.0)
+            )
         self.hop = joint.audio_config.dac_config.hop_length
         audio, video = self.encoder.embedder.audio_encoder.embedder, self.encoder.embedder.video_encoder.embedder
         if source == "features":
@@ -214,7 +240,9 @@ class Theirs:
                 mask = F.pad(media.audio.mask, (0, -media.audio.mask.shape[1] % self.hop))
                 frames = media.video.frames / 127.5 - 1
             found = self.encoder(values, frames, padding_mask=mask, padding_mask_videos=media.video.mask)
-            ids, text_mask = (torch.cat([getattr(t, key) for t in batch.captions.values()]) for key in ("input_ids", "mask"))
+            ids, text_mask = (
+                torch.cat([getattr(t, key) for t in batch.captions.values()]) for key in ("input_ids", "mask")
+            )
             texts = self.text(input_ids=ids, attention_mask=text_mask).last_hidden_state[:, 0].split(len(batch))
             pooled = {"audio": found.audio_model_output.pooler_output, "video": found.video_model_output.pooler_output}
             pooled |= {"audio_video": found.pooler_output}
@@ -304,10 +332,21 @@ class Report:
     def write(self, folder: Path) -> None:
         """Writes device.json and device.md."""
         folder.mkdir(parents=True, exist_ok=True)
-        found = {"card": self.card, "torch": torch.__version__, "peer_loss": peer_loss()[0], "seconds": round(time.perf_counter() - self.begun, 1)}
-        (folder / "device.json").write_text(json.dumps({**found, "peak_bf16": self.peak, "rows": self.rows}, indent=1) + "\n")
+        found = {
+            "card": self.card,
+            "torch": torch.__version__,
+            "peer_loss": peer_loss()[0],
+            "seconds": round(time.perf_counter() - self.begun, 1),
+        }
+        (folder / "device.json").write_text(
+            json.dumps({**found, "peak_bf16": self.peak, "rows": self.rows}, indent=1) + "\n"
+        )
         columns = list(dict.fromkeys(key for row in self.rows for key in row))
-        lines = [f"{self.card}, torch {torch.__version__}, peer's loss: {found['peer_loss']}; {found['seconds']} s in all", "", "| " + " | ".join(columns) + " |"]
+        lines = [
+            f"{self.card}, torch {torch.__version__}, peer's loss: {found['peer_loss']}; {found['seconds']} s in all",
+            "",
+            "| " + " | ".join(columns) + " |",
+        ]
         lines += ["|---|---|" + "---:|" * (len(columns) - 2)]
         lines += ["| " + " | ".join(shown(row.get(key)) for key in columns) + " |" for row in self.rows]
         (folder / "device.md").write_text("\n".join(lines) + "\n")
@@ -415,20 +454,15 @@ def main(out: str = "runs/device", tiny: bool = False) -> None:
     for size in scale.sizes:
         for source in ("features", "media"):
             for who in ("transformers", "peav"):
-                report.measure(
-                    f"step, {size}, {source}, {scale.batches[source]} clips",
-                    who,
-                    lambda size=size, source=source, who=who: time_step(report, scale, size, source, who),  # type: ignore[misc]
-                )
+                part = partial(time_step, report, scale, size, source, who)
+                report.measure(f"step, {size}, {source}, {scale.batches[source]} clips", who, part)
     for clips in scale.losses:
         for who in (peer_loss()[0], "peav"):
-            report.measure(
-                f"pair loss, {clips}", who, lambda clips=clips, who=who: time_loss(report, scale, clips, who)  # type: ignore[misc]
-            )
+            report.measure(f"pair loss, {clips}", who, partial(time_loss, report, scale, clips, who))
     for who in ("transformers", "peav"):
-        size = scale.sizes[0]
-        report.measure(f"embedding, {size}", who, lambda who=who: time_embedding(report, scale, size, who))  # type: ignore[misc]
-    report.measure("loader", "peav", lambda: time_loader(24 if tiny else 64, 0 if tiny else 8))
+        part = partial(time_embedding, report, scale, scale.sizes[0], who)
+        report.measure(f"embedding, {scale.sizes[0]}", who, part)
+    report.measure("loader", "peav", partial(time_loader, 24 if tiny else 64, 0 if tiny else 8))
     report.write(Path(out))
     print((Path(out) / "device.md").read_text())
 
