@@ -30,7 +30,7 @@ def test_the_benchmark_of_a_device_runs_at_a_tiny_size(tmp_path: Path) -> None:
         assert 0.7 < ours["TFLOP"] / theirs["TFLOP"] < 1.3
         assert 0 < ours["objectives"] < 1.5
     table = (tmp_path / "device.md").read_text()
-    assert table.count("\n| ") == 11 and "pair loss, 64" in table
+    assert table.count("\n| ") == 10 and "pair loss, 64" in table
 
 
 def test_without_a_gpu_it_says_how_to_try_it(tmp_path: Path) -> None:
