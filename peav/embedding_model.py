@@ -14,8 +14,20 @@ from peav.checkpoints.spec import TEN_PAIRS, MediaSettings, ModelSpec, Pair
 from peav.encoders.base import Encoder
 from peav.encoders.graph import is_ready, resolve, sources_of
 from peav.encoders.heads import Head
+from peav.tokenizing import Tokenizers
 from peav.trust import Trust
-from peav.types import Batch, CachedFeatures, Embedding, Features
+from peav.types import (
+    Batch,
+    CachedFeatures,
+    ClipFormat,
+    Embedding,
+    EventInput,
+    Features,
+    TextInput,
+    TokenizeTexts,
+    is_text,
+    merge_formats,
+)
 
 
 class PairScore(nn.Module):
@@ -26,6 +38,20 @@ class PairScore(nn.Module):
         # The objectives train scales and biases; these keep what a checkpoint was trained with.
         self.scale = nn.Parameter(torch.ones(1), requires_grad=False)
         self.bias = nn.Parameter(torch.zeros(1), requires_grad=False)
+
+
+class _BatchReader:
+    """Reads fields of a batch for encoders, texts with the ids meant for each; the same texts stay the same object."""
+
+    def __init__(self, batch: Batch) -> None:
+        self._batch = batch
+        self._known: dict[tuple[int, str], Any] = {}
+
+    def __call__(self, source: str, encoder: str) -> Any:
+        value = self._batch.read(source)
+        if not isinstance(value, TextInput | EventInput):
+            return value
+        return self._known.setdefault((id(value), encoder), value.read_by(encoder))
 
 
 class EmbeddingModel(nn.Module):
@@ -78,7 +104,9 @@ class EmbeddingModel(nn.Module):
         )
         self.embedding_dim, self.normalize = embedding_dim, normalize
         self.scores = nn.ModuleDict({f"{left}:{right}": PairScore() for left, right in pairs})
-        self.media = media if media is not None else MediaSettings()
+        self.media = media if media is not None else MediaSettings(**self.clip_format.settings())
+        known = ClipFormat(sample_rate=self.media.sample_rate, frame_size=self.media.frame_size)
+        merge_formats({"the model's media": known, "its encoders": self.clip_format})
         self.unused: dict[str, Tensor] = {}
 
     @classmethod
@@ -157,17 +185,37 @@ class EmbeddingModel(nn.Module):
 
     def fields_for(self, names: Iterable[str]) -> frozenset[str]:
         """Returns the fields of a batch that these embeddings need."""
-        order = resolve({name: encoder.provides for name, encoder in self.each_encoder().items()}, sources_of(names))
+        order = self._resolve(names)
         sources = {source for name, owner in order.items() for source in self._encoder(owner).provides[name]}
         return frozenset(source for source in sources if not source.startswith("features."))
 
     def encoders_for(self, names: Iterable[str]) -> frozenset[str]:
         """Returns the names of the encoders that these embeddings need."""
-        return frozenset(
-            resolve(
-                {name: encoder.provides for name, encoder in self.each_encoder().items()}, sources_of(names)
-            ).values()
+        return frozenset(self._resolve(names).values())
+
+    def _resolve(self, names: Iterable[str]) -> dict[str, str]:
+        """Returns feature -> encoder for embeddings, in the order of computation."""
+        return resolve({name: encoder.provides for name, encoder in self.each_encoder().items()}, sources_of(names))
+
+    @property
+    def clip_format(self) -> ClipFormat:
+        """What a clip must look like to the encoders."""
+        return merge_formats(
+            {f"encoder {name!r}": encoder.clip_format for name, encoder in self.each_encoder().items()}
         )
+
+    def tokenizers(self, names: Iterable[str] | None = None) -> Tokenizers:
+        """Returns how texts become token ids for these embeddings, or for all.
+
+        Encoders that read texts without a tokenizer are left out: they take ids, or the strings themselves.
+        """
+        found: dict[str, dict[str, TokenizeTexts]] = {}
+        for feature, owner in self._resolve(self.heads if names is None else names).items():
+            encoder = self._encoder(owner)
+            for source in encoder.provides[feature]:
+                if is_text(source) and encoder.tokenize is not None:
+                    found.setdefault(source, {})[owner] = encoder.tokenize
+        return Tokenizers(found)
 
     def encoder_of(self, name: str) -> Encoder:
         """Returns the encoder that makes the features of an embedding."""
@@ -263,8 +311,9 @@ class EmbeddingModel(nn.Module):
 
     def encode(self, batch: Batch, names: Iterable[str]) -> dict[str, Features]:
         """Computes features, before any head, of these names and of whatever they read."""
-        order = resolve({name: encoder.provides for name, encoder in self.each_encoder().items()}, names)
+        order = self._resolve(names)
         features: dict[str, Features] = {}
+        read = _BatchReader(batch)
         pending = dict(order)
         while pending:
             # One call an encoder, unless it reads its own features: what is ready by now goes together.
@@ -278,7 +327,7 @@ class EmbeddingModel(nn.Module):
             inputs: dict[str, Any] = {
                 source: features[source.removeprefix("features.")]
                 if source.startswith("features.")
-                else batch.read(source)
+                else read(source, owner)
                 for name in ready
                 for source in encoder.provides[name]
             }

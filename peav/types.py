@@ -20,7 +20,7 @@ nor a negative. `group` identifies what a row was made from, so that duplicates 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal, TypeVar
 
@@ -68,7 +68,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class ClipFormat:
-    """What a clip must look like to an encoder or a model, as far as it matters to them.
+    """What a clip must look like to an encoder or a model; None where it does not matter to them.
 
     Attributes:
         sample_rate: of the audio, Hz.
@@ -85,6 +85,37 @@ class ClipFormat:
     fps: float | None = None
     downmix: Downmix | None = None
     sampling: Sampling | None = None
+
+    def of(self, media: Collection[str]) -> ClipFormat:
+        """Returns what concerns these media, of `audio` and `video`."""
+        concerns = {"audio": ("sample_rate", "downmix"), "video": ("frame_size", "num_frames", "fps", "sampling")}
+        names = {name for kind, names in concerns.items() if kind in media for name in names}
+        return ClipFormat(**{name: value for name, value in self.settings().items() if name in names})
+
+    def settings(self) -> dict[str, Any]:
+        """Returns what matters, by name."""
+        return {f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None}
+
+
+def merge_formats(formats: Mapping[str, ClipFormat]) -> ClipFormat:
+    """Returns what several readers of the same clips want together.
+
+    Args:
+        formats: by reader, as messages call it.
+
+    Raises:
+        ValueError: if two of them want different things.
+
+    >>> merge_formats({"encoder 'a'": ClipFormat(sample_rate=16000), "encoder 'b'": ClipFormat(frame_size=64)}).settings()
+    {'sample_rate': 16000, 'frame_size': 64}
+    """
+    found: dict[str, tuple[str, Any]] = {}
+    for reader, wanted in formats.items():
+        for name, value in wanted.settings().items():
+            first, other = found.setdefault(name, (reader, value))
+            if other != value:
+                raise ValueError(f"{first} reads {name}={other}, but {reader} {name}={value}: set both to the same")
+    return ClipFormat(**{name: value for name, (_, value) in found.items()})
 
 
 def map_tensors(value: _T, function: Callable[[Any], Any], kind: type = Tensor) -> _T:
@@ -203,6 +234,19 @@ class CachedFeatures:
 
 
 @dataclass(frozen=True)
+class Tokens:
+    """Token ids of N texts.
+
+    Attributes:
+        input_ids: (N, L) int64, zero where padded or absent.
+        mask: (N, L) bool.
+    """
+
+    input_ids: Tensor
+    mask: Tensor
+
+
+@dataclass(frozen=True)
 class TextInput:
     """Tokenized texts: one caption a clip, or one event phrase a row.
 
@@ -212,6 +256,7 @@ class TextInput:
         present: (N,) bool.
         group: (N,) int64, equal for equal texts after normalisation.
         texts: the N strings as read; "" where absent.
+        others: the ids for encoders whose tokenizer is another, by the encoder's name.
     """
 
     input_ids: Tensor
@@ -219,6 +264,14 @@ class TextInput:
     present: Tensor
     group: Tensor
     texts: tuple[str, ...] = ()
+    others: Mapping[str, Tokens] = field(default_factory=dict)
+
+    def read_by(self, encoder: str) -> TextInput:
+        """Returns the texts with the ids that are meant for an encoder."""
+        if not self.others:
+            return self
+        own = self.others.get(encoder, self)
+        return replace(self, input_ids=own.input_ids, mask=own.mask, others={})
 
 
 @dataclass(frozen=True)
@@ -240,6 +293,10 @@ class EventInput:
     phrase: Tensor
     onset: Tensor
     offset: Tensor
+
+    def read_by(self, encoder: str) -> EventInput:
+        """Returns the events, their phrases with the ids that are meant for an encoder."""
+        return replace(self, phrases=self.phrases.read_by(encoder)) if self.phrases.others else self
 
 
 @dataclass(frozen=True)
@@ -323,6 +380,15 @@ class Batch:
         if name.startswith("captions."):
             return self.captions.get(name.removeprefix("captions."))
         return getattr(self, name) if name in MEDIA_FIELDS else self.extra.get(name)
+
+
+def is_text(name: str) -> bool:
+    """Returns whether a batch field holds texts.
+
+    >>> [is_text(name) for name in ("audio", "captions.video", "events")]
+    [False, True, True]
+    """
+    return name == "events" or name.startswith("captions.")
 
 
 @dataclass(frozen=True)

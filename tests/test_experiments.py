@@ -126,7 +126,7 @@ def test_a_released_model_is_fine_tuned_by_every_budget(
 ) -> None:
     if path.name == "lora.yaml":
         pytest.importorskip("peft")
-    args = [*options(path, tmp_path, released), *shorten(world), "--data.frame_size=56", "--data.num_frames=3"]
+    args = [*options(path, tmp_path, released), *shorten(world), "--data.num_frames=3"]
     assert main(["fit", *args]) == 0
     model = PEAV.from_pretrained(tmp_path / "checkpoints/last.ckpt")
     source = PEAV.from_pretrained(released["pe_a_frame" if path.name == "pe_a_frame.yaml" else "pe_av"])

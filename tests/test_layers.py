@@ -26,6 +26,7 @@ LAYERS = {
     "devices": 0,
     "keyed_random": 0,
     "masking": 0,
+    "tokenizing": 0,
     "plot_style": 0,
     "objectives": 1,
     "encoders": 1,

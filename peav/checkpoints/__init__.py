@@ -114,7 +114,9 @@ def read_checkpoint(path_or_id: str | Path, revision: str | None = None, trust: 
     for config in checkpoint.spec.encoders.values():
         registry.encoders.admit(config, trust, checkpoint.source)
     spec = checkpoint.spec
-    check_plain([spec.embeddings, spec.frames, spec.embedding_dim, spec.pairs, vars(spec.media)], checkpoint.source)
+    check_plain(
+        [spec.embeddings, spec.frames, spec.embedding_dim, spec.pairs, vars(spec.known_media)], checkpoint.source
+    )
     return checkpoint
 
 

@@ -209,7 +209,7 @@ def write_config(spec: ModelSpec, frame_level: bool, num_text_layers: int) -> di
     visual = {
         "pe_encoder": name or "custom",
         "visual_transformer": _transformer_config(video),
-        "fixed_len_video": spec.media.num_frames == _NUM_FRAMES,
+        "fixed_len_video": spec.known_media.num_frames == _NUM_FRAMES,
     }
     if name is None:
         config["pe_vision"] = _vision_config(video)

@@ -129,7 +129,7 @@ def read_training_checkpoint(path: Path, trust: Trust = Trust.NAMES) -> tuple[Mo
         embedding_dim=settings["embedding_dim"],
         normalize=settings["normalize"],
         pairs=tuple(pairs),
-        media=MediaSettings(**media),
+        media=MediaSettings(**media) if media else None,
     )
     return spec, state
 

@@ -50,7 +50,7 @@ def write_processor(folder: Path, spec: ModelSpec) -> set[str]:
     (folder / "preprocessor_config.json").write_text(json.dumps(extractor, indent=2) + "\n", encoding="utf-8")
     if "video" not in spec.embeddings:
         return {"preprocessor_config.json"}
-    size = spec.media.frame_size
+    size = spec.known_media.frame_size
     video = {
         "video_processor_type": "PeVideoVideoProcessor",
         "do_resize": True,
@@ -61,7 +61,7 @@ def write_processor(folder: Path, spec: ModelSpec) -> set[str]:
         "do_normalize": True,
         "image_mean": [0.5, 0.5, 0.5],
         "image_std": [0.5, 0.5, 0.5],
-        "num_frames": spec.media.num_frames,
+        "num_frames": spec.known_media.num_frames,
         "do_sample_frames": True,
     }
     (folder / "video_preprocessor_config.json").write_text(json.dumps(video, indent=2) + "\n", encoding="utf-8")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from peav.types import Downmix, Sampling, Seconds
+from peav.types import ClipFormat, Downmix, Sampling, Seconds
 
 #: An ordered pair of embedding names.
 Pair = tuple[str, str]
@@ -58,6 +58,11 @@ class MediaSettings:
     sampling: Sampling = "index"
     window_seconds: Seconds = 30.0
 
+    @property
+    def clip_format(self) -> ClipFormat:
+        """What a clip looks like, without its length."""
+        return ClipFormat(self.sample_rate, self.frame_size, self.num_frames, self.fps, self.downmix, self.sampling)
+
 
 @dataclass(frozen=True)
 class ModelSpec:
@@ -70,7 +75,7 @@ class ModelSpec:
         embedding_dim: dimension of the shared space.
         normalize: whether embeddings get unit length.
         pairs: pairs whose scale and bias the model holds.
-        media: what a clip looks like to it.
+        media: what a clip looks like to it; None where the checkpoint does not say, and what its encoders declare is all that is known.
         name: of the architecture it was made of, where it has one.
     """
 
@@ -80,8 +85,13 @@ class ModelSpec:
     embedding_dim: int = 1024
     normalize: bool = False
     pairs: tuple[Pair, ...] = ()
-    media: MediaSettings = field(default_factory=MediaSettings)
+    media: MediaSettings | None = None
     name: str = ""
+
+    @property
+    def known_media(self) -> MediaSettings:
+        """What a clip looks like; as to the released models, where the checkpoint does not say."""
+        return self.media if self.media is not None else MediaSettings()
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the specification as JSON data."""
@@ -96,7 +106,7 @@ class ModelSpec:
         """
         try:
             values = dict(data)
-            values["media"] = MediaSettings(**values["media"])
+            values["media"] = None if values.get("media") is None else MediaSettings(**values["media"])
             values["pairs"] = tuple((left, right) for left, right in values["pairs"])
             values["embeddings"], values["frames"] = tuple(values["embeddings"]), tuple(values["frames"])
             values["encoders"] = {

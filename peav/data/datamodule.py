@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -22,11 +23,10 @@ from peav.data.loading.sampler import EvaluationPlan
 from peav.data.manifests.index import ManifestError
 from peav.data.manifests.manifest import has_split
 from peav.data.manifests.records import SPLITS
-from peav.data.media.decode import Downmix, Sampling
 from peav.data.stores.reader import number_chunks
 from peav.data.stores.remote import StoreOptions
 from peav.distributed import world_size
-from peav.types import DEFAULT_FIELDS
+from peav.types import DEFAULT_FIELDS, ClipFormat, Downmix, Sampling
 
 _log = logging.getLogger(__name__)
 
@@ -55,6 +55,35 @@ class CountResumedEpoch(Callback):
             loop.reset_restart_stage()
 
 
+#: What a clip looks like where neither the user nor the model says anything.
+DEFAULT_FORMAT = ClipFormat(sample_rate=16000, frame_size=64, num_frames=8, fps=None, downmix="meta", sampling="time")
+
+
+def resolve_format(given: ClipFormat, wanted: ClipFormat) -> ClipFormat:
+    """Returns what a clip looks like: as given, else as the model wants it, else the default.
+
+    Args:
+        given: by the user.
+        wanted: by the model.
+
+    Raises:
+        DataSettingError: if they disagree in anything but the number of frames.
+    """
+    free = {"num_frames", "fps"}
+    user, model = given.settings(), wanted.settings()
+    for name, value in user.items():
+        if name not in free and name in model and model[name] != value:
+            raise DataSettingError(
+                f"data.{name}={value}, but the model reads {name}={model[name]}: leave data.{name} out, and the data follow the model"
+            )
+    if free & set(user):  # one choice of frames replaces the other
+        model = {name: value for name, value in model.items() if name not in free}
+    found = {**DEFAULT_FORMAT.settings(), **model, **user}
+    if "fps" in found:
+        found["num_frames"] = None
+    return ClipFormat(**found)
+
+
 @contextmanager
 def _as_setting_errors() -> Iterator[None]:
     """Tells values that cannot be from faults of the program; damaged data say so themselves."""
@@ -69,7 +98,9 @@ def _as_setting_errors() -> Iterator[None]:
 class ClipDataModule(LightningDataModule):
     """Batches from a folder that `peav prepare` wrote.
 
-    The model says what it reads (`batch_fields`) and how texts become ids (`tokenize`); what it does not read is not decoded.
+    The model says what it reads (`batch_fields`), what a clip must look like to it (`clip_format`) and how texts become ids (`tokenize`).
+    Only what it reads is decoded. What is given here of the format of a clip must agree with the model; `num_frames` and `fps` may be
+    chosen.
 
     Args:
         data: folder that `peav prepare` wrote, or its address in an object store (`s3://bucket/data`).
@@ -77,12 +108,12 @@ class ClipDataModule(LightningDataModule):
         num_workers: processes that decode.
         prefetch_factor: batches that each of them makes ahead; they wait in shared memory (/dev/shm).
         pin_memory: keep batches in page-locked memory, from which a GPU copies while it computes; with a GPU by default.
-        sample_rate: of the audio, Hz.
-        num_frames: video frames a clip; ignored when `fps` is given.
-        fps: video frames a second.
-        frame_size: height and width of the frames, pixels.
-        downmix: how channels become one: `meta` is 0.7071 (L + R), `mean` the mean.
-        sampling: which frames: `time`, evenly spaced in time, or `index`, Meta's rule.
+        sample_rate: of the audio, Hz; the model's, or 16000 where it hears any.
+        num_frames: video frames a clip; the model's, or 8. Ignored when `fps` is given.
+        fps: video frames a second; the model's, or none.
+        frame_size: height and width of the frames, pixels; the model's, or 64 where it sees any.
+        downmix: how channels become one: `meta` is 0.7071 (L + R), `mean` the mean; the model's, or `meta`.
+        sampling: which frames: `time`, evenly spaced in time, or `index`, Meta's rule; the model's, or `time`.
         seed: of the order of the clips, and of all that is chosen at random for each.
         domain_weights: share of the clips of an epoch by domain, up to a common factor; as in the data by default.
         origin_weights: weights of `real` and `synthetic` captions, of clips and within a clip that has both; the paper trains best
@@ -114,12 +145,12 @@ class ClipDataModule(LightningDataModule):
         num_workers: int = 2,
         prefetch_factor: int = 2,
         pin_memory: bool | None = None,
-        sample_rate: int = 16000,
-        num_frames: int = 8,
+        sample_rate: int | None = None,
+        num_frames: int | None = None,
         fps: float | None = None,
-        frame_size: int = 64,
-        downmix: Downmix = "meta",
-        sampling: Sampling = "time",
+        frame_size: int | None = None,
+        downmix: Downmix | None = None,
+        sampling: Sampling | None = None,
         seed: int = 0,
         domain_weights: dict[str, float] | None = None,
         origin_weights: dict[str, float] | None = None,
@@ -148,12 +179,7 @@ class ClipDataModule(LightningDataModule):
         self.num_workers = num_workers
         self.prefetch_factor = prefetch_factor
         self.pin_memory = pin_memory
-        self.sample_rate = sample_rate
-        self.num_frames = num_frames
-        self.fps = fps
-        self.frame_size = frame_size
-        self.downmix: Downmix = downmix
-        self.sampling: Sampling = sampling
+        self.given = ClipFormat(sample_rate, frame_size, num_frames, fps, downmix, sampling)
         self.seed = seed
         self.domain_weights = domain_weights
         self.origin_weights = origin_weights
@@ -174,18 +200,22 @@ class ClipDataModule(LightningDataModule):
         self.datasets: dict[str, ClipDataset] = {}
         self._loaders: list[ClipLoader] = []
         self._digest: str | None = None
-        # Lightning keeps these with the checkpoint: what a clip looks like to the model is part of the model.
-        self.hparams.update(
-            {
-                "sample_rate": sample_rate,
-                "num_frames": num_frames,
-                "fps": fps,
-                "frame_size": frame_size,
-                "downmix": downmix,
-                "sampling": sampling,
-                "field_options": self.field_options,
-            }
-        )
+        self._keep_format(self.given)
+        self.hparams.update({"field_options": self.field_options})
+
+    @property
+    def clip_format(self) -> ClipFormat:
+        """What a clip looks like in the batches: as given, else as the model wants it, else the defaults.
+
+        Raises:
+            DataSettingError: if something given disagrees with the model.
+        """
+        module = getattr(self.trainer, "lightning_module", None)
+        return resolve_format(self.given, getattr(module, "clip_format", ClipFormat()))
+
+    def _keep_format(self, known: ClipFormat) -> None:
+        """Lets Lightning keep the format with the checkpoint: what a clip looks like to the model is part of the model."""
+        self.hparams.update({f.name: getattr(known, f.name) for f in fields(ClipFormat)})
 
     def setup(self, stage: str) -> None:
         """Opens the splits that a stage needs: `fit`, `validate`, `test` or `predict`."""
@@ -195,6 +225,7 @@ class ClipDataModule(LightningDataModule):
             "test": ("test",),
             "predict": (self.predict_split,),
         }
+        self._keep_format(self.clip_format)
         trainer = self.trainer
         self._digest = None
         if stage == "fit" and trainer is not None:
@@ -306,6 +337,8 @@ class ClipDataModule(LightningDataModule):
             self.origin_weights,
             self.num_buckets,
             window,
+            # A rank that keeps features of its clips in memory should meet them again.
+            getattr(getattr(self.trainer, "lightning_module", None), "features", None) is not None,
         )
 
     def val_dataloader(self) -> ClipLoader | list[ClipLoader]:
@@ -351,12 +384,7 @@ class ClipDataModule(LightningDataModule):
             self.data,
             split,
             fields=self._fields(),
-            sample_rate=self.sample_rate,
-            num_frames=self.num_frames,
-            fps=self.fps,
-            frame_size=self.frame_size,
-            downmix=self.downmix,
-            sampling=self.sampling,
+            **self.clip_format.settings(),
             seed=self.seed,
             shuffle_pairing=self.shuffle_pairing and training,
             cache_megabytes=self.cache_megabytes if training else 0,

@@ -34,9 +34,16 @@ class Tokenize:
     """
 
     def __init__(self, tokenizer_json: str, max_tokens: int, pad_id: int) -> None:
+        self._settings = (tokenizer_json, max_tokens, pad_id)
         self.tokenizer = Tokenizer.from_str(tokenizer_json)
         self.tokenizer.enable_truncation(max_tokens)
         self.tokenizer.enable_padding(pad_id=pad_id)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Tokenize) and self._settings == other._settings
+
+    def __hash__(self) -> int:
+        return hash(self._settings)
 
     def __call__(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Returns ids (N, L) int64 and their mask (N, L) bool; L is the longest text's."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -12,7 +12,8 @@ from torch import Tensor
 from peav.data.manifests.identities import distinct_texts, text_group
 from peav.embedding_model import EmbeddingModel
 from peav.evaluation.table import EmbeddingTable, Event
-from peav.types import Batch, EventInput, TextInput
+from peav.tokenizing import OneTokenizer, Tokenizers
+from peav.types import Batch, EventInput, TokenizeTexts
 
 log = logging.getLogger(__name__)
 
@@ -20,8 +21,6 @@ log = logging.getLogger(__name__)
 #: what it calls them where the model has an embedding of its own under the first name.
 TRANSCRIPTS = ("text_transcript", "text_audio_of_transcript")
 _TEXTS_AT_ONCE = 256
-
-TokenizeTexts = Callable[[Sequence[str]], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ def collect(
     model: EmbeddingModel,
     batches: Iterable[Batch],
     clips: Sequence[ClipTexts],
-    tokenize: TokenizeTexts | None,
+    tokenize: Tokenizers | TokenizeTexts | None,
     frame_scale: FrameScale | None = None,
     device: torch.device | str = "cpu",
     pairs: Sequence[tuple[str, str]] = (),
@@ -124,7 +123,7 @@ def collect(
     texts: dict[str, list[str]] = {}
     trained = list(pairs)
     for name, head, written in _texts(text_fields, clips):
-        if tokenize is None or not written:
+        if not tokenize or not written:
             continue
         texts[name] = [text for _, text in written]
         table_embeddings[name] = _embed_texts(model, head, texts[name], tokenize, device)
@@ -144,7 +143,7 @@ def collect(
         pairs=[pair for pair in trained if set(pair) <= set(table_embeddings)],
     )
     events, phrases = _events(clips)
-    if frame_scale is None or tokenize is None or hop is None or not phrases:
+    if frame_scale is None or not tokenize or hop is None or not phrases:
         return table
     return replace(
         table,
@@ -206,7 +205,11 @@ def _texts(
 
 
 def _embed_texts(
-    model: EmbeddingModel, name: str, texts: Sequence[str], tokenize: TokenizeTexts, device: torch.device | str
+    model: EmbeddingModel,
+    name: str,
+    texts: Sequence[str],
+    tokenize: Tokenizers | TokenizeTexts,
+    device: torch.device | str,
 ) -> Tensor:
     source = _text_field(model, name)
     if source is None:
@@ -214,9 +217,8 @@ def _embed_texts(
     parts = []
     for start in range(0, len(texts), _TEXTS_AT_ONCE):
         some = tuple(texts[start : start + _TEXTS_AT_ONCE])
-        ids, mask = tokenize(some)
-        rows = torch.arange(len(some))
-        text = TextInput(ids, mask, torch.ones(len(some), dtype=torch.bool), rows, some)
+        tokenizers = tokenize if isinstance(tokenize, Tokenizers) else OneTokenizer(tokenize)
+        text = tokenizers.tokenize(source, some)
         if source == "events":
             nothing, index = torch.zeros(0), torch.zeros(0, dtype=torch.int64)
             events = EventInput(text, torch.zeros(0, dtype=torch.bool), index, index, nothing, nothing)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -15,7 +15,8 @@ from peav.checkpoints import MediaSettings
 from peav.embedding_model import EmbeddingModel
 from peav.inputs.items import Loaded, MediaItem, Request, make_batch, text_batch
 from peav.inputs.windows import average_windows, plan_windows, stitch_windows
-from peav.types import CAPTION_TYPES, Seconds, TextInput
+from peav.tokenizing import Tokenizers
+from peav.types import CAPTION_TYPES, Seconds, TextInput, TokenizeTexts, Tokens
 
 #: `auto` is bfloat16 autocast on CUDA devices that compute in it, and float32 elsewhere.
 Precision = Literal["auto", "fp32", "bf16"]
@@ -195,7 +196,9 @@ def embed_texts(
 ) -> dict[str, Tensor]:
     """Embeds texts by the heads named; returns (N, D) float32 on the CPU, by name."""
     tokens = tokenize(model, texts)
-    lengths = tokens.mask.sum(1).tolist()
+    # The longest that any of the model's tokenizers makes of a text.
+    every: list[TextInput | Tokens] = [tokens, *tokens.others.values()]
+    lengths = torch.stack([some.mask.sum(1) for some in every]).amax(0).tolist()
     outputs = {name: torch.zeros(len(texts), model.embedding_dim) for name in names}
     order = sorted(range(len(texts)), key=lambda row: lengths[row])
     while order:
@@ -216,33 +219,32 @@ def tokenize(model: EmbeddingModel, texts: Sequence[str]) -> TextInput:
     Raises:
         ValueError: if the model has none.
     """
-    tokenizer: Any = next(
-        (found for encoder in model.encoders.values() if (found := getattr(encoder, "tokenize", None)) is not None),
-        None,
-    )
-    if tokenizer is None:
+    known = model.tokenizers()
+    if not known:
         raise ValueError(
             "this model has no tokenizer, so that it cannot read text: its folder holds no tokenizer.json. Put one there, or give "
             "token ids to model(input_ids=...)"
         )
-    ids, mask = tokenizer(list(texts))
-    ids, mask = torch.as_tensor(ids), torch.as_tensor(mask).bool()
-    present = torch.ones(len(texts), dtype=torch.bool)
-    return TextInput(ids.masked_fill(~mask, 0), mask, present, torch.arange(len(texts)), tuple(texts))
+    # Every text is read by every head: one set of ids for each tokenizer that the model has.
+    merged: dict[str, TokenizeTexts] = {}
+    for encoders in known.fields.values():
+        merged |= encoders
+    return Tokenizers({"captions": merged}).tokenize("captions", texts)
 
 
 def select_texts(texts: TextInput, rows: Sequence[int]) -> TextInput:
     """Returns some rows of texts, cut to the longest of them."""
     index = torch.tensor(list(rows), dtype=torch.int64)
-    mask = texts.mask[index]
-    length = max(1, int(mask.sum(1).max()))
-    return TextInput(
-        texts.input_ids[index, :length],
-        mask[:, :length],
-        texts.present[index],
-        texts.group[index],
-        tuple(texts.texts[row] for row in rows),
-    )
+
+    def cut(tokens: TextInput | Tokens) -> Tokens:
+        mask = tokens.mask[index]
+        length = max(1, int(mask.sum(1).max()))
+        return Tokens(tokens.input_ids[index, :length], mask[:, :length])
+
+    own = cut(texts)
+    strings = tuple(texts.texts[row] for row in rows)
+    others = {name: cut(tokens) for name, tokens in texts.others.items()}
+    return TextInput(own.input_ids, own.mask, texts.present[index], texts.group[index], strings, others)
 
 
 def _seconds_of(seconds: Tensor | Seconds | None, row: int) -> Seconds:

@@ -11,8 +11,17 @@ import torch
 
 from peav.encoders.base import Encoder
 from peav.masking import lengths_to_mask
+from peav.testing.declared import (
+    check_configuration,
+    check_dtypes,
+    check_format,
+    check_frontends,
+    check_hiding,
+    check_stacks,
+    check_tokenizer,
+)
 from peav.testing.rows import require, take
-from peav.testing.tiny import tiny_batch
+from peav.testing.tiny import SAMPLE_RATE, tiny_batch
 from peav.types import AudioInput, Batch, EventInput, Features, FieldInput, TextInput, VideoInput
 
 
@@ -20,11 +29,13 @@ def check_encoder(make: Callable[[], Encoder], batch: Batch | None = None, atol:
     """Runs the contract of encoders.
 
     The features have the declared names, dimensions and rows; garbage in padded slots, the order and the company of a clip change
-    nothing; clips that lack the input come out as not present, without NaN; every trainable parameter gets a gradient.
+    nothing; clips that lack the input come out as not present, without NaN; every trainable parameter gets a gradient. Then what the
+    encoder declares beside (`peav.testing.declared`): its configuration, tokenizer, format of a clip, frozen frontends, what it hides,
+    its layers, and that it computes in bf16 and float64.
 
     Args:
         make: builds the encoder, which should have no dropout.
-        batch: clips to encode; `tiny_batch()` by default.
+        batch: clips to encode; at least four, a tiny one in the format that the encoder declares by default.
         atol: tolerance of "changes nothing", for features of unit size.
 
     Raises:
@@ -33,13 +44,17 @@ def check_encoder(make: Callable[[], Encoder], batch: Batch | None = None, atol:
     torch.manual_seed(0)
     encoder = make()
     require(bool(encoder.provides), "an encoder must say what it `provides`")
-    batch = batch if batch is not None else tiny_batch()
+    if batch is None:
+        batch = tiny_batch(
+            image_size=encoder.clip_format.frame_size or 32, sample_rate=encoder.clip_format.sample_rate or SAMPLE_RATE
+        )
     names = list(encoder.provides)
     inputs = _encoder_inputs(encoder, batch)
+    of_phrases = {name for name in names if "events" in encoder.provides[name]}
     outputs = encoder(inputs, names)
     require(set(outputs) == set(names), f"asked for {names}, the encoder returned {sorted(outputs)}")
     for name, feature in outputs.items():
-        rows = len(inputs["events"].phrases.group) if name == "text_event" else len(batch)
+        rows = len(inputs["events"].phrases.group) if name in of_phrases else len(batch)
         require(
             feature.pooled.shape == (rows, encoder.dims[name]),
             f"pooled {name!r} is {tuple(feature.pooled.shape)}, declared ({rows}, {encoder.dims[name]})",
@@ -56,18 +71,18 @@ def check_encoder(make: Callable[[], Encoder], batch: Batch | None = None, atol:
     _same(outputs, encoder(_garbage(inputs), names), atol, "garbage in padded slots changes")
     order = torch.tensor([2, 0, 3, 1])
     _same(
-        {name: f if name == "text_event" else take(f, order) for name, f in outputs.items()},
+        {name: f if name in of_phrases else take(f, order) for name, f in outputs.items()},
         encoder({key: take(value, order) for key, value in inputs.items()}, names),
         atol,
         "the order of the clips changes",
     )
     _same(
-        {name: f if name == "text_event" else take(f, order[:1]) for name, f in outputs.items()},
+        {name: f if name in of_phrases else take(f, order[:1]) for name, f in outputs.items()},
         encoder({key: take(value, order[:1]) for key, value in inputs.items()}, names),
         atol,
         "the company of a clip changes",
     )
-    _check_absent_inputs(encoder, inputs, names, outputs, atol)
+    _check_absent_inputs(encoder, inputs, [name for name in names if name not in of_phrases], outputs, atol)
     loss = sum(
         (f.pooled.square().mean() + f.pooled[..., :1].sum() + (0 if f.frames is None else f.frames[..., :1].sum()))
         for f in encoder(inputs, names).values()
@@ -79,6 +94,13 @@ def check_encoder(make: Callable[[], Encoder], batch: Batch | None = None, atol:
             require(
                 gradient is not None and gradient.abs().sum() > 0, f"the trainable parameter {name!r} gets no gradient"
             )
+    check_configuration(make)
+    check_tokenizer(encoder)
+    check_format(encoder, inputs, names)
+    check_frontends(encoder, inputs, names, lambda left, right, what: _same(left, right, 10 * atol, what))
+    check_hiding(encoder, inputs, names)
+    check_stacks(encoder)
+    check_dtypes(make, inputs, names)
 
 
 def _encoder_inputs(encoder: Encoder, batch: Batch) -> dict[str, Any]:
@@ -153,10 +175,10 @@ def _check_absent_inputs(
             mask[1] = False
             changes["mask"] = mask
         gone[key] = replace(value, **changes)
+    if not names:
+        return
     found = encoder(gone, names)
     for name, feature in found.items():
-        if name == "text_event":
-            continue
         require(
             not feature.present[1] and feature.present[[0, 2, 3]].all(),
             f"`present` of {name!r} ignores a missing input",

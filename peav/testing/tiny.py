@@ -41,11 +41,13 @@ def tiny_events(num_clips: int, num_phrases: int = 3) -> EventInput:
     )
 
 
-def tiny_batch(num_clips: int = 4, vocab_size: int = 32, image_size: int = 32, seed: int = 0) -> Batch:
-    """Makes a batch of random clips of different lengths: audio at 16 kHz, frames, three captions, events."""
+def tiny_batch(
+    num_clips: int = 4, vocab_size: int = 32, image_size: int = 32, seed: int = 0, sample_rate: int = SAMPLE_RATE
+) -> Batch:
+    """Makes a batch of random clips of different lengths, 0.375 s and more: audio, frames, three captions, events."""
     generator = torch.Generator().manual_seed(seed)
     present = torch.ones(num_clips, dtype=torch.bool)
-    samples = torch.arange(num_clips) * 640 + 6000
+    samples = (torch.arange(num_clips) * 640 + 6000) * sample_rate // SAMPLE_RATE
     audio_mask = lengths_to_mask(samples)
     video_mask = lengths_to_mask(torch.arange(num_clips) % 3 + 3)
     audio = torch.randn(audio_mask.shape, generator=generator) * 0.1 * audio_mask
@@ -55,14 +57,14 @@ def tiny_batch(num_clips: int = 4, vocab_size: int = 32, image_size: int = 32, s
     rows = torch.arange(num_clips)
     return Batch(
         ids=tuple(f"clip-{i}" for i in range(num_clips)),
-        audio=AudioInput(audio, audio_mask, present, rows, SAMPLE_RATE),
+        audio=AudioInput(audio, audio_mask, present, rows, sample_rate),
         video=VideoInput(frames, video_mask, present, rows, torch.full((num_clips,), 0.5)),
         captions={
             kind: tiny_text(num_clips, vocab_size, seed=index + 1)
             for index, kind in enumerate(("audio", "video", "audio_video"))
         },
         events=tiny_events(num_clips),
-        duration=samples / SAMPLE_RATE,
+        duration=samples / sample_rate,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
 import torch
@@ -86,10 +86,35 @@ class CheckFeatures(Callback):
         check_features(infos, module.model.each_encoder())  # type: ignore[union-attr, operator]
 
 
+def check_cache(encoders: Mapping[str, Encoder], augmented: Collection[str] = ()) -> None:
+    """Checks that features can be kept in memory.
+
+    Args:
+        encoders: of the model.
+        augmented: the media that the data module changes at random.
+
+    Raises:
+        DataSettingError: if no encoder has a frozen frontend, or the media of one differ from epoch to epoch.
+    """
+    kinds = {kind for encoder in encoders.values() for kind in encoder.frontends}
+    if not kinds:
+        have = ", ".join(type(encoder).__name__ for encoder in encoders.values())
+        raise DataSettingError(
+            f"cache_features keeps what frozen frontends make, but the model has none ({have}): leave it out. An encoder declares its "
+            "frozen frontends in `Encoder.frontends`"
+        )
+    if frozen := sorted(kinds & set(augmented)):
+        raise DataSettingError(
+            f"cache_features would keep the first augmentation of {' and '.join(frozen)} for all epochs: leave out cache_features, or "
+            f"{' and '.join(f'data.{kind}_augment' for kind in frozen)}"
+        )
+
+
 class FeatureCache:
     """Features of the frozen frontends, by clip.
 
-    The media of a clip must be the same in every epoch. Ten seconds take about 100 KB in fp16: 64 KB of audio, 32 KB of 16 frames.
+    The media of a clip must be the same in every epoch; the data module lets it go to the same rank in each. Ten seconds take about
+    100 KB in fp16: 64 KB of audio, 32 KB of 16 frames.
 
     Args:
         precision: in which features are kept; in fp32 the losses equal those from media. `exact` keeps them as they come.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -22,12 +22,13 @@ from peav import distributed, registry
 from peav.checkpoints import CheckpointError, building
 from peav.checkpoints.native import read_settings
 from peav.embedding_model import EmbeddingModel
-from peav.encoders import Encoder, TextEncoder
+from peav.encoders import Encoder
 from peav.host import to_device, to_host
 from peav.objectives import Objective
+from peav.tokenizing import Tokenizers
 from peav.training.assembly import agree, build, check_targets, check_teachers, hide_spans, needed_encoders, provided_by
 from peav.training.boundary import StepEnds
-from peav.training.features import CachePrecision, CheckFeatures, FeatureCache
+from peav.training.features import CachePrecision, CheckFeatures, FeatureCache, check_cache
 from peav.training.guard import FiniteGuard, name_suspects
 from peav.training.initial import load_initial, read_initial
 from peav.training.losses import Exchange, Losses, evaluate_objectives, with_gradients
@@ -40,7 +41,7 @@ from peav.training.sharding import shard_model, share_objectives
 from peav.training.tuning import Tune, apply_tuning
 from peav.training.virtual import Storage, VirtualBatches
 from peav.trust import Trust
-from peav.types import Batch, Embedding
+from peav.types import Batch, ClipFormat, Embedding
 
 #: Arguments that lead elsewhere, which a checkpoint never has; one that has them was not written by us.
 _NOT_FROM_A_FILE = {"self", "init_from", "init_revision", "encoder_options", "trust"}
@@ -167,6 +168,8 @@ class PeavModule(LightningModule):
         embeddings = {embedding for objective in built_objectives.values() for embedding in objective.requires}
         plain = {name.removeprefix("features.") for name in embeddings} | set(extra_embeddings or ())
         self.model = EmbeddingModel(built_encoders, plain, embedding_dim, normalize)
+        media = None if checkpoint is None else checkpoint.spec.media
+        self._initial_format = ClipFormat() if media is None else media.clip_format
         self.trained = tuple(sorted(embeddings))
         self.objectives = nn.ModuleDict(built_objectives)
         if checkpoint is not None:
@@ -176,6 +179,8 @@ class PeavModule(LightningModule):
         hide_spans(self.model, built_objectives)
         #: Whether a teacher may know something already.
         self.trained_before = checkpoint is not None
+        if cache_features is not None:
+            check_cache(self.model.each_encoder())
         self.features = FeatureCache(cache_features) if cache_features is not None else None
         self.frames = frozenset(name for objective in built_objectives.values() for name in objective.frames)
         self.learning_rate, self.weight_decay, self.betas = learning_rate, weight_decay, tuple(betas)
@@ -246,12 +251,15 @@ class PeavModule(LightningModule):
         return self.model.fields_for(self.trained) | targets
 
     @property
-    def tokenize(self) -> Callable[[Sequence[str]], tuple[Tensor, Tensor]] | None:
-        """How texts become token ids, or None when nothing reads text."""
-        for encoder in self.model.encoders.values():
-            if isinstance(encoder, TextEncoder):
-                return encoder.tokenize
-        return None
+    def clip_format(self) -> ClipFormat:
+        """What a clip must look like: to the encoders, and otherwise as in the checkpoint that training starts from."""
+        initial = self._initial_format.of(self.batch_fields)
+        return ClipFormat(**{**initial.settings(), **self.model.clip_format.settings()})
+
+    @property
+    def tokenize(self) -> Tokenizers:
+        """How texts become token ids for the encoders that read them."""
+        return self.model.tokenizers()
 
     def _freeze_what_nothing_trains(self) -> None:
         """Extra embeddings stay as they are: no weight decay on them, and no parameter without gradient, on which DDP would wait."""
@@ -282,6 +290,11 @@ class PeavModule(LightningModule):
         if stage == "fit":
             # Not in the constructor, which evaluation calls too, of a checkpoint that says nothing of the one before it.
             check_teachers(dict(self._objectives()), self.trained_before or self.trainer.ckpt_path is not None)
+        if stage == "fit" and self.features is not None:
+            data = getattr(self.trainer, "datamodule", None)
+            check_cache(
+                self.model.each_encoder(), [k for k in ("audio", "video") if getattr(data, f"{k}_augment", None)]
+            )
         if stage == "fit" and self.virtual is not None:
             self.virtual.prepare(self.trainer)
 

@@ -39,7 +39,7 @@ def released_like(seed: int = 0, frame_level: bool = False) -> PEAV:
     encoders["text"]["init_args"] = {**text, "tokenizer": tokenizer}
     pairs = preset("pe-a-frame-small" if frame_level else "pe-av-small").pairs
     dim = text["options"]["hidden_size"]
-    media = replace(spec.media, num_frames=None if frame_level else 16)
+    media = replace(spec.known_media, num_frames=None if frame_level else 16)
     model = PEAV.from_spec(replace(spec, encoders=encoders, embedding_dim=dim, pairs=pairs, media=media))
     with torch.no_grad():
         for name, parameter in model.named_parameters():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass
 from typing import Any, NamedTuple
 
@@ -16,10 +16,20 @@ from peav.data.loading.shared_buffers import SMALL_BYTES, pool
 from peav.data.manifests.identities import ABSENT, distinct_texts, text_group
 from peav.fields import Field
 from peav.masking import lengths_to_mask
-from peav.types import AudioInput, Batch, CachedFeatures, EventInput, TextInput, VideoInput, map_tensors
+from peav.tokenizing import OneTokenizer, Tokenizers
+from peav.types import (
+    AudioInput,
+    Batch,
+    CachedFeatures,
+    EventInput,
+    TextInput,
+    TokenizeTexts,
+    VideoInput,
+    map_tensors,
+)
 
-#: Texts to (input_ids (N, L) int64, mask (N, L) bool).
-Tokenize = Callable[[Sequence[str]], tuple[Tensor, Tensor]]
+#: The tokenizers of a model's encoders, or one for all texts.
+Tokenize = Tokenizers | TokenizeTexts
 
 
 def collate(
@@ -40,7 +50,10 @@ def collate(
     if not clips:
         raise ValueError("a batch needs at least one clip, got none")
     first = clips[0]
-    captions = {kind: tokenize_texts([clip.captions[kind] for clip in clips], tokenize) for kind in first.captions}
+    captions = {
+        kind: tokenize_texts(f"captions.{kind}", [clip.captions[kind] for clip in clips], tokenize)
+        for kind in first.captions
+    }
     return Batch(
         ids=tuple(clip.id for clip in clips),
         audio=_audio(clips),
@@ -94,32 +107,17 @@ def unpack_small(batch: Batch) -> Batch:
     return map_tensors(batch, torch.from_numpy, np.ndarray)
 
 
-def tokenize_texts(texts: Sequence[str | None], tokenize: Tokenize | None) -> TextInput:
-    """Tokenizes N texts, None where one is absent.
+def tokenize_texts(field: str, texts: Sequence[str | None], tokenize: Tokenize | None) -> TextInput:
+    """Tokenizes N texts of a batch field, None where one is absent; texts that are equal once normalised are of one group.
 
     Raises:
         ValueError: if there is no tokenizer, or it returns something else than ids and mask for each text.
     """
     if tokenize is None:
         raise ValueError("captions and events are read, but there is no tokenizer: give `tokenize`, or read neither")
-    rows = [row for row, text in enumerate(texts) if text is not None]
-    present = torch.zeros(len(texts), dtype=torch.bool)
-    present[rows] = True
-    found = [text for text in texts if text is not None]
-    ids, mask = (
-        tokenize(found) if found else (torch.zeros(0, 1, dtype=torch.int64), torch.zeros(0, 1, dtype=torch.bool))
-    )
-    if ids.shape != mask.shape or len(ids) != len(found) or ids.ndim != 2:
-        raise ValueError(
-            f"the tokenizer made ids of shape {tuple(ids.shape)} and a mask of shape {tuple(mask.shape)} from {len(found)} texts"
-        )
-    all_ids = torch.zeros(len(texts), ids.shape[1], dtype=torch.int64)
-    all_mask = torch.zeros(len(texts), ids.shape[1], dtype=torch.bool)
-    all_ids[rows], all_mask[rows] = ids.masked_fill(~mask, 0), mask
     groups = [ABSENT if text is None else text_group(text) for text in texts]
-    return TextInput(
-        all_ids, all_mask, present, torch.tensor(groups, dtype=torch.int64), tuple(text or "" for text in texts)
-    )
+    tokenizers = tokenize if isinstance(tokenize, Tokenizers) else OneTokenizer(tokenize)
+    return tokenizers.tokenize(field, texts, groups)
 
 
 def _own(clips: Sequence[DecodedClip], field: Field) -> Any:
@@ -201,7 +199,7 @@ def _events(clips: Sequence[DecodedClip], tokenize: Tokenize | None) -> EventInp
             rows.append((row, onset, offset))
     texts, phrases = distinct_texts(written)
     return EventInput(
-        phrases=tokenize_texts(texts, tokenize),
+        phrases=tokenize_texts("events", texts, tokenize),
         annotated=torch.tensor([bool(clip.annotated) for clip in clips]),
         clip=torch.tensor([row[0] for row in rows], dtype=torch.int64),
         phrase=torch.tensor(phrases, dtype=torch.int64),

@@ -106,6 +106,8 @@ class TrainingPlan:
             with none, keep the share that they have in the data.
         num_buckets: buckets of durations, at most; each has as many clips.
         window_chunks: chunks that are shuffled among each other; all by default. Needs `population.chunk`.
+        fixed_ranks: let a clip go to the same rank in every epoch, but for the few that keep batches of one size; a rank that remembers
+            its clips then meets them again. Which clips make a global batch depends on the number of ranks then.
 
     Raises:
         ValueError: if a weight is negative or names what is not there, or a number is below 1.
@@ -120,6 +122,7 @@ class TrainingPlan:
         origin_weights: Mapping[str, float] | None = None,
         num_buckets: int = 1,
         window_chunks: int | None = None,
+        fixed_ranks: bool = False,
     ) -> None:
         for name, value in {
             "batch_size": batch_size,
@@ -137,12 +140,15 @@ class TrainingPlan:
         self.origin_weights = _check_weights(origin_weights, CAPTION_ORIGINS, "origin")
         self.num_buckets = num_buckets
         self.window_chunks = window_chunks
+        self.fixed_ranks = fixed_ranks
         self._shaped: tuple[int, _Groups] | None = None
 
     def digest(self, world_size: int = 1) -> str:
         """Returns what the sequence of batches depends on, as a short string."""
         settings: list[Any] = [self.population.digest, len(self.population), self.batch_size * world_size, self.seed]
         settings += [self.domain_weights, self.origin_weights, self.num_buckets, self.window_chunks]
+        if self.fixed_ranks:
+            settings += [world_size]
         return hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=8).hexdigest()
 
     def num_batches(self, world_size: int = 1) -> int:
@@ -192,8 +198,13 @@ class TrainingPlan:
             ]
             rows, turn, keys = (np.concatenate(column) for column in zip(*sampled, strict=True))
             order = np.argsort(keys, kind="stable")
-            parts.append(rows[order].reshape(count, world_size, self.batch_size)[:, rank])
-            turns.append(turn[order].reshape(count, world_size, self.batch_size)[:, rank])
+            own = order.reshape(count, world_size, self.batch_size)[:, rank]
+            if self.fixed_ranks and world_size > 1:
+                own = _own(order, self._owners(world_size)[rows[order]], rank, world_size).reshape(
+                    count, self.batch_size
+                )
+            parts.append(rows[own])
+            turns.append(turn[own])
             # In a window the steps of all buckets keep the order of the chunks.
             places.append((np.arange(count) + rng.random(count)) / count if window is not None else rng.random(count))
         order = np.argsort(np.concatenate(places), kind="stable")
@@ -217,6 +228,10 @@ class TrainingPlan:
             text += f", each sampled {times.min():.2g} to {times.max():.2g} times an epoch"
         return text
 
+    def _owners(self, world_size: int) -> NDArray[np.int64]:
+        """Returns the rank (N,) that each clip belongs to, as many to each."""
+        return np.random.default_rng([self.seed, world_size]).permutation(len(self.population)) % world_size
+
     def _groups(self, world_size: int) -> _Groups:
         size = self.batch_size * world_size
         if self._shaped is None or self._shaped[0] != size:
@@ -230,6 +245,33 @@ class TrainingPlan:
             return None
         chunks = int(chunk.max(initial=0)) + 1
         return (rng.permutation(chunks) // self.window_chunks)[chunk]
+
+
+def _own(order: NDArray[np.int64], owners: NDArray[np.int64], rank: int, world_size: int) -> NDArray[np.int64]:
+    """Returns what of `order` a rank gets, as many as any other: what it owns, and of others' surplus what it lacks.
+
+    Args:
+        order: (n,), a multiple of `world_size`.
+        owners: (n,) the rank that each belongs to.
+        rank: whose share is wanted.
+        world_size: number of ranks.
+
+    >>> _own(np.arange(6), np.array([0, 0, 0, 1, 0, 1]), 1, 2).tolist()
+    [3, 4, 5]
+    """
+    share = len(order) // world_size
+    place = np.empty(len(order), np.int64)
+    surplus = np.zeros(len(order), bool)
+    for owner in range(world_size):
+        held = np.flatnonzero(owners == owner)
+        place[held] = owner
+        surplus[held[share:]] = True
+    spare = np.flatnonzero(surplus)
+    lacking = np.repeat(
+        np.arange(world_size), [share - int(((place == r) & ~surplus).sum()) for r in range(world_size)]
+    )
+    place[spare] = lacking
+    return order[place == rank]
 
 
 def substitutes(peers: NDArray[np.int64], position: int) -> Iterator[int]:

@@ -157,7 +157,7 @@ def test_the_command_makes_them(data: Path, model: Path, capsys: pytest.CaptureF
     for bad, message in (
         (
             ["--features", "audio=pe", "--model", str(model)],
-            "no frontend audio=pe; the choices are audio=dac, video=pe",
+            "no frozen frontend audio=pe: it has audio=dac, video=pe",
         ),
         (["--features", "audio=dac"], "--features needs --model"),
         ([], "give OUT"),
@@ -183,7 +183,7 @@ def test_a_frontend_that_is_not_there_or_another_is_an_error(data: Path, model: 
         extract_features(data, options(model, features={"audio": "dac"}), progress=False)
     only_text = PEAV({"text": make_model().encoders["text"]}, ["text_audio"], 8)  # type: ignore[dict-item]
     only_text.save_pretrained(tmp_path / "text")
-    with pytest.raises(ValueError, match="needs a DacAudioEncoder, but the model has TextEncoder"):
+    with pytest.raises(ValueError, match=r"the model has no frozen frontend audio=dac: it has none"):
         extract_features(data, options(tmp_path / "text", features={"audio": "dac"}), progress=False)
     with pytest.raises(FileNotFoundError, match="no manifest"):
         extract_features(tmp_path, options(model), progress=False)
