@@ -69,7 +69,7 @@ COMMANDS: dict[str, Command | Group] = {
     ),
     "plugins": Command(
         "peav.cli.commands.plugins:plugins",
-        "list the encoders and objectives that are registered, and where they come from",
+        "list the encoders, objectives and fields that are registered, and where they come from",
     ),
     "data": Group(
         "look at manifests, check, count, split, mix and trust them",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
@@ -57,6 +58,19 @@ class CountResumedEpoch(Callback):
 
 #: What a clip looks like where neither the user nor the model says anything.
 DEFAULT_FORMAT = ClipFormat(sample_rate=16000, frame_size=64, num_frames=8, fps=None, downmix="meta", sampling="time")
+
+
+def describe(item: object) -> str:
+    """Returns what an augmentation is and how it was set, the same in every process.
+
+    >>> class Gain:
+    ...     def __init__(self) -> None:
+    ...         self.decibels = 6.0
+    >>> describe(Gain())
+    "Gain({'decibels': 6.0})"
+    """
+    text = repr(item) if isinstance(item, nn.Module) else f"{type(item).__name__}({vars(item)})"
+    return re.sub(r" at 0x[0-9a-f]+", "", text)
 
 
 def resolve_format(given: ClipFormat, wanted: ClipFormat) -> ClipFormat:
@@ -279,7 +293,9 @@ class ClipDataModule(LightningDataModule):
             ranks: among which a global batch is divided.
         """
         values: dict[str, Any] = {name: getattr(self, name) for name in _CONTENT}
-        values |= {name: [repr(item) for item in getattr(self, name)] for name in ("audio_augment", "video_augment")}
+        values |= {
+            name: [describe(item) for item in getattr(self, name)] for name in ("audio_augment", "video_augment")
+        }
         return {"batch_size times devices": self.batch_size * ranks, **self.hparams, **values}
 
     def check_resumed(self, state: Mapping[str, Any], ranks: int, before_setup: bool = False) -> None:

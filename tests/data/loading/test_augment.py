@@ -14,6 +14,7 @@ from peav.data.loading.augment import Gain, Noise, augment_frames
 from peav.data.loading.collate import collate, pack_small, unpack_small
 from peav.data.manifests.manifest import Manifest, open_manifest
 from peav.data.manifests.texts import Caption
+from peav.data.stores.remote import StoreOptions
 from peav.encoders import MelAudioEncoder
 from peav.encoders.audio import MelFrontend, SpecAugment
 from peav.testing import tiny_batch
@@ -174,7 +175,8 @@ def test_captions_are_chosen_by_their_origin(prepared: Prepared, tmp_path: Path)
     save_manifest(data, "train", clips)
 
     def share(weights: dict[str, float] | None) -> float:
-        dataset = ClipDataset(data, "train", fields=["captions.audio"], origin_weights=weights)
+        options = StoreOptions(trust=True)  # the shards are a link
+        dataset = ClipDataset(data, "train", fields=["captions.audio"], origin_weights=weights, store=options)
         return sum(dataset[epoch, 0].captions["audio"] == "made" for epoch in range(400)) / 400
 
     assert abs(share({"real": 1, "synthetic": 10}) - 10 / 11) < 0.05
