@@ -71,6 +71,10 @@ def read_settings(path: Path, trust: Trust) -> tuple[dict[str, Any], dict[str, A
         settings = saved["hyper_parameters"]
         plugins = [(registry.encoders, dict(settings["encoders"])), (registry.objectives, dict(settings["objectives"]))]
         dict(saved["state_dict"])
+        for config in plugins[0][1].values():
+            # Before `architecture` was refused beside `pretrained`, its default stood there.
+            if config["class_path"] == "TextEncoder" and config["init_args"].get("pretrained") is not None:
+                config["init_args"] |= {"architecture": None}
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{path} is not a checkpoint of `peav fit`: its hyper-parameters name no encoders and objectives "

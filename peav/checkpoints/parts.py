@@ -139,7 +139,7 @@ def check_exportable(spec: ModelSpec, target: str) -> None:
             'save it as format="peav"'
         )
     text = init_args(spec, "text")
-    if text.get("architecture", "modernbert") != "modernbert" or text.get("pooling", "cls") != "cls":
+    if (text.get("architecture") or "modernbert") != "modernbert" or text.get("pooling", "cls") != "cls":
         raise CheckpointError(f'{target} holds a ModernBERT read at its CLS token; save this model as format="peav"')
 
 

@@ -79,6 +79,13 @@ class PEVideoEncoder(Encoder):
         """Runs the frame encoder alone: what may be kept and read in place of the frames, as long as it is frozen."""
         return self.frontend.features(media)
 
+    @property
+    def config(self) -> dict[str, Any]:
+        """As for every plugin, but with the frame model's architecture in place of where its weights came from."""
+        config = super().config
+        config["init_args"] |= {**self.frontend.built_as, "pretrained": False}
+        return config
+
     def forward(self, inputs: Mapping[str, Any], names: Collection[str]) -> dict[str, Features]:
         """Encodes `inputs["video"]`, frames or cached frame vectors.
 

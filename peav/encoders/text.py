@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, AutoTokenizer
 
 from peav import distributed
 from peav.encoders.base import Encoder, Stack
+from peav.encoders.unreached import freeze_unreached
 from peav.fields import check_caption_type
 from peav.host import known
 from peav.masking import masked_mean
@@ -118,9 +120,11 @@ class TextEncoder(Encoder):
     Args:
         tokenizer: path of a `tokenizer.json` or of a folder that holds one, a hub id, or the JSON text itself (what checkpoints keep);
             None for an encoder that reads token ids alone, whose options say `vocab_size`.
-        pretrained: path or hub id of a transformers model to start from; from scratch when None.
-        architecture: transformers' model type for training from scratch, such as `modernbert` or `bert`.
-        options: configuration of that architecture, such as `hidden_size`; the vocabulary comes from the tokenizer unless given.
+        pretrained: path or hub id of a transformers model to start from, in fp32 whatever its file is in; from scratch when None. What
+            is saved holds the model's own configuration in its place, and needs it no more.
+        architecture: transformers' model type for training from scratch, such as `bert`; `modernbert` by default.
+        options: configuration of that architecture, such as `hidden_size`; the vocabulary comes from the tokenizer unless given. A
+            `pretrained` model has both of its own.
         layer: read the output of this layer (0 = token embeddings), before any final norm, as PE-AV does; later layers are not kept.
             The last layer, after the final norm, by default.
         max_tokens: longer texts are cut.
@@ -131,7 +135,8 @@ class TextEncoder(Encoder):
         phrases: whether it reads event phrases too: `text_event`. Of two text encoders only one can.
 
     Raises:
-        ValueError: if the architecture or one of its options is unknown, `layer` is out of range, or it would read nothing.
+        ValueError: if the architecture or one of its options is unknown, or given beside `pretrained`; `layer` is out of range, the
+            tokenizer has more tokens than the pretrained model, weights of it are missing, or the encoder would read nothing.
     """
 
     provides = text_sources(CAPTION_TYPES, True)
@@ -145,7 +150,7 @@ class TextEncoder(Encoder):
         tokenizer = init_args.get("tokenizer")
         if tokenizer is not None and not str(tokenizer).lstrip().startswith("{"):
             found.append("tokenizer")
-        if not _is_self_contained(init_args.get("architecture", "modernbert")):
+        if not _is_self_contained(init_args.get("architecture") or DEFAULT_ARCHITECTURE):
             found.append("architecture")
         return tuple(found)
 
@@ -153,7 +158,7 @@ class TextEncoder(Encoder):
         self,
         tokenizer: str | None = None,
         pretrained: str | None = None,
-        architecture: str = "modernbert",
+        architecture: str | None = None,
         options: dict[str, Any] | None = None,
         layer: int | None = None,
         max_tokens: int = 512,
@@ -174,14 +179,34 @@ class TextEncoder(Encoder):
             implied = {"vocab_size": parsed.get_vocab_size()}
             implied |= {name: parsed.token_to_id(token) for name, token in _SPECIAL.items()}
             self.tokenize = Tokenize(self._tokenizer_json, max_tokens, implied["pad_token_id"] or 0)
+        self._built_as: dict[str, Any] = {"architecture": architecture or DEFAULT_ARCHITECTURE}
+        missing: set[str] = set()
         if pretrained is None:
-            config = _scratch_config(architecture, options or {}, implied)
+            config = _scratch_config(architecture or DEFAULT_ARCHITECTURE, options or {}, implied)
             self.model = AutoModel.from_config(config, trust_remote_code=False)
         else:
+            _check_alone(pretrained, architecture, options)
             # Code that lies beside a model is never run, and pickles are not opened.
-            self.model = AutoModel.from_pretrained(pretrained, trust_remote_code=False, use_safetensors=True)
+            self.model, report = AutoModel.from_pretrained(
+                pretrained, trust_remote_code=False, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+            )
+            missing = set(report["missing_keys"])
+            self._built_as = {"pretrained": None, **plain_config(self.model.config)}
+            if implied and implied["vocab_size"] > self.model.config.vocab_size:
+                raise ValueError(
+                    f"the tokenizer has {implied['vocab_size']} tokens, but the pretrained model {pretrained!r} knows "
+                    f"{self.model.config.vocab_size}: give `tokenizer` its own"
+                )
         if layer is not None:
             read_layer(self.model, layer)
+        freeze_unreached(self.model, _two_tokens)
+        self.model.train()  # transformers gives a pretrained model in evaluation mode
+        absent = sorted(name for name, p in self.model.named_parameters() if name in missing and p.requires_grad)
+        if absent:
+            raise ValueError(
+                f"the pretrained model {pretrained!r} lacks {len(absent)} tensors of a {self.model.config.model_type}: "
+                f"{', '.join(absent[:5])}"
+            )
         if activation_checkpointing:
             self.model.gradient_checkpointing_enable({"use_reentrant": False})
         self.layer, self.pooling = layer, pooling
@@ -202,9 +227,9 @@ class TextEncoder(Encoder):
 
     @property
     def config(self) -> dict[str, Any]:
-        """As for every plugin, but with the tokenizer itself in place of its path: checkpoints carry what they need."""
+        """As for every plugin, but with what a path leads to in its place: the tokenizer, and a pretrained model's configuration."""
         config = super().config
-        config["init_args"]["tokenizer"] = self._tokenizer_json
+        config["init_args"] |= {"tokenizer": self._tokenizer_json, **copy.deepcopy(self._built_as)}
         return config
 
     def forward(self, inputs: Mapping[str, Any], names: Collection[str]) -> dict[str, Features]:
@@ -318,6 +343,12 @@ def _pass_by(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> T
     return inputs[0]
 
 
+#: What an encoder from scratch is where nothing else is asked for: PE-AV's.
+DEFAULT_ARCHITECTURE = "modernbert"
+
+#: Configuration that says where a model came from, not what it computes.
+_NOT_OPTIONS = ("model_type", "transformers_version", "architectures", "dtype", "_name_or_path", "id2label", "label2id")
+
 _SPECIAL = {
     "pad_token_id": "[PAD]",
     "cls_token_id": "[CLS]",
@@ -325,6 +356,36 @@ _SPECIAL = {
     "bos_token_id": "[CLS]",
     "eos_token_id": "[SEP]",
 }
+
+
+def _two_tokens(model: nn.Module) -> Tensor:
+    ids = torch.zeros(1, 2, dtype=torch.int64)
+    return model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
+
+
+def _check_alone(pretrained: str, architecture: str | None, options: Mapping[str, Any] | None) -> None:
+    given = [name for name, value in (("architecture", architecture), ("options", options)) if value]
+    if given:
+        raise ValueError(
+            f"{' and '.join(given)} would change nothing of the pretrained model {pretrained!r}, which has its own: leave "
+            f"{'it' if len(given) == 1 else 'them'} out, or leave `pretrained` out"
+        )
+
+
+def plain_config(config: Any) -> dict[str, Any]:
+    """Returns a transformers configuration as `architecture` and `options`: what of it differs from the architecture's defaults.
+
+    The numbers of the special tokens are always among them, for those of a tokenizer would take their place.
+    """
+    default = AutoConfig.for_model(config.model_type).to_dict()
+    found = json.loads(json.dumps(config.to_dict()))
+    always = {"vocab_size", *_SPECIAL}
+    options = {
+        name: value
+        for name, value in found.items()
+        if name in default and name not in _NOT_OPTIONS and (name in always or value != default[name])
+    }
+    return {"architecture": config.model_type, "options": options}
 
 
 def _is_self_contained(architecture: object) -> bool:

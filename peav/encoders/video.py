@@ -8,11 +8,13 @@ from typing import Any
 import timm
 import torch
 import torch.nn.functional as F
+from timm.models import parse_model_name
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from peav.encoders.base import Encoder, Stack
 from peav.encoders.transformer import Transformer
+from peav.encoders.unreached import freeze_unreached
 from peav.host import to_device, to_host
 from peav.registry import register_encoder
 from peav.trust import places_in
@@ -42,7 +44,11 @@ class FrameEncoder(nn.Module):
         pretrained: whether to load timm's weights from the hub.
 
     Attributes:
+        built_as: `frame_model` and `frame_options` by which the model is built again, from its numbers alone: no hub, no folder.
         activation_checkpointing: whether a trained frame encoder computes its activations again in the backward pass.
+
+    Raises:
+        ValueError: if the model has batch normalisation; or comes from a hub or a folder whose description does not make it.
     """
 
     #: Frames that go through a frozen encoder at once.
@@ -56,10 +62,19 @@ class FrameEncoder(nn.Module):
                 f"the frame encoder {name!r} has batch normalisation, by which clips of a batch would change each other; "
                 "choose a model with layer or group normalisation (a ViT or a ConvNeXt, for instance)"
             )
+        self.built_as = _built_as(name, options, self.model)
+        freeze_unreached(self.model, self._one_frame)
         sizes: Any = self.model  # nn.Module types its attributes as tensors
         self.dim = int(sizes.num_classes or sizes.num_features)
         self.activation_checkpointing = False
         self.frozen = False
+
+    def _one_frame(self, model: nn.Module) -> Tensor:
+        """Runs the model on a frame as small as it takes."""
+        embed: Any = getattr(model, "patch_embed", None)
+        size = getattr(embed, "img_size", None) if getattr(embed, "strict_img_size", True) else None
+        cfg: Any = model.pretrained_cfg
+        return model(torch.zeros(1, 3, *(size or cfg["input_size"][1:]), dtype=self.model_dtype))
 
     def train_last(self, num_layers: int) -> None:
         """Freezes all but the last blocks, and what follows them; 0 freezes everything.
@@ -149,6 +164,27 @@ class FrameEncoder(nn.Module):
         return next(self.model.parameters()).dtype
 
 
+def _built_as(name: str, options: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
+    """Returns `frame_model` and `frame_options` that make a timm model again, without what its weights came from."""
+    plain = {key: value for key, value in options.items() if not str(key).startswith(_WEIGHTS)}
+    if parse_model_name(name)[0] is None and len(plain) == len(options):
+        return {"frame_model": name, "frame_options": plain or None}
+    made: Any = model
+    architecture = made.pretrained_cfg["architecture"]
+    plain = {key: value for key, value in made._model_args.items() if not str(key).startswith(_WEIGHTS)}
+    size = getattr(getattr(made, "patch_embed", None), "img_size", None)
+    if size is not None:
+        plain.setdefault("img_size", list(size))
+    with torch.device("meta"):
+        again = timm.create_model(architecture, **plain).state_dict()
+    shapes, expected = ({k: v.shape for k, v in state.items()} for state in (again, made.state_dict()))
+    if shapes != expected:
+        raise ValueError(
+            f"the frame model {name!r} is no {architecture!r} with the options {plain}: name the architecture and its options in its place"
+        )
+    return {"frame_model": architecture, "frame_options": plain}
+
+
 @register_encoder
 class FrameVideoEncoder(Encoder):
     """Video encoder: a timm model on every frame, then a temporal transformer.
@@ -195,6 +231,13 @@ class FrameVideoEncoder(Encoder):
     def stacks(self) -> Sequence[Stack]:
         """The temporal transformer, and the frame encoder."""
         return [stack for stack in (self.transformer.stack, self.frame_encoder.stack()) if stack is not None]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """As for every plugin, but with the frame model's architecture in place of where its weights came from."""
+        config = super().config
+        config["init_args"] |= {**self.frame_encoder.built_as, "pretrained": False}
+        return config
 
     def forward(self, inputs: Mapping[str, Any], names: Collection[str]) -> dict[str, Features]:
         """Encodes `inputs["video"]`, frames or cached frame vectors."""
