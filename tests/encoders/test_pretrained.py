@@ -104,7 +104,7 @@ def test_what_would_change_nothing_or_does_not_fit_is_refused(tmp_path: Path) ->
     folder = str(text_model(tmp_path, "bert"))
     for given in ({"options": {"hidden_size": 8}}, {"architecture": "bert"}, {"architecture": "modernbert"}):
         with pytest.raises(ValueError, match=f"{next(iter(given))} would change nothing of the pretrained model"):
-            TextEncoder(small_tokenizer(), pretrained=folder, **given)  # type: ignore[arg-type]
+            TextEncoder(small_tokenizer(), pretrained=folder, **given)
     few = str(text_model(tmp_path / "few", "bert", vocab_size=9))
     with pytest.raises(ValueError, match=r"the tokenizer has \d+ tokens, but the pretrained model .* knows 9"):
         TextEncoder(small_tokenizer(), pretrained=few)
@@ -120,7 +120,7 @@ def frame_model(folder: Path, name: str, **options: Any) -> Path:
     """Writes a small timm model by timm itself, as the hub keeps it."""
     torch.manual_seed(4)
     model = timm.create_model(name, num_classes=5, **options)
-    save_for_hf(model, folder / "timm", safe_serialization=True)
+    save_for_hf(model, str(folder / "timm"), safe_serialization=True)
     return folder / "timm"
 
 
