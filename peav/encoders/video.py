@@ -63,11 +63,14 @@ class FrameEncoder(nn.Module):
                 "choose a model with layer or group normalisation (a ViT or a ConvNeXt, for instance)"
             )
         self.built_as = _built_as(name, options, self.model)
-        freeze_unreached(self.model, self._one_frame)
         sizes: Any = self.model  # nn.Module types its attributes as tensors
         self.dim = int(sizes.num_classes or sizes.num_features)
         self.activation_checkpointing = False
         self.frozen = False
+
+    def freeze_unread(self) -> None:
+        """Freezes parameters on which no vector depends. The model runs on a frame for it, which only a trained one is worth."""
+        freeze_unreached(self.model, self._one_frame)
 
     def _one_frame(self, model: nn.Module) -> Tensor:
         """Runs the model on a frame as small as it takes."""
@@ -90,6 +93,7 @@ class FrameEncoder(nn.Module):
         if num_layers:
             for module in (*list(blocks)[-num_layers:], *self._after()):
                 module.requires_grad_(True)
+            self.freeze_unread()
 
     def stack(self, frontend: bool = False) -> Stack | None:
         """Returns the model's blocks, and what follows them; None where it has neither `blocks` nor `stages`.
@@ -224,6 +228,7 @@ class FrameVideoEncoder(Encoder):
         super().__init__()
         self.dims = {"video": dim}
         self.frame_encoder = FrameEncoder(frame_model, frame_options or {}, pretrained)
+        self.frame_encoder.freeze_unread()
         self.proj = nn.Linear(self.frame_encoder.dim, dim)
         self.transformer = Transformer(dim, num_layers, num_heads, mlp_dim, dropout)
         self.clip_format = ClipFormat(frame_size=self.frame_encoder.frame_size)
