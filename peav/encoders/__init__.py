@@ -2,7 +2,7 @@
 
 from peav.encoders.audio import MelAudioEncoder
 from peav.encoders.audio_video import FusionEncoder
-from peav.encoders.base import Encoder
+from peav.encoders.base import Encoder, Frontend, Stack
 from peav.encoders.dac import DacAudioEncoder
 from peav.encoders.heads import Head
 from peav.encoders.pe_video import PEVideoEncoder
@@ -14,11 +14,13 @@ __all__ = [
     "DacAudioEncoder",
     "Encoder",
     "FrameVideoEncoder",
+    "Frontend",
     "FusionEncoder",
     "Head",
     "MelAudioEncoder",
     "PEVideoEncoder",
     "PlusTextEncoder",
+    "Stack",
     "TextEncoder",
     "Tokenize",
 ]

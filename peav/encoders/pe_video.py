@@ -83,7 +83,10 @@ class PEVideoEncoder(Encoder):
     def config(self) -> dict[str, Any]:
         """As for every plugin, but with the frame model's architecture in place of where its weights came from."""
         config = super().config
-        config["init_args"] |= {**self.frontend.built_as, "pretrained": False}
+        built = self.frontend.built_as
+        # The size of a frame's vector is an argument of its own.
+        options = {name: value for name, value in (built["frame_options"] or {}).items() if name != "num_classes"}
+        config["init_args"] |= {**built, "frame_options": options or None, "pretrained": False}
         return config
 
     def forward(self, inputs: Mapping[str, Any], names: Collection[str]) -> dict[str, Features]:
