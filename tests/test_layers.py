@@ -112,6 +112,40 @@ def test_no_files_import_each_other_in_a_circle() -> None:
     assert circles() == []
 
 
+#: What rooms above may know of encoders and objectives by name: the base classes, what they declare, and the head of an embedding.
+OPEN = {"Encoder", "Frontend", "Stack", "Objective", "Head"}
+
+
+#: The rooms themselves, and the data, which may not import them at all.
+PLUGIN_ROOMS = ("encoders", "objectives", "data")
+
+
+def classes_of_plugins() -> set[str]:
+    """The classes that peav/encoders and peav/objectives define, their building blocks included."""
+    found = set()
+    for name in ("encoders", "objectives"):
+        for path in (PACKAGE / name).rglob("*.py"):
+            found |= {node.name for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ClassDef)}
+    return found - OPEN
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if path.parts[0] not in PLUGIN_ROOMS], ids=str)
+def test_no_class_of_a_plugin_is_known_outside_of_its_room(path: Path) -> None:
+    """Neither to ask for it, nor in a table of classes: a stranger's plugin is equal to ours."""
+    known = classes_of_plugins()
+    assert {"MelAudioEncoder", "Transformer", "FrameAlignment", "PairObjective"} <= known
+    tree = ast.parse((PACKAGE / path).read_text())
+    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    used |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    used |= {
+        alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(("peav.encoders", "peav.objectives"))
+        for alias in node.names
+    }
+    assert not used & known
+
+
 def room(path: Path) -> str:
     return path.parts[0].removesuffix(".py")
 

@@ -219,7 +219,8 @@ def _with_tokenizer(spec: ModelSpec, folder: Path) -> ModelSpec:
     encoders = {name: dict(config) for name, config in spec.encoders.items()}
     for config in encoders.values():
         named = config["init_args"].get("tokenizer")
-        if config["class_path"] != "TextEncoder" or named not in (None, TOKENIZER):
+        # Meta's and transformers' folders name none; their text encoders are of this class.
+        if named != TOKENIZER and (named is not None or config["class_path"] != "TextEncoder"):
             continue
         if found is None and named is not None:
             raise CheckpointError(f"{folder} lacks its {TOKENIZER}")

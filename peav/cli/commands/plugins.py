@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import inspect
 from importlib.metadata import entry_points
+from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from peav import registry
+from peav.encoders import Encoder
 from peav.fields import fields
 
 
 def plugins() -> None:
     """List the encoders, objectives and fields that are registered, and where they come from."""
     sources = {entry.value.partition(":")[0]: entry for entry in entry_points(group=registry.ENTRY_POINT_GROUP)}
-    table = Table("kind", "name", "what it is", "from")
+    table = Table("kind", Column("name", no_wrap=True), "what it is", "what it makes of what", "from")
     for plugins_ in (registry.encoders, registry.objectives, fields):
         for name in plugins_:
             cls = plugins_.get(name)
@@ -24,5 +26,13 @@ def plugins() -> None:
                 entry.dist.name if entry is not None and entry.dist is not None else cls.__module__.partition(".")[0]
             )
             first = (inspect.getdoc(cls) or "").partition("\n")[0]
-            table.add_row(plugins_.kind, name, first, f"{package} ({cls.__module__})")
-    Console().print(table)
+            table.add_row(plugins_.kind, name, first, _made(cls), f"{package} ({cls.__module__})")
+    Console(width=max(Console().width, 120)).print(table)  # narrower than this it would lose its words; a pipe says 80
+
+
+def _made(cls: Any) -> str:
+    """Says what an encoder provides without arguments, and what spans it can hide; empty for what is no encoder."""
+    if not issubclass(cls, Encoder):
+        return ""
+    lines = [f"{name} <- {', '.join(sources)}" for name, sources in cls.provided({}).items()]
+    return "\n".join([*lines, *([f"hides spans of {', '.join(cls.hides)}"] if cls.hides else [])])
