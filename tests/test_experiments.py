@@ -212,3 +212,41 @@ def test_the_ten_pairs_are_those_of_the_paper(tmp_path: Path) -> None:
         ("video_plus_text", "audio"),
         ("audio", "text_event"),
     }
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ["--data.audio_augment=[{class_path: peav.data.loading.augment.Noise}]"],
+            "cache_features would keep the first augmentation of audio for all epochs",
+        ),
+        (
+            ["--data.video_augment=[{class_path: torchvision.transforms.v2.RandomHorizontalFlip}]"],
+            "cache_features would keep the first augmentation of video for all epochs",
+        ),
+        (["--data.sample_rate=16000"], "data.sample_rate=16000, but the model reads sample_rate=48000"),
+        (["--data.frame_size=64"], "data.frame_size=64, but the model reads frame_size=56"),
+    ],
+)
+def test_media_that_do_not_fit_the_model_are_refused(
+    options: list[str], message: str, world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = [
+        f"--config={EXPERIMENTS / 'tiny_released.yaml'}",
+        f"--trainer.default_root_dir={tmp_path}",
+        f"--model.encoders.text.init_args.tokenizer={world / 'tokenizer.json'}",
+        "--model.cache_features=fp32",
+    ]
+    assert main(["fit", *args, *shorten(world), *options]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_a_model_without_frozen_frontends_has_nothing_to_cache(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = [f"--config={EXPERIMENTS / 'tiny_cpu.yaml'}", f"--trainer.default_root_dir={tmp_path}"]
+    args += [f"--model.encoders.text.init_args.tokenizer={world / 'tokenizer.json'}", "--model.cache_features=fp16"]
+    with pytest.raises(SystemExit):
+        main(["fit", *args, *shorten(world)])
+    assert "cache_features keeps what frozen frontends make, but the model has none" in capsys.readouterr().err

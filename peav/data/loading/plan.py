@@ -229,8 +229,12 @@ class TrainingPlan:
         return text
 
     def _owners(self, world_size: int) -> NDArray[np.int64]:
-        """Returns the rank (N,) that each clip belongs to, as many to each."""
-        return np.random.default_rng([self.seed, world_size]).permutation(len(self.population)) % world_size
+        """Returns the rank (N,) that each clip belongs to, as many of each bucket to each."""
+        bucket = self._groups(world_size).bucket_of
+        order = np.lexsort((np.random.default_rng([self.seed, world_size]).random(len(bucket)), bucket))
+        owners = np.empty(len(bucket), np.int64)
+        owners[order] = np.arange(len(bucket)) % world_size
+        return owners
 
     def _groups(self, world_size: int) -> _Groups:
         size = self.batch_size * world_size

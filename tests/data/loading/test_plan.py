@@ -243,3 +243,21 @@ def test_the_digest_names_everything_that_the_sequence_depends_on() -> None:
     assert len(set(digests)) == len(digests)
     for a, b in itertools.pairwise(digests):
         assert a != b
+
+
+@pytest.mark.parametrize("settings", [{}, {"num_buckets": 4}, {"num_buckets": 3, "window_chunks": 4}])
+def test_with_fixed_ranks_a_rank_meets_its_clips_again(settings: dict) -> None:
+    """What a rank of eight remembers of its clips serves in the next epochs; without it, an eighth would by chance."""
+    plan = TrainingPlan(population(chunk=50), 4, 1, fixed_ranks=True, **settings)
+    epochs = [[plan.batches(epoch, rank, 8) for rank in range(8)] for epoch in range(3)]
+    for ranks in epochs:
+        assert {part.shape for part in ranks} == {(plan.num_batches(8), 4)}
+        rows = np.concatenate(ranks, 1).ravel()
+        assert len(np.unique(rows)) == len(rows)
+    for first, second in pairwise(epochs):
+        hits = [np.isin(after, before).mean() for before, after in zip(first, second, strict=True)]
+        assert min(hits) > 0.9
+    known = [np.unique(np.concatenate([ranks[rank].ravel() for ranks in epochs])) for rank in range(8)]
+    assert max(map(len, known)) < 1.15 * len(plan.population) / 8
+    one = TrainingPlan(population(chunk=50), 4, 1, **settings)
+    assert np.array_equal(plan.batches(0), one.batches(0)) and plan.digest(8) != one.digest(8)
