@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 
@@ -13,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 def build_wheel(folder: Path) -> Path:
     """Builds the wheel of the files that git knows; a build folder that lies in the checkout has no part in it."""
     source = folder / "source"
+    source.mkdir(parents=True)
     listed = subprocess.run(
         ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.splitlines()
@@ -39,3 +43,41 @@ def test_the_wheel_is_whole(tmp_path: Path) -> None:
         missing = {str(path.relative_to(ROOT)) for path in (ROOT / "peav").rglob(pattern)} - names
         assert not missing, missing
     assert not [name for name in names if name.startswith(("tests/", "experiments/", "benchmarks/"))]
+
+
+#: What a new user runs, from nothing to embeddings.
+COMMANDS = """
+peav --help
+peav plugins
+peav recipes
+peav synth world --clips 60 --workers 2
+peav prepare world data
+peav fit --config peav:tiny_cpu --data.data=data --model.encoders.text.init_args.tokenizer=data/tokenizer.json
+peav evaluate runs/demo/checkpoints/last.ckpt data
+peav embed world --model runs/demo/checkpoints/last.ckpt --out sounds.npz
+peav convert runs/demo/checkpoints/last.ckpt model
+"""
+
+SHORT = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=2", "--data.batch_size=8"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_an_installed_wheel_trains_without_the_repository(tmp_path: Path) -> None:
+    """In a fresh environment, without extras: the files of the repository are not on the path. Some 5 GB, some minutes."""
+    wheel = build_wheel(tmp_path / "built")
+    environment = tmp_path / "environment"
+    subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
+    install = [str(environment / "bin/pip"), "install", "-q", "--constraint", str(ROOT / "constraints.txt"), str(wheel)]
+    subprocess.run(install, check=True, capture_output=True)
+    home = tmp_path / "home"
+    home.mkdir()
+    clean = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    for line in COMMANDS.strip().splitlines():
+        words = [str(environment / "bin/peav"), *line.split()[1:], *(SHORT if line.startswith("peav fit") else [])]
+        done = subprocess.run(words, cwd=home, env=clean, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{line}\n{done.stdout[-2000:]}{done.stderr[-3000:]}"
+    assert (home / "runs/demo/report.html").is_file() and (home / "sounds.npz").is_file()
+    where = [str(environment / "bin/python"), "-c", "import peav; print(peav.__file__)"]
+    found = subprocess.run(where, cwd=home, env=clean, capture_output=True, text=True, check=True).stdout
+    assert found.startswith(str(environment))
