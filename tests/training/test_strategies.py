@@ -42,10 +42,12 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Alone:
     return functools.cache(lambda encoders: run(tmp_path_factory.mktemp("alone"), "auto", 1, "real", encoders))
 
 
+#: The case of FSDP2 in the normal run.
+NORMAL = (2, "real", "shapes")
+
 #: FSDP2 over every encoder of ours, also where a rank has nothing for a frontend and where shapes are not divided by the ranks.
 SHARDED = [
     pytest.param("fsdp2", ranks, kind, encoders, marks=[] if (ranks, kind, encoders) == NORMAL else pytest.mark.slow)
-    for NORMAL in [(3, "virtual", "released")]
     for ranks in (2, 3)
     for encoders, kinds in {
         "released": ("real", "virtual", "cached"),
@@ -60,7 +62,7 @@ SHARDED = [
     ("strategy", "ranks", "kind", "encoders"),
     [
         *(("auto", 1, "virtual", "small"), ("ddp", 2, "real", "small"), ("ddp", 2, "virtual", "small")),
-        *(("fsdp2", 2, "real", "shapes"), *SHARDED),
+        *SHARDED,
     ],
 )
 def test_losses_and_weights_are_those_of_one_process(

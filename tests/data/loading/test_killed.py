@@ -54,7 +54,7 @@ SHORT = [(2, "epoch:0", 0), (0, f"step:{STEPS + 2}", 0), (1, f"step:{STEPS + 2}"
 @pytest.mark.parametrize(
     ("ranks", "chain"),
     [
-        pytest.param(1, SHORT, id="short"),
+        pytest.param(1, SHORT, id="short", marks=pytest.mark.slow),
         pytest.param(1, CHAIN, id="1 rank", marks=pytest.mark.slow),
         pytest.param(2, CHAIN, id="2 ranks", marks=pytest.mark.slow),
     ],
