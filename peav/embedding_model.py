@@ -106,7 +106,7 @@ class EmbeddingModel(nn.Module):
         self.scores = nn.ModuleDict({f"{left}:{right}": PairScore() for left, right in pairs})
         self.media = media if media is not None else MediaSettings(**self.clip_format.settings())
         known = ClipFormat(sample_rate=self.media.sample_rate, frame_size=self.media.frame_size)
-        merge_formats({"the model's media": known, "its encoders": self.clip_format})
+        merge_formats({"the checkpoint (its `media`)": known, "its encoder": self.clip_format})
         self.unused: dict[str, Tensor] = {}
 
     @classmethod

@@ -6,6 +6,7 @@ import logging
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -32,6 +33,7 @@ from peav.training.module import PeavModule
 from peav.training.resume import ResumeError, check_evaluation, read_resumable
 from peav.training.saving import RunInterrupted, SaveRun, exit_status
 from peav.trust import Trust, TrustError
+from peav.types import ClipFormat
 
 log = logging.getLogger(__name__)
 
@@ -151,7 +153,10 @@ class PeavCLI(LightningCLI):
 
     def _check_evaluation(self) -> None:
         path = self.config[self.subcommand].ckpt_path
-        check_evaluation(path, read_resumable(path), self.model)
+        saved = read_resumable(path)
+        check_evaluation(path, saved, self.model)
+        known = saved.get(ClipDataModule.CHECKPOINT_HYPER_PARAMS_KEY) or {}
+        self.datamodule.follow(ClipFormat(**{f.name: known.get(f.name) for f in fields(ClipFormat)}))
 
     before_validate = before_test = before_predict = _check_evaluation
 

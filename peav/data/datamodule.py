@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
@@ -226,6 +226,22 @@ class ClipDataModule(LightningDataModule):
         """
         module = getattr(self.trainer, "lightning_module", None)
         return resolve_format(self.given, getattr(module, "clip_format", ClipFormat()))
+
+    def follow(self, trained: ClipFormat) -> None:
+        """Takes what is not given from the run whose checkpoint is evaluated; other frames than it was trained on are said.
+
+        Raises:
+            DataSettingError: if something given disagrees, but for the number of frames.
+        """
+        if trained.fps is not None:
+            trained = replace(trained, num_frames=None)
+        found = resolve_format(self.given, trained)
+        if (found.num_frames, found.fps) != (trained.num_frames, trained.fps):
+            _log.warning(
+                "the model was trained on clips of num_frames=%s, fps=%s; here they are num_frames=%s, fps=%s",
+                *(trained.num_frames, trained.fps, found.num_frames, found.fps),
+            )
+        self.given = found
 
     def _keep_format(self, known: ClipFormat) -> None:
         """Lets Lightning keep the format with the checkpoint: what a clip looks like to the model is part of the model."""

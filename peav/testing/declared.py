@@ -152,6 +152,14 @@ def check_hiding(encoder: Encoder, inputs: Mapping[str, Any], names: Collection[
         )
         require(feature.hidden.any(), f"nothing of {name!r} is hidden in training")
         require(
+            feature.inputs.is_floating_point() and float(feature.inputs[feature.mask].float().std()) > 0,
+            f"`Features.inputs` of {name!r} must be what the frontend made, before anything was hidden: it is constant",
+        )
+        require(
+            not torch.allclose(feature.pooled, whole.pooled),
+            f"`Features.hidden` says that frames of {name!r} are hidden, but what the encoder makes of them is the same",
+        )
+        require(
             seen.hidden is None and whole.hidden is None,
             f"{name!r} is hidden outside of training, or after `hide(name, None)`",
         )

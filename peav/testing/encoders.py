@@ -65,6 +65,7 @@ def check_encoder(make: Callable[[], Encoder], batch: Batch | None = None, atol:
                 feature.mask is not None and feature.frame_seconds is not None, f"frames of {name!r} need mask and hop"
             )
             require(feature.frames.shape[:2] == feature.mask.shape, f"frames and mask of {name!r} differ")
+            _check_seconds(name, feature, [inputs[source] for source in encoder.provides[name]])
     single = encoder(inputs, names[:1])
     require(set(single) == {names[0]}, "only the names asked for may be computed")
 
@@ -82,6 +83,7 @@ def check_encoder(make: Callable[[], Encoder], batch: Batch | None = None, atol:
         atol,
         "the company of a clip changes",
     )
+    _check_groups(encoder, inputs, names)
     _check_absent_inputs(encoder, inputs, [name for name in names if name not in of_phrases], outputs, atol)
     loss = sum(
         (f.pooled.square().mean() + f.pooled[..., :1].sum() + (0 if f.frames is None else f.frames[..., :1].sum()))
@@ -101,6 +103,44 @@ def check_encoder(make: Callable[[], Encoder], batch: Batch | None = None, atol:
     check_hiding(encoder, inputs, names)
     check_stacks(encoder)
     check_dtypes(make, inputs, names)
+
+
+def _check_seconds(name: str, feature: Features, sources: list[Any]) -> None:
+    """Frames times the time between two of them is how long the medium lasts, to a frame."""
+    if feature.mask is None or feature.frame_seconds is None or len(sources) != 1:
+        return
+    source = sources[0]
+    if isinstance(source, AudioInput):
+        lasts = source.mask.sum(1) / source.sample_rate
+    elif isinstance(source, VideoInput):
+        lasts = source.mask.sum(1) * source.frame_seconds
+    else:
+        return
+    hop = torch.as_tensor(feature.frame_seconds, dtype=torch.float32).expand(len(lasts))
+    frames = feature.mask.sum(1)
+    require(
+        ((frames * hop - lasts).abs() <= hop + 1e-3)[feature.present].all(),
+        f"{name!r} has {frames.tolist()} valid frames of {hop.tolist()} s for clips of {lasts.tolist()} s: its mask or hop is off",
+    )
+
+
+def _check_groups(encoder: Encoder, inputs: Mapping[str, Any], names: list[str]) -> None:
+    """Rows made of the same input have one identity, and others another: duplicates are told by it."""
+    alike: dict[str, Any] = {}
+    for key, value in inputs.items():
+        if isinstance(value, EventInput):
+            group = value.phrases.group.clone()
+            group[1] = group[0]
+            alike[key] = replace(value, phrases=replace(value.phrases, group=group))
+        else:
+            group = value.group.clone()
+            group[1] = group[0]
+            alike[key] = replace(value, group=group)
+    for name, feature in encoder(alike, names).items():
+        require(
+            feature.group[0] == feature.group[1] and len(feature.group.unique()) == len(feature.group) - 1,
+            f"`group` of {name!r} is not that of its inputs: of rows whose inputs are equal it must be equal, of others different",
+        )
 
 
 def _encoder_inputs(encoder: Encoder, batch: Batch) -> dict[str, Any]:
@@ -152,6 +192,10 @@ def _same(left: Mapping[str, Features], right: Mapping[str, Features], atol: flo
         found = right[name]
         require(torch.allclose(found.pooled, expected.pooled, atol=atol, rtol=1e-4), f"{what} the pooled {name!r}")
         if expected.frames is not None and expected.mask is not None and found.frames is not None:
+            require(
+                found.mask is not None and torch.equal(found.mask.sum(1), expected.mask.sum(1)),
+                f"{what} the mask of {name!r}",
+            )
             # Padding may be longer in one batch than in the other; the valid frames count.
             width = min(found.frames.shape[1], expected.frames.shape[1])
             valid = expected.mask[:, :width].unsqueeze(-1)

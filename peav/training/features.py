@@ -86,6 +86,23 @@ class CheckFeatures(Callback):
         check_features(infos, module.model.each_encoder())  # type: ignore[union-attr, operator]
 
 
+def cacheable(encoders: Mapping[str, Encoder]) -> dict[str, str]:
+    """Returns the batch fields whose features may stand in their place, and the encoder whose frozen frontend makes them.
+
+    A field that a second encoder reads is none of them: it would get the features of the first.
+    """
+    readers: dict[str, list[str]] = {}
+    for name, encoder in encoders.items():
+        for source in {source for sources in encoder.provides.values() for source in sources}:
+            readers.setdefault(source, []).append(name)
+    return {
+        field: name
+        for name, encoder in encoders.items()
+        for field in encoder.frontends
+        if readers.get(field, [name]) == [name]
+    }
+
+
 def check_cache(encoders: Mapping[str, Encoder], augmented: Collection[str] = ()) -> None:
     """Checks that features can be kept in memory.
 
@@ -94,9 +111,16 @@ def check_cache(encoders: Mapping[str, Encoder], augmented: Collection[str] = ()
         augmented: the media that the data module changes at random.
 
     Raises:
-        DataSettingError: if no encoder has a frozen frontend, or the media of one differ from epoch to epoch.
+        DataSettingError: if no encoder has a frozen frontend, one shares its media with another encoder, or the media of one differ
+            from epoch to epoch.
     """
     kinds = {kind for encoder in encoders.values() for kind in encoder.frontends}
+    if shared := sorted(kinds - set(cacheable(encoders))):
+        readers = [name for name, e in encoders.items() if any(set(shared) & set(s) for s in e.provides.values())]
+        raise DataSettingError(
+            f"cache_features keeps one set of features of {' and '.join(shared)}, but the encoders {', '.join(readers)} read it, each in "
+            "its own way: leave cache_features out"
+        )
     if not kinds:
         have = ", ".join(type(encoder).__name__ for encoder in encoders.values())
         raise DataSettingError(
@@ -131,11 +155,12 @@ class FeatureCache:
 
     def replace_media(self, batch: Batch, model: EmbeddingModel) -> Batch:
         """Returns the batch with features in place of the media that a frozen frontend reads; all ranks must call it."""
-        for key, encoder in model.each_encoder().items():
-            for name, frontend in encoder.frontends.items():
-                media = batch.read(name) if batch.holds(name) else None
-                if media is not None and not isinstance(media, CachedFeatures):
-                    batch = batch.with_field(name, self._replace(name, media, batch.ids, model, key, frontend.dim))
+        encoders = model.each_encoder()
+        for name, key in cacheable(encoders).items():
+            media = batch.read(name) if batch.holds(name) else None
+            if media is not None and not isinstance(media, CachedFeatures):
+                dim = encoders[key].frontends[name].dim
+                batch = batch.with_field(name, self._replace(name, media, batch.ids, model, key, dim))
         return batch
 
     def _replace(

@@ -59,7 +59,7 @@ def load_initial(model: EmbeddingModel, objectives: Mapping[str, Objective], che
     """
     # Not on the meta device: constructors may compute with tensors, of which meta has no values.
     with without_initialization():
-        whole = EmbeddingModel.from_spec(checkpoint.spec, checkpoint.trust).state_dict()
+        whole = EmbeddingModel.from_spec(replace(checkpoint.spec, media=None), checkpoint.trust).state_dict()
     state, _ = checkpoint.convert(whole)
     expected = model.state_dict()
     fresh = sorted({key.split(".")[1] for key in expected if key.startswith("heads.") and key not in state})

@@ -43,7 +43,7 @@ def apply_tuning(model: EmbeddingModel, tune: Tune, num_layers: int, lora_rank: 
         if tune != "heads" and own and not tuned:
             raise ValueError(
                 f"tune={tune!r}: encoder {name!r} ({type(encoder).__name__}) does not say which layers it has (`Encoder.stacks`), so that "
-                "none of it would be trained. Choose tune='heads' or 'all'"
+                "none of it would be trained. Declare them, or choose tune='heads' or 'all'"
             )
         for parameter in own:
             parameter.requires_grad_(False)

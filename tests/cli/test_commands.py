@@ -225,3 +225,27 @@ def test_gradient_norms_are_logged_in_training_every_so_many_steps(world: Path, 
 def pairs() -> list[str]:
     """The objectives of tiny_cpu.yaml."""
     return list(yaml.safe_load(Path(TINY).read_text())["model"]["objectives"])
+
+
+def test_evaluation_sees_clips_as_the_run_did(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is not given follows the checkpoint; other frames than it was trained on are said, and impossible ones refused."""
+    quiet = "--trainer.enable_progress_bar=false"
+    base = ["--config", TINY, *overrides(world, tmp_path / "run", quiet, "--data.num_frames=null")]
+    assert main(["fit", *base, "--data.fps=2"]) == 0
+    checkpoint = f"--ckpt_path={tmp_path / 'run/checkpoints/last.ckpt'}"
+    losses = []
+    for more in ([], ["--data.fps=2"], ["--data.num_frames=5"]):
+        capsys.readouterr()
+        assert main(["validate", *base, checkpoint, *more]) == 0
+        said = capsys.readouterr()
+        losses.append([line for line in said.out.splitlines() if "validation/loss " in line])
+        warned = "the model was trained on clips of num_frames=None, fps=2.0; here they are num_frames=5, fps=None"
+        assert (warned in " ".join(said.err.split())) == bool(more == ["--data.num_frames=5"])
+    assert losses[0] == losses[1] != losses[2]
+    for impossible, message in (
+        ("--data.fps=0", "fps must be positive, got 0"),
+        ("--data.frame_size=0", "frame_size and"),
+    ):
+        other = ["--config", TINY, *overrides(world, tmp_path / "other", quiet, impossible)]
+        assert main(["fit", *other]) == 1
+        assert message in capsys.readouterr().err

@@ -19,6 +19,7 @@ from peav.objectives import CaptionPair, FrameAlignment, Objective, PairObjectiv
 from peav.objectives.functional import fit_scale_and_bias, sigmoid_pair_loss
 from peav.testing import tiny_batch
 from peav.training import PeavModule
+from peav.training.features import FeatureCache
 from peav.types import AudioInput, Batch, Features
 from tests.checkpoints.test_formats import released_like
 from tests.helpers import small_encoders
@@ -240,6 +241,46 @@ def test_frame_layers_can_be_trained_and_checkpointed(folder: Path, tmp_path: Pa
         PeavModule(
             objectives=objectives(), init_from=str(folder), encoder_options={"video": {"trainable_frame_layers": 3}}
         )
+
+
+class SecondEar(DacAudioEncoder):
+    """Another encoder of the same field, with a frontend of its own."""
+
+    provides: Mapping[str, tuple[str, ...]] = {"ear": ("audio",)}
+    hides = ()
+
+    def __init__(self) -> None:
+        super().__init__(**EAR)
+        self.dims = {"ear": 16}
+
+    def forward(self, inputs: Mapping[str, Any], names: Any) -> dict[str, Features]:
+        return {"ear": super().forward(inputs, names)["audio"]}
+
+
+EAR: dict[str, Any] = {
+    "dim": 16,
+    "num_layers": 1,
+    "num_heads": 2,
+    "sample_rate": 16000,
+    "codec_hidden_size": 2,
+    "codec_ratios": (2, 4),
+    "codec_dim": 4,
+}
+
+
+def test_two_encoders_of_a_field_keep_their_own_frontends() -> None:
+    """One set of features cannot stand for both: a cache is refused, and a virtual batch keeps the media."""
+    torch.manual_seed(0)
+    encoders: dict[str, Any] = {"audio": DacAudioEncoder(**EAR), "ear": SecondEar()}
+    model = PEAV(encoders, embedding_dim=8).eval()
+    some = tiny_batch(3)
+    with torch.no_grad():
+        expected = model.embed_batch(some)
+        found = model.embed_batch(FeatureCache("exact").replace_media(some, model))
+    for name, embedding in expected.items():
+        torch.testing.assert_close(found[name].pooled, embedding.pooled, rtol=0, atol=0)
+    with pytest.raises(ValueError, match="one set of features of audio, but the encoders audio, ear read it"):
+        PeavModule(encoders, {"pair": SegmentPair("audio", "ear")}, cache_features="fp32")
 
 
 def fit_one(module: PeavModule, folder: Path) -> torch.Tensor:

@@ -25,7 +25,7 @@ def plugins() -> None:
             package = (
                 entry.dist.name if entry is not None and entry.dist is not None else cls.__module__.partition(".")[0]
             )
-            first = (inspect.getdoc(cls) or "").partition("\n")[0]
+            first = inspect.cleandoc(cls.__doc__ or "").partition("\n")[0]
             table.add_row(plugins_.kind, name, first, _made(cls), f"{package} ({cls.__module__})")
     Console(width=max(Console().width, 120)).print(table)  # narrower than this it would lose its words; a pipe says 80
 

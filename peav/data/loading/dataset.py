@@ -133,6 +133,8 @@ class ClipDataset(Dataset[DecodedClip]):
         self._kinds = [kind for kind in order_caption_types(read) if kind in read]
         self.own_fields = build_fields(self.fields, field_options)
         size = (frame_size, frame_size) if isinstance(frame_size, int) else frame_size
+        if min(size) < 1 or sample_rate < 1:
+            raise ValueError(f"frame_size and sample_rate must be at least 1, got {frame_size} and {sample_rate}")
         settings = DecodeSettings(sample_rate, num_frames if fps is None else None, fps, size, downmix, sampling)
         count_frames(1.0, settings.num_frames, fps)
         self.settings = settings

@@ -121,6 +121,8 @@ def count_frames(duration: Seconds, num_frames: int | None = None, fps: float | 
     """
     if (num_frames is None) == (fps is None):
         raise ValueError(f"give either num_frames or fps, got num_frames={num_frames}, fps={fps}")
+    if fps is not None and not 0 < fps < math.inf:
+        raise ValueError(f"fps must be positive, got {fps}")
     count = num_frames if num_frames is not None else max(1, round(duration * fps))  # type: ignore[operator]
     if count < 1:
         raise ValueError(f"num_frames must be at least 1, got {count}")
