@@ -208,6 +208,6 @@ def test_peav_fit_on_two_ranks_and_all_that_follows(kind: str, world: Path, tmp_
     checkpoint = tmp_path / "run/checkpoints/last.ckpt"
     peav("convert", str(checkpoint), str(tmp_path / "converted"))
     (tmp_path / "texts.txt").write_text("a bell rings\na red square\n")
-    texts = ("--text", str(tmp_path / "texts.txt"), "--out", str(tmp_path / "embedded"))
+    texts = ("--text", str(tmp_path / "texts.txt"), "--out", str(tmp_path / "embedded.npz"))
     peav("embed", "--model", str(tmp_path / "converted"), *texts)
     peav("evaluate", str(checkpoint), str(world), "--out", str(tmp_path / "report"))
