@@ -9,9 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.mutation.__main__ import ROOT, Mutant, equivalents, main, sample
+from tests.mutation.__main__ import ROOT, main
+from tests.mutation.bench import make_bench
 from tests.mutation.changes import Change, find_changes
+from tests.mutation.mutants import Mutant, equivalents, sample
+from tests.mutation.record import Place, Record, Test, line_key
 from tests.mutation.selection import PICTURES, Tree, modules
+from tests.mutation.trial import Trial, batches
 
 SOURCE = '''
 """Nothing of 1 < 2 here."""
@@ -77,33 +81,233 @@ def test_the_tests_of_a_module_come_first() -> None:
 def test_equivalent_changes_are_still_there() -> None:
     """A reason whose line has gone is taken out of the list."""
     files = tuple(file for file, *_ in equivalents()) or ("none",)
-    found = {(m.file, m.text, m.change.before, m.change.after) for m in sample(ROOT, files, 0)}
+    found = {mutant.name for mutant in sample(ROOT, files, 0)}
     assert set(equivalents()) <= found and all(len(reason) > 20 for reason in equivalents().values())
 
 
-def test_a_small_package(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+PLACES = """LIMIT = (
+    3
+)
+
+
+@cached(size=2)
+def f(
+    x: int = 4,
+) -> int:
+    if x < 5 and (
+        x > 6
+    ):
+        x += 7
+    else:
+        x -= 8
+    try:
+        return g(
+            9
+        )
+    except Error:
+        return 10
+
+
+class C:
+    WIDTH: int = 11
+
+    def m(self, y=12):
+        return y * 13
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "place"),
+    [
+        ("3", Place((1, 2, 3), at_import=True, names=("LIMIT",))),
+        ("2", Place(tuple(range(10, 22)), at_import=True)),
+        ("4", Place(tuple(range(10, 22)), at_import=True)),
+        ("5", Place((10, 11, 12))),
+        ("6", Place((10, 11, 12))),
+        ("8", Place((15,))),
+        ("9", Place((17, 18, 19))),
+        ("10", Place((21,))),
+        ("11", Place((25,), at_import=True, names=("WIDTH",))),
+        ("12", Place((28,), at_import=True)),
+        ("13", Place((28,))),
+    ],
+)
+def test_which_lines_run_where_a_change_runs(number: str, place: Place) -> None:
+    (change,) = [change for change in find_changes(PLACES) if change.before == number]
+    assert Place.of(Mutant("peav/f.py", change, PLACES)) == place
+
+
+def test_runs_of_tests_double_and_hold_the_tests_of_a_file_together() -> None:
+    tests = [Test(f"tests/test_{'ab'[k % 2]}.py::test_{k}", 2.0) for k in range(12)]
+    found = list(batches(tests))
+    assert [len(batch) for batch in found] == [3, 6, 3]
+    assert sorted((test for batch in found for test in batch), key=tests.index) == tests
+    assert all([test.file for test in batch] == sorted(test.file for test in batch) for batch in found)
+    assert [len(batch) for batch in batches([Test("t.py::slow", 100.0), *tests[:1]])] == [1, 1]
+
+
+PACKAGE = {
+    "peav/__init__.py": "",
+    "peav/sums.py": """LIMIT = 5
+
+
+def add(a, b):
+    return a + b
+
+
+def unwatched(a, b):
+    return a * b
+
+
+def limited(a):
+    return min(a, LIMIT)
+""",
+    "peav/__main__.py": "from peav.sums import limited\n\nprint(limited(9))\n",
+    "peav/loops.py": """import os
+
+
+def count(n):
+    while n != 0:
+        n -= 1
+    return n
+
+
+def alive(n):
+    if n > 1:
+        os.kill(os.getpid(), 9)
+    return True
+
+
+def made(n):
+    return list(range(n + 1))
+""",
+    "tests/__init__.py": "",
+    "tests/test_sums.py": """import subprocess
+import sys
+
+import pytest
+
+from peav.sums import add
+
+
+@pytest.fixture(scope="module")
+def five():
+    return add(2, 3)
+
+
+def test_printed():
+    assert subprocess.run([sys.executable, "-m", "peav"], capture_output=True, check=True).stdout == b"5\\n"
+
+
+def test_slower(five):
+    assert five == 5
+
+
+def test_a_sum(five):
+    assert five == 5
+
+
+def test_that_fails():
+    assert add(1, 1) == 3
+
+
+@pytest.mark.slow
+def test_slow():
+    assert add(1, 1) == 3
+""",
+    "tests/test_loops.py": """import pytest
+
+from peav.loops import alive, count, made
+
+
+@pytest.mark.parametrize("n", made(2))
+def test_count(n):
+    assert count(n) == 0
+
+
+def test_alive():
+    assert alive(1)
+""",
+    "pytest.ini": "[pytest]\nmarkers = slow\n",
+}
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
     root = tmp_path / "checkout"
-    files = {
-        "peav/__init__.py": "",
-        "peav/sums.py": "def add(a, b):\n    return a + b\n\n\ndef unwatched(a, b):\n    return a * b\n",
-        "tests/__init__.py": "",
-        "tests/test_sums.py": "from peav.sums import add\n\n\ndef test_add():\n    assert add(2, 3) == 5\n",
-    }
-    for name, text in files.items():
+    for name, text in PACKAGE.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
-    (root / "pytest.ini").write_text("[pytest]\nmarkers = slow\n")
     subprocess.run(["git", "init", "-q"], cwd=root, check=True)
-    out = tmp_path / "results.json"
-    main(root, ["--out", str(out), "--processes", "2"])
-    assert "1 of 2 changes were noticed" in capsys.readouterr().out
-    found = {item["place"]: item for item in json.loads(out.read_text())["mutants"]}
-    assert found["peav/sums.py:2"]["status"] == "noticed"
-    assert found["peav/sums.py:2"]["by"] == "tests/test_sums.py::test_add"
-    assert found["peav/sums.py:6"]["status"] == "not noticed"
-    assert "-    return a * b\n+    return a / b" in found["peav/sums.py:6"]["diff"]
-    assert {path: (root / path).read_text() for path in files} == files
-    # What has a result is not tried again.
-    before = out.read_text()
-    main(root, ["--out", str(out)])
-    assert out.read_text() == before and capsys.readouterr().out.count(" s)") == 0
+    return root
+
+
+def mutant(root: Path, file: str, before: str) -> Mutant:
+    """Returns the change of an operator or number that a file has once."""
+    source = (root / file).read_text()
+    (change,) = [change for change in find_changes(source) if change.before == before]
+    return Mutant(file, change, source)
+
+
+def test_which_tests_run_a_line_and_what_a_crash_or_a_hang_is(checkout: Path, tmp_path: Path) -> None:
+    record = Record(checkout, tmp_path / "record")
+    with make_bench(checkout) as bench:
+        record.complete(bench)
+        add, limit = mutant(checkout, "peav/sums.py", "+"), mutant(checkout, "peav/sums.py", "5")
+        names = [test.name for test in record.watching(add)]
+        # Of those that share a fixture both; not those that fail, nor the slow ones.
+        assert sorted(names) == ["tests/test_sums.py::test_a_sum", "tests/test_sums.py::test_slower"]
+        assert record.watching(mutant(checkout, "peav/sums.py", "*")) == []
+        # In a process that the test starts, too; what is made at import is watched by those that run what uses it.
+        assert [test.name for test in record.watching(mutant(checkout, "peav/sums.py", "min"))] == [
+            "tests/test_sums.py::test_printed"
+        ]
+        assert "tests/test_sums.py::test_printed" in [test.name for test in record.watching(limit)]
+        assert [test.name for test in record.rest(add, record.watching(add))] == ["tests/test_sums.py::test_printed"]
+
+        trial = Trial(bench, hang_seconds=1)
+        for file, before, by in (
+            ("peav/sums.py", "5", "tests/test_sums.py::test_printed"),
+            ("peav/loops.py", "!=", "tests/test_loops.py::test_count"),
+            ("peav/loops.py", "-=", "tests/test_loops.py::test_count"),
+            ("peav/loops.py", ">", "tests/test_loops.py::test_alive"),
+        ):
+            changed = mutant(checkout, file, before)
+            status, noticed_by = trial.try_out(changed, record.watching(changed), [], 100)
+            assert status == "noticed" and noticed_by.startswith(by), (before, noticed_by)
+        # Too short a time for the tests that run the line is no result; fewer tests than there were notice nothing.
+        assert trial.try_out(add, record.watching(add), [], 0) == ("unfinished", "")
+        fewer = mutant(checkout, "peav/loops.py", "+")
+        tests = record.tests["tests/test_loops.py"]
+        assert trial.try_out(fewer, tests, [], 100) == ("not noticed", "by 4 tests that run the line and 0 others")
+        # Tests that fail without a change, or that fail once, do not count.
+        failing = Test("tests/test_sums.py::test_that_fails", 0.1)
+        unwatched = mutant(checkout, "peav/sums.py", "*")
+        assert trial.try_out(unwatched, [failing], [], 100)[0] == "not noticed"
+    assert record.missing() == []
+    # A record is of use where other lines have changed; one of tests that changed is made again.
+    (checkout / "peav/sums.py").write_text("# a comment\n" + PACKAGE["peav/sums.py"])
+    assert [test.name for test in record.watching(mutant(checkout, "peav/sums.py", "+"))] == names
+    (checkout / "tests/test_loops.py").write_text("# a comment\n" + PACKAGE["tests/test_loops.py"])
+    assert record.missing() == ["tests/test_loops.py"]
+
+
+def test_a_line_is_known_by_its_text_and_place() -> None:
+    lines = ("a = 1", "b = 2", "a = 1")
+    assert line_key(lines, 1) == line_key(("# new", *lines), 2) != line_key(lines, 3) == line_key(("# new", *lines), 4)
+
+
+def test_a_small_package(checkout: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    out, only = tmp_path / "results", ["--only", "peav/sums.py", "--out", str(tmp_path / "results")]
+    main(checkout, [*only, "--processes", "2"])
+    assert "3 of 4 changes were noticed" in capsys.readouterr().out
+    found = {item["place"]: item for item in json.loads((out / "results.json").read_text())["mutants"]}
+    assert found["peav/sums.py:5"]["status"] == "noticed"
+    assert found["peav/sums.py:9"]["status"] == "not noticed"
+    assert found["peav/sums.py:9"]["by"].startswith("by 0 tests that run the line")
+    assert "-    return a * b\n+    return a / b" in found["peav/sums.py:9"]["diff"]
+    assert {path: (checkout / path).read_text() for path in PACKAGE} == PACKAGE
+    # What has a result is not tried again, and no test is recorded again.
+    before = (out / "results.json").read_text()
+    main(checkout, only)
+    assert (out / "results.json").read_text() == before and " s)" not in capsys.readouterr().out
