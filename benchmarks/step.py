@@ -42,7 +42,7 @@ def main() -> None:
         data["data"],
         "train",
         module.batch_fields,
-        data["sample_rate"],
+        module.clip_format.sample_rate,
         data["num_frames"],
         frame_size=data["frame_size"],
         cache_megabytes=data["cache_megabytes"],

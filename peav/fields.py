@@ -11,6 +11,7 @@ import inspect
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -68,6 +69,7 @@ def check_caption_type(kind: str) -> str:
     return kind
 
 
+@lru_cache(maxsize=256)  # asked for every caption of every clip that is read
 def misspelt_caption_type(kind: str) -> str | None:
     """Returns which of PE-AV's caption types is meant by one that is almost called so, None where it has a name of its own.
 

@@ -286,6 +286,9 @@ class Block(nn.Module):
         num_heads: attention heads.
         mlp_dim: hidden width of the feed-forward network.
         dropout: on both branches.
+
+    Attributes:
+        compiled: whether it was compiled by itself (`compile_layers`), and wants the clips as one group.
     """
 
     def __init__(self, dim: int, num_heads: int, mlp_dim: int, dropout: float) -> None:
@@ -296,6 +299,7 @@ class Block(nn.Module):
         self.gate_up = nn.Linear(dim, 2 * mlp_dim, bias=False)
         self.down = nn.Linear(mlp_dim, dim, bias=False)
         self.dropout = nn.Dropout(dropout)
+        self.compiled = False
 
     def forward(self, x: Tensor, layout: Layout) -> Tensor:
         """Maps rows x (N, D) to (N, D)."""
@@ -397,11 +401,11 @@ class Transformer(nn.Module):
             lengths, order = whole.sum(1).sort()
             clip, position = whole[order].nonzero().unbind(1)
             rows, position = to_device(torch.stack((order[clip] * length + position, position)), device).unbind()
-            if device.type == "cpu":
+            if device.type == "cpu" and not any(block.compiled for block in self.blocks):
                 lengths, counts = lengths.unique_consecutive(return_counts=True)
                 groups = list(zip(counts.tolist(), lengths.tolist(), strict=True))
             else:
-                # A GPU would rather have one large call than many small ones.
+                # A GPU would rather have one large call than many small ones; each number of groups would be compiled anew.
                 groups, mask, slots = [(batch, length)], full[:, None, None], rows
         else:
             # All but the padded position at the end.

@@ -28,6 +28,7 @@ from peav.objectives import Objective
 from peav.tokenizing import Tokenizers
 from peav.training.assembly import agree, build, check_targets, check_teachers, hide_spans, needed_encoders, provided_by
 from peav.training.boundary import StepEnds
+from peav.training.compiling import compile_model
 from peav.training.features import CachePrecision, CheckFeatures, FeatureCache, check_cache
 from peav.training.guard import FiniteGuard, name_suspects
 from peav.training.initial import load_initial, read_initial
@@ -84,6 +85,8 @@ class PeavModule(LightningModule):
             on in a `ring`, which takes longer and needs memory for one device's rows only.
         max_nonfinite_steps: steps in a row whose loss or gradient is not finite, after which training stops. Each of them is left out.
         log_gradient_norms: log the norm of each objective's gradient at the embeddings, every so many steps.
+        compile_layers: compile the encoders' layers (`torch.compile`): the first steps take a minute or more, those after them less
+            time and memory on a GPU.
 
     Raises:
         ValueError: if no objective is left, one reads an embedding that no encoder provides, or the checkpoint cannot be read.
@@ -115,6 +118,7 @@ class PeavModule(LightningModule):
         exchange: Exchange = "gather",
         max_nonfinite_steps: int = 10,
         log_gradient_norms: int | None = None,
+        compile_layers: bool = False,
     ) -> None:
         super().__init__()
         chosen = {name: objective for name, objective in (objectives or {}).items() if objective is not None}
@@ -162,6 +166,7 @@ class PeavModule(LightningModule):
                 "exchange": exchange,
                 "max_nonfinite_steps": max_nonfinite_steps,
                 "log_gradient_norms": log_gradient_norms,
+                "compile_layers": compile_layers,
             }
         )
         self._hparams_name = "kwargs"
@@ -175,6 +180,8 @@ class PeavModule(LightningModule):
         if checkpoint is not None:
             load_initial(self.model, built_objectives, checkpoint)
         apply_tuning(self.model, tune, tune_layers, lora_rank)
+        if compile_layers:
+            compile_model(self.model)
         self._freeze_what_nothing_trains()
         hide_spans(self.model, built_objectives)
         #: Whether a teacher may know something already.

@@ -20,6 +20,7 @@ from peav.checkpoints.pickled import read_pickled
 CHANGEABLE = (
     *("learning_rate", "objective_learning_rate", "weight_decay", "betas", "warmup_steps", "final_fraction"),
     *("max_nonfinite_steps", "log_gradient_norms", "exchange", "virtual_batch_storage", "cache_features"),
+    "compile_layers",
 )
 
 #: Settings of the module that decide which weights there are.

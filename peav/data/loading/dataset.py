@@ -163,18 +163,18 @@ class ClipDataset(Dataset[DecodedClip]):
 
     def __getitem__(self, index: int | tuple[int, int] | tuple[int, int, int]) -> DecodedClip:
         if not isinstance(index, tuple):
-            return self._decode(index, None)
+            return self._decode(self.manifest[index], index, None)
         epoch, position, *occurrence = index
-        return self._decode(position, self._seeds(epoch, position, *occurrence))
+        clip = self.manifest[position]
+        return self._decode(clip, position, self._seeds(epoch, clip, *occurrence))
 
-    def _seeds(self, epoch: int, position: int, occurrence: int = 0, replaced: int | None = None) -> ClipSeeds:
-        of_clip = self.seed, epoch, _identity(self.manifest[position])
+    def _seeds(self, epoch: int, clip: Clip, occurrence: int = 0, replaced: int | None = None) -> ClipSeeds:
+        of_clip = self.seed, epoch, _identity(clip)
         if replaced is not None:
             return ClipSeeds(of_clip, (occurrence, _identity(self.manifest[replaced])))
         return ClipSeeds(of_clip, (occurrence,) if occurrence else ())
 
-    def _decode(self, position: int, seeds: ClipSeeds | None) -> DecodedClip:
-        clip = self.manifest[position]
+    def _decode(self, clip: Clip, position: int, seeds: ClipSeeds | None) -> DecodedClip:
         other_video, other_texts = int(self.video_rows[position]), int(self.caption_rows[position])
         video = clip if other_video == position else self.manifest[other_video]
         texts = clip if other_texts == position else self.manifest[other_texts]
@@ -233,7 +233,8 @@ class ClipDataset(Dataset[DecodedClip]):
                 continue
             tried.add(other)
             try:
-                clip = self._decode(other, self._seeds(epoch, other, occurrence, position))
+                stand_in = self.manifest[other]
+                clip = self._decode(stand_in, other, self._seeds(epoch, stand_in, occurrence, position))
             except (MediaError, SampleError) as error:
                 failed.append((self.manifest[other].id, str(error)))
                 continue
