@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from peav import registry
 from peav.checkpoints.spec import TEN_PAIRS, MediaSettings, ModelSpec, Pair
 from peav.encoders.base import Encoder
-from peav.encoders.graph import is_ready, resolve, sources_of
+from peav.encoders.graph import is_ready, resolve, shared_heads, sources_of
 from peav.encoders.heads import Head
 from peav.tokenizing import Tokenizers
 from peav.trust import Trust
@@ -89,18 +89,26 @@ class EmbeddingModel(nn.Module):
         provides = {name: encoder.provides for name, encoder in encoders.items()}
         if isinstance(embeddings, set | frozenset):
             embeddings = sorted(embeddings)  # a model's configuration must not depend on hashes
-        self.pooled_names = tuple(embeddings if embeddings is not None else [f for p in provides.values() for f in p])
+        every = embeddings if embeddings is not None else [f for p in provides.values() for f in p]
+        shared = shared_heads(encoders, resolve(provides, [*every, *frames]))
+        # What goes through the head of another embedding brings that one along.
+        self.pooled_names = tuple(dict.fromkeys([*every, *(shared[name] for name in every if name in shared)]))
         self.frame_names = tuple(frames)
         names = {*self.pooled_names, *self.frame_names}
         wanted = sorted(names) if embeddings is not None else list(dict.fromkeys(self.pooled_names + self.frame_names))
         self._order = resolve(provides, wanted)
+        self._head_of = {name: shared.get(name, name) for name in wanted}
         for feature, owner in self._order.items():
             for source in provides[owner][feature]:
                 if source.startswith("features."):
                     self._check_dim(encoders, owner, source.removeprefix("features."))
         self.encoders = nn.ModuleDict({name: encoders[name] for name in dict.fromkeys(self._order.values())})
         self.heads = nn.ModuleDict(
-            {name: Head(encoders[self._order[name]].dims[name], embedding_dim, normalize) for name in wanted}
+            {
+                name: Head(encoders[self._order[name]].dims[name], embedding_dim, normalize)
+                for name in wanted
+                if self._head_of[name] == name
+            }
         )
         self.embedding_dim, self.normalize = embedding_dim, normalize
         self.scores = nn.ModuleDict({f"{left}:{right}": PairScore() for left, right in pairs})
@@ -176,12 +184,16 @@ class EmbeddingModel(nn.Module):
     @property
     def embedding_names(self) -> tuple[str, ...]:
         """The embeddings this model can make."""
-        return tuple(self.heads)
+        return tuple(self._head_of)
+
+    def head_names(self, names: Iterable[str]) -> frozenset[str]:
+        """Returns which of `heads` these embeddings go through."""
+        return frozenset(self._head_of[name] for name in names if name in self._head_of)
 
     @property
     def batch_fields(self) -> frozenset[str]:
         """The fields of a batch that the model reads, see `peav.fields`."""
-        return self.fields_for(self.heads)
+        return self.fields_for(self._head_of)
 
     def fields_for(self, names: Iterable[str]) -> frozenset[str]:
         """Returns the fields of a batch that these embeddings need."""
@@ -210,7 +222,7 @@ class EmbeddingModel(nn.Module):
         Encoders that read texts without a tokenizer are left out: they take ids, or the strings themselves.
         """
         found: dict[str, dict[str, TokenizeTexts]] = {}
-        for feature, owner in self._resolve(self.heads if names is None else names).items():
+        for feature, owner in self._resolve(self._head_of if names is None else names).items():
             encoder = self._encoder(owner)
             for source in encoder.provides[feature]:
                 if is_text(source) and encoder.tokenize is not None:
@@ -282,10 +294,10 @@ class EmbeddingModel(nn.Module):
             KeyError: if a name is not among `embedding_names`, or the batch lacks a field.
             ValueError: if frames are asked for that an encoder does not make.
         """
-        wanted = list(names) if names is not None else list(self.heads)
+        wanted = list(names) if names is not None else list(self._head_of)
         for name in wanted:
-            if not name.startswith("features.") and name not in self.heads:
-                raise KeyError(f"this model has no embedding {name!r}; it has {', '.join(self.heads)}")
+            if not name.startswith("features.") and name not in self._head_of:
+                raise KeyError(f"this model has no embedding {name!r}; it has {', '.join(self._head_of)}")
         features = self.encode(batch, sources_of(wanted))
         outputs = {}
         for name in wanted:
@@ -293,7 +305,7 @@ class EmbeddingModel(nn.Module):
                 feature = features[name.removeprefix("features.")]
                 outputs[name] = Embedding(**{field.name: getattr(feature, field.name) for field in fields(feature)})
                 continue
-            feature, head = features[name], self.heads[name]
+            feature, head = features[name], self.heads[self._head_of[name]]
             sequence = None
             if name in frames:
                 if feature.frames is None:

@@ -1,5 +1,7 @@
 """The fields of a batch: `audio`, `video`, `events`, `captions.TYPE` for captions of any type, and fields of one's own kind.
 
+`captions.transcript` is what is said, which a record gives as `transcript`.
+
 A field of one's own kind is a plugin: a class that says how its value is read from a record, which part of it belongs to a span of
 the clip, how it is decoded, and how the decoded values of a batch are joined (docs/field_plugin.md).
 """
@@ -20,7 +22,7 @@ from torch import Tensor
 
 from peav.registry import Registry, init_signature
 from peav.suggest import suggest
-from peav.types import CAPTION_TYPES, MEDIA_FIELDS, FieldInput, Seconds
+from peav.types import CAPTION_TYPES, MEDIA_FIELDS, TRANSCRIPT, FieldInput, Seconds
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
@@ -38,7 +40,7 @@ Stored = Any
 #: What cannot be a caption type, and why: its embedding would be `text_event` or `text_transcript`.
 _TAKEN_TYPES = {
     "event": "'text_event' embeds the phrases of events: give those as 'events'",
-    "transcript": "'text_transcript' is what is said: give that as 'transcript'",
+    TRANSCRIPT: "'text_transcript' is what is said: give that as 'transcript'",
 }
 
 #: How like a caption type of PE-AV's another one is that is misspelt, most likely.
@@ -67,6 +69,15 @@ def check_caption_type(kind: str) -> str:
             f"a caption type is a word of letters, digits and underscores that begins with a letter, not {kind!r}"
         )
     return kind
+
+
+def check_text_type(kind: str) -> str:
+    """Returns what texts of a batch can be: a caption type, or `transcript`.
+
+    Raises:
+        ValueError: if they cannot be of a type of that name.
+    """
+    return kind if kind == TRANSCRIPT else check_caption_type(kind)
 
 
 @lru_cache(maxsize=256)  # asked for every caption of every clip that is read
@@ -236,9 +247,13 @@ def is_field(name: str) -> bool:
 
     >>> is_field("audio"), is_field("captions.title"), is_field("captions.my title"), is_field("nothing")
     (True, True, False, False)
+    >>> is_field("captions.transcript"), is_field("captions.event")
+    (True, False)
     """
     kind = name.removeprefix("captions.")
-    return name in MEDIA_FIELDS or name in fields or (kind != name and kind not in _TAKEN_TYPES and is_name(kind))
+    if name in MEDIA_FIELDS or name in fields or (kind == TRANSCRIPT != name):
+        return True
+    return kind != name and kind not in _TAKEN_TYPES and is_name(kind)
 
 
 def check_field(name: str) -> str:

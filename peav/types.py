@@ -35,6 +35,9 @@ Seconds = float
 #: The caption types of PE-AV, by what the caption describes. A manifest may have captions of any further type (`peav.fields`).
 CAPTION_TYPES = ("audio", "video", "audio_video")
 
+#: What a batch calls the texts of what is said (`captions.transcript`), which are no captions and embed by the head of audio captions.
+TRANSCRIPT = "transcript"
+
 #: The fields of a batch that are no captions.
 MEDIA_FIELDS = ("audio", "video", "events")
 

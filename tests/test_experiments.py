@@ -38,6 +38,7 @@ OBJECTIVES = {
     "fine_tune/lora.yaml": 10,
     "fine_tune/frame_layers.yaml": 10,
     "fine_tune/pretrain.yaml": 9,
+    "fine_tune/stage_2.yaml": 10,
     "fine_tune/pe_a_frame.yaml": 1,
     "cluster/ddp.yaml": 11,
     "cluster/fsdp2.yaml": 11,
@@ -69,6 +70,12 @@ def options(path: Path, folder: Path, released: dict[str, Path]) -> list[str]:
             assert isinstance(audio, DacAudioEncoder)
             best_rq = "--model.objectives.best_rq.init_args"
             args += [f"{best_rq}.input_dim={audio.frontend.dim}", f"{best_rq}.dim={audio.dims['audio']}"]
+        if path.name == "stage_2.yaml":
+            # The domains of the small world, and the widths of the tiny model.
+            tiny = PEAV.from_pretrained(model)
+            for medium, name in (("audio", "audio"), ("video", "video"), ("text", "text_audio")):
+                args.append(f"--model.encoders.plus_text.init_args.{medium}_dim={tiny.encoder_of(name).dims[name]}")
+            args += ["--data.domain_weights={speech: 3, music: 2, effects: 3}"]
         return [*args, f"--model.init_from={model}", "--trainer.precision=32-true"]
     tokenizer = folder / "tokenizer.json"
     tokenizer.write_text(small_tokenizer())
@@ -136,6 +143,29 @@ def test_a_released_model_is_fine_tuned_by_every_budget(
     assert any(key.startswith("heads.") for key in moved)
     assert any(key.startswith("encoders.") for key in moved) == (path.name != "heads.yaml")
     assert not any("frontend" in key for key in moved if path.name != "frame_layers.yaml")
+
+
+def test_stage_2_goes_on_from_a_checkpoint_of_stage_1(
+    world: Path, tmp_path: Path, released: dict[str, Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    stages = []
+    for name in ("pretrain.yaml", "stage_2.yaml"):
+        folder = tmp_path / name.removesuffix(".yaml")
+        folder.mkdir()
+        args = [*options(Path("fine_tune") / name, folder, released), *shorten(world), "--data.num_frames=3"]
+        if stages:
+            args.append(f"--model.init_from={stages[0]}")
+        assert main(["fit", *args]) == 0
+        stages.append(folder / "checkpoints/last.ckpt")
+    said = " ".join(capfd.readouterr().err.split())
+    # The first stage learns no transcript; the second one does, and says that its new heads start anew.
+    assert "learn the transcript never" in said and "learn the transcript 50 % of the times" in said
+    assert "has no head for audio_plus_text, video_plus_text: they start anew" in said
+    first, second = (PEAV.from_pretrained(stage) for stage in stages)
+    assert len(first.pairs) == 8 and len(second.pairs) == 10
+    saved = torch.load(stages[1], weights_only=True)
+    assert saved["datamodule_hyper_parameters"]["sample_rate"] == 48000
+    assert saved["ClipDataModule"]["settings"]["transcripts"] == 0.5
 
 
 def test_a_tiny_released_model_trains_alike_from_media_and_from_kept_features(

@@ -122,6 +122,9 @@ def read_training_checkpoint(path: Path, trust: Trust = Trust.NAMES) -> tuple[Mo
                 key = f"scores.{pair[0]}:{pair[1]}"
                 state |= {f"{key}.scale": scale.float().view(1), f"{key}.bias": bias.float().view(1)}
     heads = {key.split(".")[1] for key in state if key.startswith("heads.")}
+    for config in encoders.values():
+        shared = registry.encoders.resolve(config["class_path"], trust).shared_heads
+        heads |= {name for name, other in shared.items() if name in embeddings and other in heads}
     known = {field.name for field in fields(MediaSettings)}
     media = {key: value for key, value in (saved.get(_DATA_SETTINGS) or {}).items() if key in known}
     if media.get("fps") is not None:

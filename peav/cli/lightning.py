@@ -163,8 +163,8 @@ class PeavCLI(LightningCLI):
     def _leave_out_encoders(self) -> None:
         model = self.config[self.subcommand].model if self.subcommand else self.config.model
         objectives = {name: value for name, value in (model.objectives or {}).items() if value is not None}
-        if not objectives or not model.encoders:
-            return  # the module says what is missing
+        if not objectives or not model.encoders or model.init_from:
+            return  # the module says what is missing; it knows the encoders of the checkpoint, beside which these stand
         built = {name: registry.objectives.build(_plain(value), Trust.CODE) for name, value in objectives.items()}
         if self.subcommand == "fit":
             check_teachers(built, bool(model.init_from or self.config.fit.ckpt_path))

@@ -21,6 +21,7 @@ from peav.data.loading.features import FeatureInfo
 from peav.data.loading.loader import OTHER_SEQUENCE, ClipLoader
 from peav.data.loading.plan import DataSettingError, Population, TrainingPlan
 from peav.data.loading.sampler import EvaluationPlan
+from peav.data.loading.transcripts import Transcripts, describe_transcripts, share_of_transcripts
 from peav.data.manifests.index import ManifestError
 from peav.data.manifests.manifest import has_split
 from peav.data.manifests.records import SPLITS
@@ -33,7 +34,16 @@ _log = logging.getLogger(__name__)
 
 #: Settings that decide the content of training batches, beside what a clip looks like and its augmentation.
 _CONTENT = (
-    *("seed", "domain_weights", "origin_weights", "num_buckets", "window_chunks", "modality_dropout", "features"),
+    *(
+        "seed",
+        "domain_weights",
+        "origin_weights",
+        "transcripts",
+        "num_buckets",
+        "window_chunks",
+        "modality_dropout",
+        "features",
+    ),
     "shuffle_pairing",
 )
 
@@ -132,6 +142,9 @@ class ClipDataModule(LightningDataModule):
         domain_weights: share of the clips of an epoch by domain, up to a common factor; as in the data by default.
         origin_weights: weights of `real` and `synthetic` captions, of clips and within a clip that has both; the paper trains best
             on 1 to 10. By default every clip and every caption counts alike.
+        transcripts: how what is said trains the head of audio captions: `alone`, where a clip has no audio caption; a share from 0
+            to 1, with this probability in place of an audio caption too; or `off`. An objective `CaptionPair caption: transcript`
+            reads it whatever this says.
         num_buckets: buckets of durations; each step has clips of one of them, on all ranks.
         window_chunks: chunks whose clips are shuffled among each other; all of them on disk, 64 in an object store by default.
         max_bad_share: share of the training clips that may be replaced because they cannot be read; beyond it, and beyond ten clips, the
@@ -168,6 +181,7 @@ class ClipDataModule(LightningDataModule):
         seed: int = 0,
         domain_weights: dict[str, float] | None = None,
         origin_weights: dict[str, float] | None = None,
+        transcripts: Transcripts = "alone",
         num_buckets: int = 1,
         window_chunks: int | None = None,
         max_bad_share: float = 0.01,
@@ -197,6 +211,8 @@ class ClipDataModule(LightningDataModule):
         self.seed = seed
         self.domain_weights = domain_weights
         self.origin_weights = origin_weights
+        share_of_transcripts(transcripts)
+        self.transcripts: Transcripts = transcripts
         self.num_buckets = num_buckets
         self.window_chunks = window_chunks
         self.max_bad_share = max_bad_share
@@ -300,6 +316,9 @@ class ClipDataModule(LightningDataModule):
             raise DataSettingError(f"the run that is resumed {OTHER_SEQUENCE}")
         self._digest = digest
         _log.info("training: %s", plan.describe())
+        spoken = describe_transcripts(dataset.manifest.index, self.transcripts)
+        if spoken and "captions.audio" in dataset.fields:
+            _log.info("training: %s", spoken)
         return self._loader(dataset, plan)
 
     def training_settings(self, ranks: int) -> dict[str, Any]:
@@ -423,6 +442,8 @@ class ClipDataModule(LightningDataModule):
             features=self.features,
             modality_dropout=self.modality_dropout if training else None,
             origin_weights=self.origin_weights if training else None,
+            # What is predicted is of the clip's own captions; losses are of the texts that train.
+            transcripts="off" if self.trainer is not None and self.trainer.predicting else self.transcripts,
             audio_augment=self.audio_augment if training else (),
             video_augment=self.video_augment if training else (),
             store=self.store,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from peav.encoders.base import Encoder
 from peav.fields import is_field, suggest_field
 from peav.types import Features
 
@@ -55,6 +56,31 @@ def resolve(
     for name in names:
         visit(name, asked_by, ())
     return order
+
+
+def shared_heads(encoders: Mapping[str, Encoder], order: Mapping[str, str]) -> dict[str, str]:
+    """Returns which features go through the head of another one (`Encoder.shared_heads`).
+
+    Args:
+        encoders: by name.
+        order: feature name -> encoder name, from :func:`resolve`.
+
+    Raises:
+        ValueError: if the encoder does not provide the other one, or of another dimension.
+    """
+    shared = {
+        name: encoders[owner].shared_heads[name]
+        for name, owner in order.items()
+        if name in encoders[owner].shared_heads
+    }
+    for name, other in shared.items():
+        dims = encoders[order[name]].dims
+        if dims.get(other) != dims[name] or other in encoders[order[name]].shared_heads:
+            raise ValueError(
+                f"encoder {order[name]!r} lets {name!r}, of dimension {dims[name]}, go through the head of {other!r}, which "
+                f"{'it does not provide' if other not in dims else 'is of another dimension or has no head of its own'}"
+            )
+    return shared
 
 
 def sources_of(names: Iterable[str]) -> list[str]:

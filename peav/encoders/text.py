@@ -6,6 +6,7 @@ import copy
 import json
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
@@ -17,13 +18,13 @@ from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, AutoTokenizer
 from peav import distributed
 from peav.encoders.base import Encoder, Stack
 from peav.encoders.unreached import freeze_unreached
-from peav.fields import check_caption_type
+from peav.fields import check_text_type
 from peav.host import known
 from peav.masking import masked_mean
 from peav.registry import register_encoder
 from peav.suggest import suggest
 from peav.trust import places_in
-from peav.types import CAPTION_TYPES, Features, TextInput
+from peav.types import CAPTION_TYPES, TRANSCRIPT, Features, TextInput
 
 
 class Tokenize:
@@ -96,14 +97,16 @@ def text_sources(captions: Sequence[str], phrases: bool) -> dict[str, tuple[str,
     """Returns the features of captions of these types, and of event phrases, with what each reads.
 
     Raises:
-        ValueError: if captions cannot be of a type of that name, or there is nothing to read.
+        ValueError: if captions cannot be of a type of that name, there is nothing to read, or transcripts have no head.
 
     >>> text_sources(["title"], phrases=True)
     {'text_title': ('captions.title',), 'text_event': ('events',)}
     """
-    sources: dict[str, tuple[str, ...]] = {
-        f"text_{check_caption_type(kind)}": (f"captions.{kind}",) for kind in captions
-    }
+    sources: dict[str, tuple[str, ...]] = {f"text_{check_text_type(kind)}": (f"captions.{kind}",) for kind in captions}
+    if TRANSCRIPT in captions and "audio" not in captions:
+        raise ValueError(
+            "transcripts go through the head of audio captions: a text encoder that reads them reads `audio` too"
+        )
     if phrases:
         sources["text_event"] = ("events",)
     if not sources:
@@ -131,7 +134,8 @@ class TextEncoder(Encoder):
         pooling: `cls`, the first token's state, as in PE-AV; or `mean` over the tokens, which learns sooner from scratch.
         activation_checkpointing: compute the layers' activations again in the backward pass instead of keeping them.
         captions: the caption types that it reads, any that the manifests have: `text_TYPE` is the embedding of captions of TYPE.
-            `audio`, `video` and `audio_video` by default.
+            `audio`, `video` and `audio_video` by default. `transcript` beside `audio` reads what is said: `text_transcript`, by the head
+            of `text_audio`.
         phrases: whether it reads event phrases too: `text_event`. Of two text encoders only one can.
 
     Raises:
@@ -140,6 +144,7 @@ class TextEncoder(Encoder):
     """
 
     provides = text_sources(CAPTION_TYPES, True)
+    shared_heads = MappingProxyType({f"text_{TRANSCRIPT}": "text_audio"})
 
     @classmethod
     def reaches_outside(cls, init_args: Mapping[str, Any]) -> tuple[str, ...]:

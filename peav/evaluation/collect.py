@@ -13,12 +13,12 @@ from peav.data.manifests.identities import distinct_texts, text_group
 from peav.embedding_model import EmbeddingModel
 from peav.evaluation.table import EmbeddingTable, Event
 from peav.tokenizing import OneTokenizer, Tokenizers
-from peav.types import Batch, EventInput, TokenizeTexts
+from peav.types import TRANSCRIPT, Batch, EventInput, TokenizeTexts
 
 log = logging.getLogger(__name__)
 
 #: Transcripts stand in for audio captions (recipe.md, section 5): what the table calls those that the `text_audio` head embeds, and
-#: what it calls them where the model has an embedding of its own under the first name.
+#: what it calls them where the model has an embedding of its own under the first name, unless that one reads transcripts too.
 TRANSCRIPTS = ("text_transcript", "text_audio_of_transcript")
 _TEXTS_AT_ONCE = 256
 
@@ -38,6 +38,13 @@ class ClipTexts:
     captions: dict[str, list[str]] = field(default_factory=dict)
     transcript: str | None = None
     events: list[Event] | None = None
+
+    def texts(self, field: str) -> list[str]:
+        """Returns the texts of a field of a batch: captions of a type, or what is said."""
+        kind = field.removeprefix("captions.")
+        if kind == TRANSCRIPT:
+            return [self.transcript] if self.transcript else []
+        return self.captions.get(kind, [])
 
 
 @dataclass(frozen=True)
@@ -193,14 +200,10 @@ def _texts(
     """Yields name in the table, head, and (clip, text) of every caption and transcript."""
     for name, source in text_fields.items():
         if source is not None and source.startswith("captions."):
-            kind = source.removeprefix("captions.")
-            yield (
-                name,
-                name,
-                [(index, text) for index, clip in enumerate(clips) for text in clip.captions.get(kind, [])],
-            )
-    if text_fields.get("text_audio") is not None:
-        spoken = [(index, clip.transcript) for index, clip in enumerate(clips) if clip.transcript]
+            yield name, name, [(index, text) for index, clip in enumerate(clips) for text in clip.texts(source)]
+    said = f"captions.{TRANSCRIPT}"
+    if text_fields.get("text_audio") is not None and text_fields.get(TRANSCRIPTS[0]) != said:
+        spoken = [(index, text) for index, clip in enumerate(clips) for text in clip.texts(said)]
         yield next(name for name in TRANSCRIPTS if name not in text_fields), "text_audio", spoken
 
 

@@ -13,7 +13,7 @@ from peav.checkpoints import FRAME_PAIR, MediaSettings
 from peav.embedding_model import EmbeddingModel
 from peav.inputs.audio import AudioLike
 from peav.inputs.items import MediaItem, Request, read_items
-from peav.inputs.running import FIELDS, MediaEmbedder, Output, Precision, embed_texts, select_texts, tokenize
+from peav.inputs.running import KINDS, MediaEmbedder, Output, Precision, embed_texts, kinds_of, select_texts, tokenize
 from peav.inputs.video import VideoLike
 from peav.inputs.windows import check_windows, group_by_length
 from peav.released import score_pair
@@ -96,7 +96,7 @@ def embed(
         raise ValueError(f"{len(items)} media and {len(texts)} texts: this model embeds them in pairs, one by one")
     found: dict[str, Tensor] = {}
     if texts:
-        of_text = [name for name in names if model.fields_for([name]) <= FIELDS["text"]]
+        of_text = [name for name in names if kinds_of(model.fields_for([name])) == {"text"}]
         found = embed_texts(model, texts, of_text, precision)
     of_media = [name for name in names if name not in found]
     outputs: list[Output] = []
@@ -235,16 +235,16 @@ def _check_needless(
 
 def _possible(model: EmbeddingModel, name: str, given: Collection[str], to: str | None) -> bool:
     """Whether an embedding can be made of the kinds of input given."""
-    fields = model.fields_for([name])
-    if to is not None and fields & FIELDS["text"]:
+    kinds = kinds_of(model.fields_for([name]))
+    if to is not None and "text" in kinds:
         return name == f"text_{to}"
-    return fields <= frozenset[str]().union(*(FIELDS[kind] for kind in given))
+    return kinds <= set(given)
 
 
 def _is_mixed(model: EmbeddingModel, name: str) -> bool:
     """Whether an embedding is made of a medium and a text."""
-    fields = model.fields_for([name])
-    return bool(fields & FIELDS["text"]) and not fields <= FIELDS["text"]
+    kinds = kinds_of(model.fields_for([name]))
+    return "text" in kinds and len(kinds) > 1
 
 
 def media_settings(media: MediaSettings, num_frames: int | None = None, fps: float | None = None) -> MediaSettings:
@@ -298,11 +298,12 @@ def embedding_names(model: EmbeddingModel, given: Collection[str], to: str | Non
         raise ValueError(f"to={to!r}: this model has no head text_{to} for texts. {suggest(str(to), kinds)}")
     possible = [name for name in names if _possible(model, name, given, to)]
     for kind in given:
-        if not any(model.fields_for([name]) & FIELDS[kind] for name in possible):
+        if not any(kind in kinds_of(model.fields_for([name])) for name in possible):
             needs = "; ".join(f"{name} needs {_needs(model, name)}" for name in names)
             raise ValueError(f"this model makes nothing of {kind} when given {' and '.join(given)}: {needs}")
     return possible
 
 
 def _needs(model: EmbeddingModel, name: str) -> str:
-    return " and ".join(kind for kind, fields in FIELDS.items() if model.fields_for([name]) & fields)
+    needed = kinds_of(model.fields_for([name]))
+    return " and ".join([*(kind for kind in KINDS if kind in needed), *sorted(needed - set(KINDS))])

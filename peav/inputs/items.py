@@ -207,13 +207,16 @@ def item_of_file(path: str, info: MediaInfo, kinds: Collection[str]) -> MediaIte
     return MediaItem(audio_item, video_item)
 
 
-def make_batch(loaded: Sequence[Loaded], media: MediaSettings, texts: TextInput | None = None) -> Batch:
+def make_batch(
+    loaded: Sequence[Loaded], media: MediaSettings, texts: TextInput | None = None, types: Sequence[str] = CAPTION_TYPES
+) -> Batch:
     """Joins decoded windows into a padded batch; a medium that no window has is None.
 
     Args:
         loaded: B windows.
         media: what a clip looks like to the model.
         texts: B texts, as captions of every type.
+        types: the types that the model reads.
     """
     group = torch.arange(len(loaded))
     audio = video = None
@@ -229,17 +232,15 @@ def make_batch(loaded: Sequence[Loaded], media: MediaSettings, texts: TextInput 
         seconds = torch.tensor([one.frame_seconds for one in loaded], dtype=torch.float32)
         video = VideoInput(frames, lengths_to_mask(lengths), lengths > 0, group, seconds)
     ids = tuple(str(row) for row in range(len(loaded)))
-    captions = {} if texts is None else dict.fromkeys(CAPTION_TYPES, texts)
+    captions = {} if texts is None else dict.fromkeys(types, texts)
     return Batch(ids, audio, video, captions)
 
 
-def text_batch(texts: TextInput) -> Batch:
-    """Makes a batch of texts alone: captions of every type and event phrases at once."""
+def text_batch(texts: TextInput, types: Sequence[str] = CAPTION_TYPES) -> Batch:
+    """Makes a batch of texts alone: captions of these types and event phrases at once."""
     none, index = torch.zeros(0), torch.zeros(0, dtype=torch.int64)
     events = EventInput(texts, torch.zeros(0, dtype=torch.bool), index, index, none, none)
-    return Batch(
-        tuple(map(str, range(len(texts.present)))), captions=dict.fromkeys(CAPTION_TYPES, texts), events=events
-    )
+    return Batch(tuple(map(str, range(len(texts.present)))), captions=dict.fromkeys(types, texts), events=events)
 
 
 def _padded(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
@@ -16,17 +16,13 @@ from peav.embedding_model import EmbeddingModel
 from peav.inputs.items import Loaded, MediaItem, Request, make_batch, text_batch
 from peav.inputs.windows import average_windows, plan_windows, stitch_windows
 from peav.tokenizing import Tokenizers
-from peav.types import CAPTION_TYPES, Seconds, TextInput, TokenizeTexts, Tokens
+from peav.types import Seconds, TextInput, TokenizeTexts, Tokens, is_text
 
 #: `auto` is bfloat16 autocast on CUDA devices that compute in it, and float32 elsewhere.
 Precision = Literal["auto", "fp32", "bf16"]
 
-#: The kinds of input, and the fields of a batch that each fills.
-FIELDS = {
-    "audio": frozenset({"audio"}),
-    "video": frozenset({"video"}),
-    "text": frozenset({*(f"captions.{kind}" for kind in CAPTION_TYPES), "events"}),
-}
+#: The kinds of input.
+KINDS = ("audio", "video", "text")
 
 #: Tokens of text that go through the model at once, padding included.
 _TOKENS_AT_ONCE = 16384
@@ -47,6 +43,24 @@ class Output:
     frames: dict[str, Tensor] = field(default_factory=dict)
     frame_seconds: dict[str, Seconds] = field(default_factory=dict)
     audio_seconds: Seconds = 0.0
+
+
+def kinds_of(fields: Iterable[str]) -> set[str]:
+    """Returns the kinds of input that fill fields of a batch: captions of every type, and event phrases, are `text`.
+
+    >>> sorted(kinds_of(["audio", "captions.title", "events"]))
+    ['audio', 'text']
+    """
+    return {"text" if is_text(field) else field for field in fields}
+
+
+def text_types(fields: Iterable[str]) -> list[str]:
+    """Returns the types of the captions among fields of a batch.
+
+    >>> text_types(["audio", "captions.title", "events"])
+    ['title']
+    """
+    return sorted(field.removeprefix("captions.") for field in fields if field.startswith("captions."))
 
 
 def computes_in_half(device: torch.device, precision: Precision) -> bool:
@@ -131,9 +145,8 @@ class MediaEmbedder:
         Returns:
             B outputs, on the CPU in float32; an embedding is missing where the window lacks what it is made of.
         """
-        batch = make_batch(loaded, self.media, texts)
-        held = {name for fields in FIELDS.values() for name in fields if batch.holds(name)}
-        names = [name for name, fields in self.reads.items() if fields <= held]
+        batch = make_batch(loaded, self.media, texts, text_types(frozenset().union(*self.reads.values())))
+        names = [name for name, fields in self.reads.items() if fields <= batch.held]
         frames = [name for name in self.frame_names if name in names]
         rate = self.media.sample_rate
         outputs = [Output(audio_seconds=0.0 if one.samples is None else len(one.samples) / rate) for one in loaded]
@@ -201,13 +214,14 @@ def embed_texts(
     lengths = torch.stack([some.mask.sum(1) for some in every]).amax(0).tolist()
     outputs = {name: torch.zeros(len(texts), model.embedding_dim) for name in names}
     order = sorted(range(len(texts)), key=lambda row: lengths[row])
+    types = text_types(model.fields_for(names))
     while order:
         count = 1
         while count < len(order) and (count + 1) * lengths[order[count]] <= _TOKENS_AT_ONCE:
             count += 1
         rows, order = order[:count], order[count:]
         with evaluating(model, precision) as device:
-            found = model.embed_batch(text_batch(select_texts(tokens, rows)).to(device), names)
+            found = model.embed_batch(text_batch(select_texts(tokens, rows), types).to(device), names)
         for name in names:
             outputs[name][rows] = found[name].pooled.float().cpu()
     return outputs

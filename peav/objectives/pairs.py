@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from peav import distributed
-from peav.fields import check_caption_type
+from peav.fields import check_text_type
 from peav.objectives.base import ScoredObjective, Weight
 from peav.objectives.functional import fit_scale_and_bias
 from peav.objectives.ring import sigmoid_ring_sum
@@ -165,7 +165,8 @@ class CaptionPair(PairObjective):
 
     Args:
         medium: `audio`, `video`, `audio_video`, or the embedding of a field of your own.
-        caption: the caption type: `audio`, `video`, `audio_video`, or any other that the manifests have and a text encoder reads.
+        caption: the caption type: `audio`, `video`, `audio_video`, or any other that the manifests have and a text encoder reads; or
+            `transcript`, what is said, which goes through the head of audio captions.
         scale: initial t; its log is learned.
         bias: initial b. -10 is SigLIP's; `-log(B - 1)` starts a batch of B balanced.
         duplicates: what to do with other clips whose caption or media is the same: `drop`, `positive` or `keep`.
@@ -183,4 +184,4 @@ class CaptionPair(PairObjective):
         weight: Weight = 1.0,
         max_scale: float | None = None,
     ) -> None:
-        super().__init__(medium, f"text_{check_caption_type(caption)}", scale, bias, duplicates, weight, max_scale)
+        super().__init__(medium, f"text_{check_text_type(caption)}", scale, bias, duplicates, weight, max_scale)

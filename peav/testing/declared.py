@@ -170,6 +170,16 @@ def check_hiding(encoder: Encoder, inputs: Mapping[str, Any], names: Collection[
     raise AssertionError("`hide` must raise ValueError for a feature that is not among `hides`")
 
 
+def check_shared_heads(encoder: Encoder) -> None:
+    """What goes through the head of another feature is of its dimension, and that one has a head of its own."""
+    shared = {name: other for name, other in encoder.shared_heads.items() if name in encoder.provides}
+    for name, other in shared.items():
+        require(
+            other in encoder.provides and other not in shared and encoder.dims[other] == encoder.dims[name],
+            f"{name!r} goes through the head of {other!r}, which must be provided, have a head of its own and be of one dimension with it",
+        )
+
+
 def check_stacks(encoder: Encoder) -> None:
     """Stacks are made of the encoder's own layers, each named once, and none that is tuned belongs to a frozen frontend."""
     own = {id(module) for module in encoder.modules()}

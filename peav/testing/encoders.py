@@ -17,6 +17,7 @@ from peav.testing.declared import (
     check_format,
     check_frontends,
     check_hiding,
+    check_shared_heads,
     check_stacks,
     check_tokenizer,
 )
@@ -101,6 +102,7 @@ def check_encoder(make: Callable[[], Encoder], batch: Batch | None = None, atol:
     check_format(encoder, inputs, names)
     check_frontends(encoder, inputs, names, lambda left, right, what: _same(left, right, 10 * atol, what))
     check_hiding(encoder, inputs, names)
+    check_shared_heads(encoder)
     check_stacks(encoder)
     check_dtypes(make, inputs, names)
 

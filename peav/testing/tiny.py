@@ -9,7 +9,16 @@ import torch
 
 from peav.masking import lengths_to_mask
 from peav.objectives.base import Objective
-from peav.types import AudioInput, Batch, Embedding, EventInput, TextInput, VideoInput
+from peav.types import (
+    CAPTION_TYPES,
+    TRANSCRIPT,
+    AudioInput,
+    Batch,
+    Embedding,
+    EventInput,
+    TextInput,
+    VideoInput,
+)
 
 SAMPLE_RATE = 16000
 _NUM_FRAMES = 10  # of tiny embeddings, 40 ms each
@@ -44,7 +53,7 @@ def tiny_events(num_clips: int, num_phrases: int = 3) -> EventInput:
 def tiny_batch(
     num_clips: int = 4, vocab_size: int = 32, image_size: int = 32, seed: int = 0, sample_rate: int = SAMPLE_RATE
 ) -> Batch:
-    """Makes a batch of random clips of different lengths, 0.375 s and more: audio, frames, three captions, events."""
+    """Makes a batch of random clips of different lengths, 0.375 s and more: audio, frames, three captions, a transcript, events."""
     generator = torch.Generator().manual_seed(seed)
     present = torch.ones(num_clips, dtype=torch.bool)
     samples = (torch.arange(num_clips) * 640 + 6000) * sample_rate // SAMPLE_RATE
@@ -61,7 +70,7 @@ def tiny_batch(
         video=VideoInput(frames, video_mask, present, rows, torch.full((num_clips,), 0.5)),
         captions={
             kind: tiny_text(num_clips, vocab_size, seed=index + 1)
-            for index, kind in enumerate(("audio", "video", "audio_video"))
+            for index, kind in enumerate((*CAPTION_TYPES, TRANSCRIPT))
         },
         events=tiny_events(num_clips),
         duration=samples / sample_rate,

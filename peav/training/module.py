@@ -270,12 +270,12 @@ class PeavModule(LightningModule):
 
     def _freeze_what_nothing_trains(self) -> None:
         """Extra embeddings stay as they are: no weight decay on them, and no parameter without gradient, on which DDP would wait."""
-        used = self.model.encoders_for(self.trained)
+        used, heads = self.model.encoders_for(self.trained), self.model.head_names(self.trained)
         for name, encoder in self.model.encoders.items():
             if name not in used:
                 encoder.requires_grad_(False)
         for name, head in self.model.heads.items():
-            if name not in self.trained:
+            if name not in heads:
                 head.requires_grad_(False)
 
     def _objectives(self) -> Iterable[tuple[str, Objective]]:
@@ -286,6 +286,19 @@ class PeavModule(LightningModule):
         if self.trainer.is_global_zero:
             found = (f"{name} ({', '.join(objective.requires)})" for name, objective in self._objectives())
             log.info("%d objectives train: %s", len(self.objectives), "; ".join(found))
+            self._warn_of_one_clip()
+
+    def _warn_of_one_clip(self) -> None:
+        """Says where a batch is a single clip, with which a pair has nothing to tell it from."""
+        data = getattr(self.trainer, "datamodule", None)
+        clips = getattr(data, "batch_size", 0) * self.trainer.world_size if self.virtual is None else self.virtual.size
+        alone = [name for name, objective in self._objectives() if objective.compared]
+        if clips == 1 and alone:
+            log.warning(
+                "a batch of one clip has no negatives: %s will only learn that everything is alike. Set data.batch_size to 32, say, or "
+                "model.virtual_batch_size where so many do not fit",
+                ", ".join(alone),
+            )
 
     def setup(self, stage: str) -> None:
         """Checks teachers, says how many batches make a virtual one, and lets a lower precision be that of batches too.
@@ -384,7 +397,9 @@ class PeavModule(LightningModule):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Returns the clips' ids and, by embedding name, their embeddings (N, D) and which of them are present."""
-        embeddings = self.model.embed_batch(batch, [name for name in self.trained if name in self.model.heads])
+        embeddings = self.model.embed_batch(
+            batch, [name for name in self.trained if name in self.model.embedding_names]
+        )
         return {
             "ids": batch.ids,
             "embeddings": {name: e.pooled for name, e in embeddings.items()},

@@ -5,21 +5,40 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import pytest
 import torch
 
 from peav import registry
-from peav.encoders import MelAudioEncoder
+from peav.embedding_model import EmbeddingModel
+from peav.encoders import MelAudioEncoder, TextEncoder
 from peav.testing import check_encoder
 from peav.types import Features
-from tests.helpers import SMALL_ENCODERS
+from tests.helpers import SMALL_ENCODERS, small_tokenizer
 
 
 @pytest.mark.parametrize("name", list(registry.encoders))
 def test_contract(name: str) -> None:
     check_encoder(SMALL_ENCODERS[name])
+
+
+def test_transcripts_keep_it_too() -> None:
+    options = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    check_encoder(lambda: TextEncoder(small_tokenizer(), options=options, captions=["audio", "transcript"]))
+
+
+def test_a_head_that_is_not_there_cannot_be_shared() -> None:
+    class Homeless(MelAudioEncoder):
+        shared_heads = MappingProxyType({"audio": "sound"})
+
+    with pytest.raises(AssertionError, match="'audio' goes through the head of 'sound'"):
+        check_encoder(lambda: Homeless(dim=16, num_layers=1, num_heads=2, num_mels=16))
+    with pytest.raises(
+        ValueError, match="lets 'audio', of dimension 16, go through the head of 'sound', which it does not"
+    ):
+        EmbeddingModel({"mine": Homeless(dim=16, num_layers=1, num_heads=2, num_mels=16)})
 
 
 class Sabotaged(MelAudioEncoder):

@@ -19,6 +19,7 @@ from peav.data.loading.cache import DecodedCache
 from peav.data.loading.decoding import ClipReader, DecodedClip, DecodeSettings, Replacement
 from peav.data.loading.features import FeatureReader
 from peav.data.loading.plan import substitutes
+from peav.data.loading.transcripts import Transcripts, heard_text, share_of_transcripts
 from peav.data.manifests.clip import Clip
 from peav.data.manifests.identities import bytes_group
 from peav.data.manifests.index import HAS_AUDIO, HAS_VIDEO
@@ -30,7 +31,7 @@ from peav.data.stores.outside import check_stores
 from peav.data.stores.reader import SampleError
 from peav.data.stores.remote import StoreOptions
 from peav.fields import build_fields, check_field, order_caption_types
-from peav.types import CAPTION_TYPES, DEFAULT_FIELDS
+from peav.types import CAPTION_TYPES, DEFAULT_FIELDS, TRANSCRIPT
 
 #: How many clips are tried in place of one that cannot be read.
 MAX_SUBSTITUTES = 100
@@ -46,7 +47,7 @@ def check_fields(fields: Collection[str]) -> frozenset[str]:
 
 
 #: What is random about a clip in training: each has a generator of its own.
-_CAPTIONS, _DROPOUT, _AUDIO, _VIDEO, _FRONTEND = range(5)
+_CAPTIONS, _DROPOUT, _AUDIO, _VIDEO, _FRONTEND, _TRANSCRIPT = range(6)
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,8 @@ class ClipDataset(Dataset[DecodedClip]):
         features: cached features to read in place of media: {"audio": name, "video": name}, see `peav.data.loading.features`.
         modality_dropout: probability with which a clip that has both audio and video loses one, by modality.
         origin_weights: how often a caption of each origin is chosen where a clip has both; every caption alike by default.
+        transcripts: how transcripts stand in for audio captions (`peav.data.loading.transcripts`); out of training they do so only where
+            a clip has no audio caption. `off` by default: a clip is what its manifest says.
         audio_augment: changes of the waveform, in order.
         video_augment: transforms of torchvision v2 for the frames, in order.
         store: of object stores.
@@ -123,6 +126,7 @@ class ClipDataset(Dataset[DecodedClip]):
         features: Mapping[str, str] | None = None,
         modality_dropout: Mapping[str, float] | None = None,
         origin_weights: Mapping[str, float] | None = None,
+        transcripts: Transcripts = "off",
         audio_augment: Sequence[AudioAugmentation] = (),
         video_augment: Sequence[nn.Module] = (),
         store: StoreOptions | None = None,
@@ -145,6 +149,7 @@ class ClipDataset(Dataset[DecodedClip]):
         self.features = {kind: FeatureReader(self.reader, kind, name) for kind, name in (features or {}).items()}
         self.modality_dropout = _check_dropout(modality_dropout or {})
         self.origin_weights = origin_weights
+        self.transcript_share = share_of_transcripts(transcripts)
         self.audio_augment, self.video_augment = tuple(audio_augment), tuple(video_augment)
         for kind, augment in (("audio", audio_augment), ("video", video_augment)):
             if kind in self.features and augment:
@@ -253,10 +258,17 @@ class ClipDataset(Dataset[DecodedClip]):
     def _captions(self, clip: Clip, seeds: ClipSeeds | None) -> dict[str, str | None]:
         chosen: dict[str, str | None] = {}
         for kind, (which, origin) in zip(self._kinds, _caption_numbers(self._kinds, seeds), strict=True):
+            if kind == TRANSCRIPT:
+                chosen[kind] = clip.transcript
+                continue
             captions = clip.captions.get(kind, ())
             if seeds is not None and self.origin_weights is not None:
                 captions = _of_one_origin(captions, self.origin_weights, origin)
             chosen[kind] = captions[int(which * len(captions))].text if captions else None
+        if "audio" in chosen and self.transcript_share is not None:
+            # Of its own generator: what else is random about a clip is the same with and without transcripts.
+            number = 1.0 if seeds is None else seeds.rng(_TRANSCRIPT).random()
+            chosen["audio"] = heard_text(chosen["audio"], clip.transcript, self.transcript_share, number)
         return chosen
 
     def _with_audio(self, decoded: DecodedClip, clip: Clip, position: int, seeds: ClipSeeds | None) -> DecodedClip:

@@ -7,7 +7,8 @@ which Lhotse reads and writes well although it cannot validate it. The rest is c
 | field | meaning |
 |---|---|
 | captions | {caption type: [text, or {text, origin, start, end}]}, times in seconds of the packed media |
-| transcript, domain, split, licence, dataset | as in the record |
+| transcript | as in the record: text, or [{text, start, end}], times in seconds of the packed media |
+| domain, split, licence, dataset | as in the record |
 | annotated | whether events are known |
 | has_audio, has_video | what the packed clip holds |
 | files | {role: path} of the source |
@@ -32,7 +33,14 @@ from typing import Any
 from peav.data.manifests.fields import RecordError, check_names, check_tree, check_value, read_number, read_text
 from peav.data.manifests.identities import ABSENT, bytes_group
 from peav.data.manifests.records import SPLITS, Event, Record, parse_line
-from peav.data.manifests.texts import Caption, during, parse_captions, texts_of
+from peav.data.manifests.texts import (
+    Caption,
+    during,
+    join_segments,
+    parse_captions,
+    parse_transcript,
+    texts_of,
+)
 from peav.types import Seconds
 
 #: The fields of a cut that a clip can have.
@@ -78,6 +86,7 @@ class Clip:
         start: second of the source at which it begins.
         captions: by caption type, only types that have one.
         transcript: what is said, or None.
+        segments: what is said when, where that is known; `transcript` is then their texts.
         events: its sound events; None when it was not annotated.
         domain: free label; "" when not given.
         split: `train`, `validation` or `test`.
@@ -105,6 +114,7 @@ class Clip:
     start: Seconds = 0.0
     captions: Mapping[str, tuple[Caption, ...]] = field(default_factory=dict)
     transcript: str | None = None
+    segments: tuple[Caption, ...] = ()
     events: tuple[Event, ...] | None = None
     domain: str = ""
     split: str = "train"
@@ -179,7 +189,7 @@ class Clip:
             "captions": {
                 kind: [self._in_media(item).to_json() for item in items] for kind, items in self.captions.items()
             },
-            "transcript": self.transcript,
+            "transcript": [self._in_media(item).to_json() for item in self.segments] or self.transcript,
             "annotated": self.events is not None,
             # Lhotse takes a dictionary with the keys width and height for one of its images.
             "video": dict(self.video) if self.video is not None else None,
@@ -263,7 +273,6 @@ def clip_from_json(data: Mapping[str, Any]) -> Clip:
         duration=duration,
         start=begin,
         captions=parse_captions(custom.get("captions"), 1 << 30, []),
-        transcript=read_text(custom, "transcript"),
         events=_events(data, custom, duration),
         domain=read_text(custom, "domain") or "",
         split=split,
@@ -287,6 +296,10 @@ def clip_from_json(data: Mapping[str, Any]) -> Clip:
     )
     for name in ("files", "origins", "video", "recording", "extra"):
         check_tree(getattr(clip, name), name)
+    spoken = parse_transcript(custom.get("transcript"), [])
+    if any(item.start is not None for item in spoken):
+        clip = replace(clip, segments=spoken)
+    clip = replace(clip, transcript=join_segments(spoken))
     end = clip.media_start + clip.media_duration
     if clip.offset < -1e-3 or clip.start + clip.duration > end + 1e-3:
         raise RecordError(
@@ -297,6 +310,9 @@ def clip_from_json(data: Mapping[str, Any]) -> Clip:
         # Captions have the times of the packed media: Lhotse's `truncate` does not know of them.
         captions = {kind: during(items, clip.offset, clip.offset + duration) for kind, items in clip.captions.items()}
         clip = replace(clip, captions={kind: items for kind, items in captions.items() if items})
+        # Of a transcript without times nobody knows which part of it is said here.
+        said = during(clip.segments, clip.offset, clip.offset + duration)
+        clip = replace(clip, segments=said, transcript=join_segments(said))
     return clip
 
 
@@ -325,13 +341,13 @@ def _check_transforms(recording: Mapping[str, Any]) -> None:
 
 def clip_from_record(record: Record) -> Clip:
     """Returns what a record alone says of a clip, before anything is packed."""
-    transcript = " ".join(segment.text.strip() for segment in record.transcript) or None
     return Clip(
         id=record.id,
         duration=record.duration or 0.0,
         start=record.start,
         captions=record.captions,
-        transcript=transcript,
+        transcript=join_segments(record.transcript),
+        segments=tuple(segment for segment in record.transcript if segment.start is not None),
         events=record.events,
         domain=record.domain,
         split=record.split,

@@ -23,7 +23,7 @@ from peav.opening import lines_of, read_json
 
 _log = logging.getLogger(__name__)
 
-_FORMAT = 1
+_FORMAT = 2
 
 #: Columns and their types.
 COLUMNS = {
@@ -37,7 +37,9 @@ COLUMNS = {
 }
 
 #: Bits of the column `flags`.
-HAS_AUDIO, HAS_VIDEO, ANNOTATED, REAL_CAPTIONS, SYNTHETIC_CAPTIONS = 1, 2, 4, 8, 16
+HAS_AUDIO, HAS_VIDEO, ANNOTATED, REAL_CAPTIONS, SYNTHETIC_CAPTIONS, HAS_TRANSCRIPT, AUDIO_CAPTIONS = (
+    1 << bit for bit in range(7)
+)
 
 #: Lines between two messages about how far the reading is.
 _REPORT_LINES = 1_000_000
@@ -145,6 +147,7 @@ class IndexBuilder:
     def add(self, clip: Clip, line: int) -> None:
         """Adds a clip whose line begins at byte `line`."""
         flags = HAS_AUDIO * clip.has_audio | HAS_VIDEO * clip.has_video | ANNOTATED * (clip.events is not None)
+        flags |= HAS_TRANSCRIPT * (clip.transcript is not None) | AUDIO_CAPTIONS * bool(clip.captions.get("audio"))
         for items in clip.captions.values():
             for caption in items:
                 flags |= REAL_CAPTIONS if caption.origin == "real" else SYNTHETIC_CAPTIONS

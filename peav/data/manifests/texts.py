@@ -155,6 +155,15 @@ def parse_transcript(value: Any, notes: list[str]) -> tuple[Caption, ...]:
     return tuple(segments)
 
 
+def join_segments(segments: Iterable[Caption]) -> str | None:
+    """Returns all that is said as one text, None where nothing is.
+
+    >>> join_segments([Caption("good ", "real", 0.0, 1.0), Caption("morning", "real", 1.0, 2.0)])
+    'good morning'
+    """
+    return " ".join(segment.text.strip() for segment in segments) or None
+
+
 def during(items: Iterable[Caption], begin: Seconds, end: Seconds, untimed: bool = True) -> tuple[Caption, ...]:
     """Returns the captions of a part of a clip, with times that count from the start of the part.
 

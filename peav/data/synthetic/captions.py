@@ -13,9 +13,6 @@ import numpy as np
 from peav.data.synthetic.sources import BY_NAME
 from peav.data.synthetic.world import Scene, Sounding, Thing
 
-#: Share of the clips with speech whose audio caption is nothing but the transcript.
-TRANSCRIPT_SHARE = 0.4
-
 _SEQUENCE = (
     "{a}, then {b}",
     "{a} followed by {b}",
@@ -149,10 +146,7 @@ def named(rng: np.random.Generator, thing: Thing, size: float = 0.7, place: floa
 
 
 def audio_caption(rng: np.random.Generator, scene: Scene) -> str:
-    """Returns what is heard, or only the transcript of a clip with speech."""
-    said = transcript(scene)
-    if said is not None and rng.random() < TRANSCRIPT_SHARE:
-        return said
+    """Returns what is heard."""
     parts = [heard(rng, event) for event in scene.events]
     if len(parts) == 1:
         return _pick(rng, _SINGLE).format(a=parts[0])

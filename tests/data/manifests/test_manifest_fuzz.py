@@ -57,6 +57,7 @@ CLIP = Clip(
     start=1.0,
     captions={"audio": (Caption("rain"), Caption("wind", "synthetic", 0.5, 1.0))},
     transcript="la",
+    segments=(Caption("la", "real", 0.25, 1.0),),
     events=(Event("rain", 0.25, 1.5),),
     domain="music",
     licence="CC0",
