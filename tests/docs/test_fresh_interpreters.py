@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from peav.cli.main import main
-from peav.data.media.checks import find_ffmpeg
+from peav.data.media.ffmpeg import find_ffmpeg
 from tests.checkpoints.test_formats import released_like
 from tests.cli.test_commands import TINY, overrides
 

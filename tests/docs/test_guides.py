@@ -18,7 +18,7 @@ from peav.cli.main import main
 from peav.cli.table import COMMANDS
 from peav.data import read_records
 from peav.data.datamodule import ClipDataModule
-from peav.data.media.checks import find_ffmpeg
+from peav.data.media.ffmpeg import find_ffmpeg
 from peav.data.synthetic import synthesize
 from peav.training import PeavModule
 from tests.checkpoints.test_formats import released_like

@@ -8,12 +8,6 @@ shares among the files of a group.
 
 from __future__ import annotations
 
-import errno
-import os
-import re
-import shutil
-import struct
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -21,8 +15,10 @@ from typing import BinaryIO
 import torch
 from torchcodec.decoders import AudioDecoder, VideoDecoder
 
-from peav.data.media.probing import MediaError, MediaInfo, first_line, probe
-from peav.data.workers import end_with_parent
+from peav.data.media.errors import MediaError
+from peav.data.media.ffmpeg import ONE_FILE, STRICT, Ran, as_url, run_ffmpeg
+from peav.data.media.headers import UNKNOWN_LENGTH, wav_data
+from peav.data.media.probing import MediaInfo, first_line, probe
 from peav.types import Seconds
 
 #: How much less than its header says a stream may hold, in seconds: codecs pad, and the last frame's duration is often left out.
@@ -31,17 +27,8 @@ TOLERANCE_SECONDS = 0.25
 #: Frames decoded at a time, so that long videos do not fill the memory.
 _FRAMES_AT_ONCE = 32
 
-#: What a full disk is called: no space, or no more than the quota.
-FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
-
-#: Path in the error that says that there is no `ffmpeg` command.
-FFMPEG = "ffmpeg"
-
-#: Options before an input, so that FFmpeg opens no address that a file names.
-ONE_FILE = ("-protocol_whitelist", "file")
-
-#: What is known about each way to get FFmpeg, for the error message.
-_FFMPEG_HELP = "install it (Debian: apt-get install ffmpeg)"
+#: What `check_video_errors` says of pictures that are whole, but not all of one size.
+CHANGED = "the size of its pictures changes"
 
 
 def check_media(
@@ -107,18 +94,15 @@ def check_container(path: Path, name: str) -> None:
 
 
 def _check_wav(stream: BinaryIO, size: int, name: str) -> None:
-    while len(chunk := stream.read(8)) == 8:
-        kind, length = struct.unpack("<4sI", chunk)
-        if kind == b"data":
-            held = size - stream.tell()
-            # Writers to a pipe cannot know the length and write 0 or the largest number.
-            if length not in (0, 0xFFFFFFFF) and held < length:
-                raise MediaError(
-                    name, f"truncated: the wav header announces {length:,} bytes of sound, the file holds {held:,}"
-                )
-            return
-        stream.seek(length + length % 2, 1)
-    raise MediaError(name, "truncated: the wav has no data chunk")
+    found = wav_data(stream)
+    if found is None:
+        raise MediaError(name, "truncated: the wav has no data chunk")
+    _, length, begin = found
+    # Writers to a pipe cannot know the length and write 0 or about the largest number.
+    if 0 < length < UNKNOWN_LENGTH and size - begin < length:
+        raise MediaError(
+            name, f"truncated: the wav header announces {length:,} bytes of sound, the file holds {size - begin:,}"
+        )
 
 
 def _check_ogg(stream: BinaryIO, size: int, name: str) -> None:
@@ -128,72 +112,42 @@ def _check_ogg(stream: BinaryIO, size: int, name: str) -> None:
     segments = tail[page + 26] if 0 <= page < len(tail) - 26 else 0
     table = tail[page + 27 : page + 27 + segments]
     complete = page >= 0 and len(table) == segments and len(tail) >= page + 27 + segments + sum(table)
-    if not complete or not tail[page + 5] & 4:
-        raise MediaError(name, "truncated: the ogg does not end with a page marked as the last")
+    # That the last page is marked as such says nothing: a recorder that was switched off leaves the mark out.
+    if not complete:
+        raise MediaError(name, "truncated: the ogg ends within a page")
 
 
-def check_video_errors(paths: Sequence[str | Path]) -> dict[int, str]:
+def check_video_errors(paths: Sequence[str | Path], indices: Sequence[int] | None = None) -> dict[int, str]:
     """Decodes the video of several files by FFmpeg's command line, every error fatal.
 
     Args:
-        paths: files; one FFmpeg process reads them all, and only when it fails are they read one by one.
+        paths: files; one FFmpeg process reads them all, and only when something is found are they read one by one.
+        indices: of their streams; the first video that is no cover by default.
 
     Returns:
-        What is wrong, by index into `paths`; empty when all is well.
+        What is wrong, by index into `paths`, or `CHANGED`; empty when all is well.
 
     Raises:
         MediaError: if there is no `ffmpeg` command.
     """
-    if not paths or not _decode_errors(paths):
+    streams: list[str] = ["V:0?"] * len(paths) if indices is None else [str(index) for index in indices]
+    if not paths or _decode_errors(paths, streams) == Ran():
         return {}
-    errors = {index: _decode_errors([path]) for index, path in enumerate(paths)}
-    return {index: f"the video is damaged: {error}" for index, error in errors.items() if error}
+    found = {}
+    for index, (path, stream) in enumerate(zip(paths, streams, strict=True)):
+        ran = _decode_errors([path], [stream])
+        if ran != Ran():
+            found[index] = f"the video is damaged: {ran.error}" if ran.error else CHANGED
+    return found
 
 
-def find_ffmpeg() -> str:
-    """Returns the path of the `ffmpeg` command.
-
-    Raises:
-        MediaError: if there is none.
-    """
-    path = shutil.which("ffmpeg")
-    if path is None:
-        raise MediaError(
-            FFMPEG, f"the command is not on PATH; {_FFMPEG_HELP}, or prepare with --check_video false and no spans"
-        )
-    return path
-
-
-def _decode_errors(paths: Sequence[str | Path]) -> str:
-    command = [find_ffmpeg(), "-nostdin", "-v", "error", "-xerror"]
+def _decode_errors(paths: Sequence[str | Path], streams: Sequence[str]) -> Ran:
+    arguments: list[str] = ["-xerror"]
     for path in paths:
-        command += [*ONE_FILE, "-err_detect", "explode", "-threads", "1", "-i", _as_url(path)]
-    for index in range(len(paths)):
-        command += ["-map", f"{index}:V:0?", "-fps_mode", "passthrough", "-f", "null", "-"]
-    return run_ffmpeg(command)
-
-
-def run_ffmpeg(command: Sequence[str]) -> str:
-    """Runs FFmpeg's command line; returns the first line of what went wrong, "" if nothing did.
-
-    Raises:
-        OSError: if the disk is full, which is no fault of the file.
-    """
-    result = subprocess.run(
-        command, capture_output=True, text=True, errors="replace", check=False, preexec_fn=end_with_parent
-    )
-    if result.returncode == 0:
-        return ""
-    for number in FULL_DISK:
-        if os.strerror(number) in result.stderr:
-            raise OSError(number, os.strerror(number))
-    lines = result.stderr.strip().splitlines() or [f"ffmpeg ended with status {result.returncode}"]
-    return re.sub(r" @ 0x[0-9a-f]+", "", lines[0])  # an address differs from run to run
-
-
-def _as_url(path: str | Path) -> str:
-    # Else FFmpeg takes what stands before a colon for a protocol, and what begins with a dash for an option.
-    return f"file:{path}"
+        arguments += [*ONE_FILE, *STRICT[1:], "-threads", "1", "-i", as_url(path)]
+    for index, stream in enumerate(streams):
+        arguments += ["-map", f"{index}:{stream}", "-fps_mode", "passthrough", "-f", "null", "-"]
+    return run_ffmpeg(arguments)
 
 
 def _check_audio(path: Path, name: str) -> Seconds:

@@ -2,115 +2,104 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torchcodec.decoders import AudioDecoder
 
-from peav.data.media.checks import ONE_FILE, check_container, find_ffmpeg, run_ffmpeg
-from peav.data.media.playlists import refusal
-from peav.data.media.probing import MediaError, MediaInfo, first_line, probe
+from peav.data.media.errors import MediaError
+from peav.data.media.probing import MediaInfo, first_line, probe
+from peav.data.media.remake import EVEN_SIZE, H264, KEEP_TIMES, REPEATABLE
 from peav.data.media.spans import AUDIO_BEFORE, run_span, span_input
 from peav.types import Seconds
 
-#: H.264 with a key frame every 16 frames and no B-frames, so that single frames decode fast; lossless audio.
-_CODECS = [
-    "-c:v",
-    "libx264",
-    "-preset",
-    "veryfast",
-    "-crf",
-    "18",
-    "-g",
-    "16",
-    "-bf",
-    "0",
-    "-pix_fmt",
-    "yuv420p",
-    "-c:a",
-    "alac",
-]
+
+@dataclass(frozen=True)
+class Part:
+    """The sound or the pictures of a clip as they are read: the file itself, or what was made of it.
+
+    Attributes:
+        path: where they are.
+        info: what that file holds.
+    """
+
+    path: Path
+    info: MediaInfo
 
 
-def cut_span(
-    path: str | Path, output: Path, start: Seconds, duration: Seconds | None, name: str | None = None
-) -> MediaInfo:
-    """Re-encodes a span of a file into an mp4 (H.264, ALAC), accurate to the frame and the sample; late streams stay late.
+def cut_span(parts: Mapping[str, Part], output: Path, start: Seconds, duration: Seconds, name: str) -> MediaInfo:
+    """Re-encodes a span into an mp4 (H.264 and lossless sound), accurate to the frame and the sample; late streams stay late.
+
+    Sound in floating point stays that, in QuickTime's form of mp4: it may lie beyond full scale. Other sound becomes
+    ALAC, or FLAC where ALAC has not its channels.
 
     Args:
-        path: the file.
+        parts: where `audio` and `video` are, by name; a stream that is not there is left out.
         output: the mp4 to write.
-        start: seconds from the origin of the file.
-        duration: seconds; to the end of the file when None.
-        name: how errors call the file.
+        start: seconds from the origin of each file.
+        duration: seconds.
+        name: how errors call the source.
 
     Returns:
         What the span holds.
 
     Raises:
-        MediaError: if the span is not in the file, or the file is damaged inside it.
+        MediaError: if the file is damaged inside the span.
     """
-    path, name = Path(path), name or str(path)
-    check_container(path, name)
-    info = probe(path, name)
-    if start >= info.duration:
-        raise MediaError(name, f"the clip starts at {start:g} s, but the file ends at {info.duration:.2f} s")
-    duration = info.duration - start if duration is None else duration
-    if info.audio is not None:
-        check_finite(path, name, info.origin + start, duration)
+    kinds = [kind for kind in ("video", "audio") if kind in parts]
+    form, codec = _sound_form(parts["audio"].info if "audio" in parts else None)
 
     def command(before: Seconds) -> list[str]:
         arguments = ["-threads", "1"]
         outputs: list[str] = []
         for number, kind in enumerate(kinds):
-            ahead = before if kind == "video" else AUDIO_BEFORE
-            source, filters = span_input(path, info, kind, start, duration, ahead)
+            part, ahead = parts[kind], before if kind == "video" else AUDIO_BEFORE
+            source, filters = span_input(part.path, part.info, kind, start, duration, ahead)
             arguments += source
-            outputs += ["-map", f"{number}:{'V' if kind == 'video' else 'a'}:0"]
+            outputs += ["-map", f"{number}:{part.info.index(kind)}"]
             if kind == "video":
-                filters += ["scale=trunc(iw/2)*2:trunc(ih/2)*2"]
-                outputs += ["-fps_mode", "vfr", "-enc_time_base:v", "-1"]
+                filters += [EVEN_SIZE]
+                outputs += [*KEEP_TIMES]
             if filters:
                 outputs += [f"-filter:{kind[0]}", ",".join(filters)]
-        outputs += [*_CODECS, "-threads", "1", "-video_track_timescale", "90000", "-map_metadata", "-1"]
-        return [*arguments, *outputs, "-fflags", "+bitexact", "-f", "mp4", "-y", f"file:{output}"]
+        outputs += [*H264, *codec, "-threads", "1", *REPEATABLE]
+        return [*arguments, *outputs, "-f", form, "-y", f"file:{output}"]
 
-    kinds = [kind for kind in ("video", "audio") if getattr(info, kind) is not None]
-    error = run_span(path, start, command)
+    error = run_span(parts[kinds[0]].path, start, command).error
     if error:
         raise MediaError(name, f"the span of {duration:g} s at {start:g} s cannot be cut out: {error}")
     return probe(output, name, origin=0.0)
 
 
-def remux(path: Path, output: Path, name: str) -> Path:
-    """Puts the first sound and picture of a file into Matroska as they are, in which torchcodec finds its pictures.
-
-    Args:
-        path: the file.
-        output: the file to write.
-        name: how errors call the file.
-
-    Raises:
-        MediaError: if it cannot be read.
-    """
-    if (reason := refusal(path)) is not None:
-        raise MediaError(name, reason)
-    command = [find_ffmpeg(), "-nostdin", "-v", "error", *ONE_FILE, "-fflags", "+genpts", "-i", f"file:{path}"]
-    command += ["-map", "0:V:0?", "-map", "0:a:0?", "-c", "copy", "-map_metadata", "-1", "-flags", "+bitexact"]
-    error = run_ffmpeg([*command, "-fflags", "+bitexact", "-f", "matroska", "-y", f"file:{output}"])
-    if error:
-        raise MediaError(name, f"cannot be put into another container: {error}")
-    return output
+def is_float(info: MediaInfo) -> bool:
+    """Returns whether the samples of a file are numbers in floating point."""
+    return info.audio is not None and info.audio.codec.startswith(("pcm_f32", "pcm_f64"))
 
 
-def check_finite(path: str | Path, name: str, begin: Seconds, duration: Seconds) -> None:
-    """Refuses NaN and infinite samples, which encoding would turn into numbers.
+def _sound_form(info: MediaInfo | None) -> tuple[str, list[str]]:
+    """Returns the container and the codec that keep a sound as it is."""
+    if info is None or info.audio is None:
+        return "mp4", []
+    if is_float(info):
+        return "mov", ["-c:a", "pcm_f32le"]
+    if info.audio.num_channels > 2:
+        return "mp4", ["-c:a", "flac", "-strict", "experimental"]
+    return "mp4", ["-c:a", "alac"]
+
+
+def check_finite(path: str | Path, name: str, begin: Seconds, duration: Seconds) -> float:
+    """Refuses NaN and infinite samples of a sound in floating point, which encoding would turn into numbers.
 
     Args:
         path: the file.
         name: how errors call it.
         begin: of the span, on the clock of the file, seconds.
         duration: seconds.
+
+    Returns:
+        The largest magnitude; full scale is 1.
 
     Raises:
         MediaError: if there are any, or the sound cannot be decoded.
@@ -119,7 +108,8 @@ def check_finite(path: str | Path, name: str, begin: Seconds, duration: Seconds)
         samples = AudioDecoder(path).get_samples_played_in_range(begin, begin + duration)
     except (RuntimeError, ValueError) as error:
         if "No audio frames" in str(error):
-            return  # the sound starts later or has ended
+            return 0.0  # the sound starts later or has ended
         raise MediaError(name, f"audio cannot be decoded: {first_line(error)}") from None
     if not bool(torch.isfinite(samples.data).all()):
         raise MediaError(name, "the audio holds NaN or infinite samples")
+    return float(samples.data.abs().max())

@@ -1,4 +1,7 @@
-"""Decoding, all of it by torchcodec: exact seek, one FFmpeg thread, aligned by the time stamps of the streams.
+"""Decoding by torchcodec: exact seek, one FFmpeg thread, aligned by the time stamps of the streams.
+
+A file that torchcodec does not decode as FFmpeg does (`peav.data.media.tracks`) is made anew by FFmpeg's command line first, into a
+temporary copy that this process keeps for a while; what was packed needs none.
 
 A stream that starts after the origin of its file (`peav.data.media.probing`) is late: its audio is preceded by zeros, its first frame
 is held. Parallelism comes from worker processes: decode in them, with one thread each.
@@ -9,17 +12,19 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable
-from typing import TypeVar
+from pathlib import Path
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
 from torchcodec import FrameBatch
-from torchcodec.decoders import AudioDecoder, VideoDecoder
+from torchcodec.decoders import AudioDecoder, VideoDecoder, VideoStreamMetadata
 from torchvision.transforms.v2 import functional as transforms
 
+from peav.data.media.errors import MediaError
 from peav.data.media.probing import (
     INEXACT_SECONDS,
-    MediaError,
+    MediaInfo,
     Source,
     first_line,
     is_trimmed,
@@ -29,6 +34,8 @@ from peav.data.media.probing import (
     source_name,
     stream_kind,
 )
+from peav.data.media.remake import copy_of, make_pictures, make_sound, shift_of
+from peav.data.media.tracks import STILL_CODECS, Pictures, judge_audio, judge_video
 from peav.types import Downmix, Sampling, Seconds
 
 #: Frames that are held at full size at once: 1080p takes 6 MB each.
@@ -77,7 +84,17 @@ def load_audio(
     if downmix not in ("meta", "mean"):
         raise ValueError(f"downmix must be 'meta' or 'mean', got {downmix!r}")
     decoder = _open(AudioDecoder, source, path, sample_rate=sample_rate, num_channels=1 if downmix == "meta" else None)
-    stream_start = decoder.metadata.begin_stream_seconds_from_header or 0.0
+    metadata = decoder.metadata
+    stream_start = metadata.begin_stream_seconds_from_header or 0.0
+    if not isinstance(source, bytes):
+        known = metadata.duration_seconds or 0.0
+        sound = judge_audio(source, metadata.codec or "", metadata.stream_index or 0, known)
+        whole = start == 0 and (duration is None or duration >= stream_start + known - (origin or 0.0))
+        if sound == "odd" or (sound == "whole" and not whole):
+            info = probe(source, path)
+            duration = info.duration - start if duration is None else duration
+            copy = _sound_copy(source, path, info)
+            return load_audio(copy, sample_rate, start, duration, downmix, path, 0.0, pad_end)
     begin = _origin(source, path, stream_start, origin) + start
     if duration is None:
         duration = probe(source, path, origin).duration - start
@@ -85,7 +102,7 @@ def load_audio(
     _decodes["audio"] += 1
     if begin + duration <= stream_start:
         return torch.zeros(size)
-    if begin >= stream_start + (decoder.metadata.duration_seconds or math.inf):
+    if begin >= stream_start + (metadata.duration_seconds or math.inf):
         return torch.zeros(size if pad_end else 0)
     try:
         samples = decoder.get_samples_played_in_range(begin, begin + duration)
@@ -165,19 +182,14 @@ def load_frames(
     if sampling not in ("time", "index"):
         raise ValueError(f"sampling must be 'time' or 'index', got {sampling!r}")
     decoder = _open(VideoDecoder, source, path, num_ffmpeg_threads=1, seek_mode="exact")
-    if misleads_seek(source):
-        raise MediaError(
-            path,
-            "torchcodec shows wrong pictures of MPEG-TS and MPEG-PS: put it into another container first (ffmpeg -i FILE -c copy "
-            "FILE.mp4), or pack it by `peav prepare`",
-        )
     metadata = decoder.metadata
-    if is_trimmed(metadata):
-        raise MediaError(
-            path,
-            "an edit list hides its first pictures, and torchcodec shows wrong ones after them: encode it anew (ffmpeg -i FILE "
-            "NEW.mp4), or pack it by `peav prepare`",
-        )
+    how = _remedy(source, path, metadata)
+    if how != "plain":
+        if isinstance(source, bytes):
+            raise MediaError(
+                path, "torchcodec shows wrong pictures of such files: prepare them again by `peav prepare`"
+            )
+        return _frames_of_copy(source, how, num_frames, fps, start, duration, size, sampling, path)
     first, end, total = (
         metadata.begin_stream_seconds or 0.0,
         metadata.end_stream_seconds or 0.0,
@@ -199,12 +211,68 @@ def load_frames(
             frames = _resized(decoder.get_frames_at, indices, size)
         else:
             zero = _origin(source, path, first, origin)
-            last = math.nextafter(end, first)
-            times = [min(max(zero + time, first), last) for time in frame_times(count, duration, start)]
-            frames = _resized(decoder.get_frames_played_at, times, size)
+            times = [max(zero + time, first) for time in frame_times(count, duration, start)]
+            shown = [time for time in times if time < end]
+            parts = [_resized(decoder.get_frames_played_at, shown, size)] if shown else []
+            # How long the last frame stays is often left out, so that the video would end where it begins.
+            if len(shown) < count:
+                last = _resized(decoder.get_frames_at, [total - 1], size)
+                parts.append(last.expand(count - len(shown), *last.shape[1:]))
+            frames = torch.cat(parts) if len(parts) > 1 else parts[0]
     except (RuntimeError, IndexError) as error:
+        if "pre-allocated tensor" in str(error):  # so torchcodec says that the size of the pictures changes
+            if not isinstance(source, bytes):
+                return _frames_of_copy(source, "encode", num_frames, fps, start, duration, size, sampling, path)
+            error = RuntimeError("the size of its pictures changes: prepare it again")
         raise MediaError(path, f"video cannot be decoded: {first_line(error)}") from error
     return frames, duration / count
+
+
+def _remedy(source: Source, path: str, metadata: VideoStreamMetadata) -> Pictures:
+    codec, trimmed = metadata.codec or "", is_trimmed(metadata)
+    if isinstance(source, bytes):
+        return "encode" if trimmed or misleads_seek(source) else "plain"
+    if (metadata.num_frames or 0) <= 1 and codec in STILL_CODECS:
+        video = probe(source, path).video
+        return "plain" if video is None else video.pictures
+    return judge_video(source, codec, trimmed)
+
+
+def _frames_of_copy(
+    source: str | Path,
+    how: Pictures,
+    num_frames: int | None,
+    fps: float | None,
+    start: Seconds,
+    duration: Seconds | None,
+    size: tuple[int, int] | None,
+    sampling: Sampling,
+    path: str,
+) -> tuple[Tensor, Seconds]:
+    info = probe(source, path)
+    duration = info.duration - start if duration is None else duration
+    copy = _pictures_copy(source, path, info, how)
+    return load_frames(copy, num_frames, fps, start, duration, size, sampling, path, 0.0)
+
+
+def _sound_copy(source: str | Path, path: str, info: MediaInfo) -> Path:
+    audio = info.audio
+    if audio is None:
+        raise MediaError(path, "holds no audio")
+    shift = shift_of(info.begin, info.origin)
+    return copy_of(
+        source,
+        "audio",
+        lambda output: make_sound(Path(source), output, audio.index, path, audio.wide, audio.num_channels, shift),
+    )
+
+
+def _pictures_copy(source: str | Path, path: str, info: MediaInfo, how: Pictures) -> Path:
+    shift = shift_of(info.begin, info.origin)
+    kept: Literal["copy", "encode"] = "copy" if how == "copy" else "encode"
+    return copy_of(
+        source, kept, lambda output: make_pictures(Path(source), output, info.index("video"), path, kept, shift)
+    )
 
 
 def _resized(get: Callable[[list[_T]], FrameBatch], which: list[_T], size: tuple[int, int] | None) -> Tensor:

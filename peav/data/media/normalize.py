@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import Literal
 
 from peav.data.media.checks import TOLERANCE_SECONDS, check_media
-from peav.data.media.cutting import check_finite
-from peav.data.media.probing import MediaError, MediaInfo, probe
+from peav.data.media.cutting import Part, check_finite, cut_span, is_float
+from peav.data.media.errors import MediaError
+from peav.data.media.probing import MediaInfo, probe
 from peav.data.media.spans import AUDIO_BEFORE, NOTHING_SECONDS, held_seconds, run_span, span_input
 from peav.types import Seconds
+
+#: How sound in floating point that lies beyond full scale is encoded, which FLAC would clip.
+_LOUD = ("wav", ["-c:a", "pcm_f32le"])
 
 #: How each audio codec is encoded, and what its files are called.
 _AUDIO = {
@@ -28,7 +32,7 @@ class Normalize:
         video_fps: frames a second, constant.
         gop: frames from one key frame to the next, at most.
         crf: quality of the video, of x264: lower is better and larger.
-        audio_codec: `flac`, lossless at 16 bits, or `opus`, 128 kbit/s.
+        audio_codec: `flac`, lossless at 16 bits (sound in floating point beyond full scale stays that, in wav), or `opus`, 128 kbit/s.
         audio_sample_rate: of flac, Hz; opus has 48000.
 
     Raises:
@@ -56,15 +60,15 @@ class Normalize:
 
 
 def normalize_span(
-    path: Path, info: MediaInfo, kind: str, stem: Path, start: Seconds, duration: Seconds, how: Normalize, name: str
+    part: Part, kind: str, stem: Path, start: Seconds, duration: Seconds, how: Normalize, name: str
 ) -> Path | None:
     """Re-encodes the sound or the picture of a span into a file of its own, which begins at the first instant of the span.
 
-    What starts late is preceded by silence, or by its first frame; rotation is carried out; channels beyond two are mixed down.
+    What starts late is preceded by silence, or by its first frame; rotation is carried out. Channels stay as they are,
+    so that they are mixed down by one rule, when they are read.
 
     Args:
-        path: the file.
-        info: what it holds.
+        part: where it is.
         kind: `audio` or `video`.
         stem: path of the result, without ending.
         start: seconds from the origin of the file.
@@ -79,11 +83,14 @@ def normalize_span(
         MediaError: if the file is damaged inside the span.
         OSError: if the disk is full.
     """
+    path, info = part.path, part.info
     if held_seconds(info, kind, start, duration) <= NOTHING_SECONDS[kind]:
         return None
     if kind == "audio":
-        check_finite(path, name, info.origin + start, duration)
         ending, encoder = _AUDIO[how.audio_codec]
+        loud = is_float(info) and check_finite(path, name, info.origin + start, duration) > 1
+        if loud and how.audio_codec == "flac":
+            ending, encoder = _LOUD
     else:
         ending, encoder = "mp4", []
     output = stem.with_name(f"{stem.name}-{kind}.{ending}")
@@ -94,19 +101,25 @@ def normalize_span(
         if kind == "video":
             filters += [f"fps=fps={how.video_fps:g}:start_time=0"]
             filters += [f"scale={how.video_size}:{how.video_size}:flags=bilinear", "setsar=1"]
-            codec = ["-map", "0:V:0", "-vf", ",".join(filters), "-an"]
+            codec = ["-map", f"0:{info.index(kind)}", "-vf", ",".join(filters), "-an"]
             codec += ["-c:v", "libx264", "-preset", "veryfast", "-crf", str(how.crf), "-g", str(how.gop), "-bf", "0"]
             codec += ["-pix_fmt", "yuv420p", "-threads", "1", "-f", "mp4"]
         else:
-            channels = min(2, info.audio.num_channels) if info.audio is not None else 1
             filters += [f"aresample={how.audio_sample_rate}:async=1:first_pts=0"]
-            codec = ["-map", "0:a:0", "-af", ",".join(filters), "-vn", "-ac", str(channels), *encoder, "-f", ending]
+            codec = ["-map", f"0:{info.index(kind)}", "-af", ",".join(filters), "-vn", *encoder, "-f", ending]
         codec += ["-map_metadata", "-1", "-fflags", "+bitexact", "-flags", "+bitexact", "-y", f"file:{output}"]
         return ["-threads", "1", *source, *codec]
 
-    error = run_span(path, start, command)
-    if error:
-        raise MediaError(name, f"the {kind} cannot be re-encoded: {error}")
+    ran = run_span(path, start, command)
+    if ran.error:
+        raise MediaError(name, f"the {kind} cannot be re-encoded: {ran.error}")
+    if ran.changes and kind == "video":
+        # Where their size changes FFmpeg sets up its filters anew, and the count of frames a second begins again.
+        even = stem.with_name(f"{stem.name}-even.mp4")
+        cut_span({"video": part}, even, start, duration, name)
+        made = normalize_span(Part(even, probe(even, name, origin=0.0)), kind, stem, 0.0, duration, how, name)
+        even.unlink()
+        return made
     return output
 
 

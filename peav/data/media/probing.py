@@ -9,20 +9,20 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from torchcodec.decoders import AudioDecoder, VideoDecoder, VideoStreamMetadata
 
+from peav.data.media.errors import MediaError
+from peav.data.media.headers import Sound, container
 from peav.data.media.playlists import refusal
+from peav.data.media.tracks import STILL_CODECS, Pictures, judge_audio, judge_video, moving_track, sound_span
 from peav.types import Seconds
 
 Source = str | Path | bytes
 _T = TypeVar("_T")
-
-#: Codecs of still images: a single such picture beside sound is cover art, not a video.
-_STILL_CODECS = ("mjpeg", "png", "bmp", "gif", "webp", "tiff")
 
 #: Pictures of more pixels are not decoded: one of 16K by 9K has 142 million, and takes half a gigabyte.
 MAX_PIXELS = 1 << 28
@@ -31,35 +31,29 @@ MAX_PIXELS = 1 << 28
 INEXACT_SECONDS = 0.1
 
 
-class MediaError(RuntimeError):
-    """A file that cannot be decoded or does not hold what it says; carries its path and the reason.
-
-    >>> str(MediaError("a.mp4", "zero bytes"))
-    'a.mp4: zero bytes'
-    """
-
-    def __init__(self, path: str, reason: str = "") -> None:
-        super().__init__(f"{path}: {reason}" if reason else path)
-        self.path = path
-        self.reason = reason
-
-
 @dataclass(frozen=True)
 class AudioStream:
-    """The audio of a file: rate in Hz, channels, and start and duration in seconds on the clock of the file."""
+    """The audio of a file: rate in Hz, channels, and start and duration in seconds on the clock of the file.
+
+    It is stream `index` of the file. `sound` says how torchcodec does with it (`peav.data.media.headers.Sound`); it is `wide`
+    where its samples have more than 16 bits.
+    """
 
     sample_rate: int
     num_channels: int
     start: Seconds
     duration: Seconds
     codec: str
+    index: int = 0
+    sound: Sound = "exact"
+    wide: bool = True
 
 
 @dataclass(frozen=True)
 class VideoStream:
     """The video of a file: frames, mean rate, size in pixels, and start and duration in seconds on the clock of the file.
 
-    It is `trimmed` where an edit list hides pictures.
+    It is stream `index` of the file, and `trimmed` where an edit list hides pictures. `pictures` says how torchcodec does with it.
     """
 
     num_frames: int
@@ -70,6 +64,8 @@ class VideoStream:
     duration: Seconds
     codec: str
     trimmed: bool = False
+    index: int = 0
+    pictures: Pictures = "plain"
 
 
 @dataclass(frozen=True)
@@ -88,9 +84,19 @@ class MediaInfo:
     origin: Seconds
     duration: Seconds
 
+    def index(self, kind: str) -> int:
+        """Returns the index of the `audio` or `video` stream in the file."""
+        stream = self.audio if kind == "audio" else self.video
+        return 0 if stream is None else stream.index
+
+    @property
+    def begin(self) -> Seconds:
+        """The first time stamp of the file, from which FFmpeg counts; encoder delay puts that before 0."""
+        return min(stream.start for stream in (self.audio, self.video) if stream is not None)
+
 
 def probe(source: Source, path: str | None = None, origin: Seconds | None = None) -> MediaInfo:
-    """Reads what a file holds without decoding it; the packets of the video are counted.
+    """Reads what a file holds without decoding it; the packets of the video are counted, and those of sound that its header does not tell.
 
     Args:
         source: path or bytes.
@@ -106,8 +112,13 @@ def probe(source: Source, path: str | None = None, origin: Seconds | None = None
         raise MediaError(path, "zero bytes")
     video = _probe_video(source, path)
     audio = _probe_audio(source, path)
-    if audio is not None and video is not None and video.num_frames <= 1 and video.codec in _STILL_CODECS:
-        video = None
+    if video is not None and video.num_frames <= 1 and video.codec in STILL_CODECS:
+        moving = None if isinstance(source, bytes) else moving_track(source)
+        if moving is not None:
+            video = _probe_video(source, path, moving)
+            video = None if video is None else replace(video, pictures="copy")
+        elif audio is not None:
+            video = None
     streams = [stream for stream in (audio, video) if stream is not None]
     if not streams:
         raise MediaError(path, "holds neither audio nor video")
@@ -121,14 +132,7 @@ def misleads_seek(source: Source) -> bool:
 
     With B-frames torchcodec 0.11 shows wrong pictures of them after a seek, without an error; FFmpeg's command line does not.
     """
-    if isinstance(source, bytes):
-        head = source[:400]
-    else:
-        with open(source, "rb") as stream:
-            head = stream.read(400)
-    # TS has packets of 188 bytes that begin with 0x47, before each of which Blu-ray and AVCHD put 4 bytes.
-    packets = (head[begin : begin + size + 1 : size] for begin, size in ((0, 188), (4, 192)))
-    return b"\x47\x47" in packets or head.startswith(b"\x00\x00\x01\xba")
+    return container(source) == "mpeg"
 
 
 def is_trimmed(metadata: VideoStreamMetadata) -> bool:
@@ -145,8 +149,11 @@ def is_trimmed(metadata: VideoStreamMetadata) -> bool:
 
 
 def first_line(error: Exception) -> str:
-    """Returns the first line of torchcodec's message, without the path of its source file."""
-    lines = str(error).strip().splitlines()
+    """Returns the first line of torchcodec's message, without the path of its source file; one for its own makers is put in words."""
+    text = str(error)
+    if "should never happen" in text or "Please report" in text or "please report" in text:
+        return "FFmpeg finds neither frames nor samples in it (is it whole? `ffprobe FILE` says what it takes it for)"
+    lines = text.strip().splitlines()
     return re.sub(r"^.*\.cpp:\d+, ", "", lines[0]) if lines else type(error).__name__
 
 
@@ -195,21 +202,31 @@ def _probe_audio(source: Source, path: str) -> AudioStream | None:
     if metadata.duration_seconds_from_header is None:
         # Matroska knows the duration of the file alone, which counts from 0 and not from the stream's start.
         duration = max(0.0, duration - max(0.0, start))
+    codec, index = metadata.codec or "", metadata.stream_index or 0
+    sound: Sound = "exact"
+    if not isinstance(source, bytes):
+        sound = judge_audio(source, codec, index, duration)
+        if sound == "odd":
+            start, duration = sound_span(source, index, start, duration)
     return AudioStream(
         sample_rate=metadata.sample_rate or 0,
         num_channels=metadata.num_channels or 0,
         start=start,
         duration=duration,
-        codec=metadata.codec or "",
+        codec=codec,
+        index=index,
+        sound=sound,
+        wide=metadata.sample_format not in ("u8", "u8p", "s16", "s16p"),
     )
 
 
-def _probe_video(source: Source, path: str) -> VideoStream | None:
-    decoder = open_decoder(VideoDecoder, source, path, num_ffmpeg_threads=1, seek_mode="exact")
+def _probe_video(source: Source, path: str, index: int | None = None) -> VideoStream | None:
+    decoder = open_decoder(VideoDecoder, source, path, num_ffmpeg_threads=1, seek_mode="exact", stream_index=index)
     if decoder is None:
         return None
     metadata = decoder.metadata
     start = metadata.begin_stream_seconds or 0.0
+    trimmed, codec = is_trimmed(metadata), metadata.codec or ""
     return VideoStream(
         num_frames=metadata.num_frames or 0,
         fps=float(metadata.average_fps or 0.0),
@@ -217,6 +234,8 @@ def _probe_video(source: Source, path: str) -> VideoStream | None:
         width=metadata.width or 0,
         start=start,
         duration=(metadata.end_stream_seconds or 0.0) - start,
-        codec=metadata.codec or "",
-        trimmed=is_trimmed(metadata),
+        codec=codec,
+        trimmed=trimmed,
+        index=metadata.stream_index or 0,
+        pictures="plain" if isinstance(source, bytes) else judge_video(source, codec, trimmed),
     )

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
-from peav.data.media.checks import ONE_FILE, find_ffmpeg, run_ffmpeg
+from torchcodec.decoders import VideoDecoder
+
+from peav.data.media.ffmpeg import ONE_FILE, STRICT, Ran, run_ffmpeg
 from peav.data.media.probing import MediaInfo
 from peav.types import Seconds
+
+#: What lies between a time stamp and a seek to it, so that rounding loses no picture.
+_BEFORE_PICTURE: Seconds = 5e-4
 
 #: What of the sound is decoded before a span: the first frames after a seek into mp3 or opus need those before them.
 AUDIO_BEFORE: Seconds = 0.5
@@ -18,8 +24,6 @@ VIDEO_BEFORE: Seconds = 15.0
 
 #: A stream that holds no more of a span than this holds nothing of it: sound of the padding of a codec, or less than a picture.
 NOTHING_SECONDS: dict[str, Seconds] = {"audio": 0.1, "video": 0.01}
-
-_STRICT = ("-xerror", "-err_detect", "explode")
 
 
 def held_seconds(info: MediaInfo, kind: str, start: Seconds, duration: Seconds) -> Seconds:
@@ -44,6 +48,10 @@ def span_input(
         duration: seconds.
         before: seconds to decode before it and throw away.
     """
+    extra = start - _shown_from(path, info, start) if kind == "video" else 0.0
+    # The picture that is shown when the span begins may have come before.
+    held = [f"setpts='max(PTS-{extra:.6f}/TB,0)'"] if extra else []
+    start, duration = start - extra, duration + extra
     before = min(start, before)
     # FFmpeg counts from the first stream, even where encoder delay puts that before 0.
     shift = info.origin - min(stream.start for stream in (info.audio, info.video) if stream is not None)
@@ -52,17 +60,31 @@ def span_input(
     if start > before or info.origin > 0:
         source = ["-ss", f"{start - before + shift:.6f}", "-t", f"{duration + before:.6f}", *source]
         if not before:
-            return source, []
+            return source, held
         begin, limit = before, ""
     else:
         # From the beginning on: a seek to it loses the packet that AAC and Opus decode for the sake of the next one.
         begin = before + shift
         limit = f":end={begin + duration:.6f}"
-    return source, [f"{letter}trim=start={begin:.6f}{limit}", f"{letter}setpts=PTS-{begin:.6f}/TB"]
+    return source, [f"{letter}trim=start={begin:.6f}{limit}", f"{letter}setpts=PTS-{begin:.6f}/TB", *held]
 
 
-def run_span(path: Path, start: Seconds, command: Callable[[Seconds], list[str]]) -> str:
-    """Re-encodes a span with every error fatal; returns what went wrong, "" if nothing did.
+def _shown_from(path: Path, info: MediaInfo, start: Seconds) -> Seconds:
+    """Returns a moment just before the time stamp of the picture that is shown at a second; that second where none is yet."""
+    if info.video is None or start <= max(0.0, info.video.start - info.origin):
+        return start
+    decoder = VideoDecoder(path, num_ffmpeg_threads=1, seek_mode="exact", stream_index=info.video.index)
+    time = min(info.origin + start, math.nextafter(info.video.start + info.video.duration, 0.0))
+    try:
+        # The one for a single time finds the next picture where rates vary.
+        shown = float(decoder.get_frames_played_at([time]).pts_seconds[0]) - info.origin
+    except (RuntimeError, IndexError, ValueError):
+        return start  # FFmpeg says what is wrong
+    return max(0.0, min(start, shown - _BEFORE_PICTURE)) if start - shown > _BEFORE_PICTURE else start
+
+
+def run_span(path: Path, start: Seconds, command: Callable[[Seconds], list[str]]) -> Ran:
+    """Re-encodes a span with every error fatal; returns what became of it.
 
     The pictures after a seek may refer to others that were not decoded (an open group of pictures, or none that ever ends), and sound
     may be entered in mid-frame. FFmpeg says that as it says damage. So where a span fails but the whole file does not, the picture is
@@ -76,16 +98,17 @@ def run_span(path: Path, start: Seconds, command: Callable[[Seconds], list[str]]
     Raises:
         OSError: if the disk is full.
     """
-    begin = [find_ffmpeg(), "-nostdin", "-v", "error"]
-    error = run_ffmpeg([*begin, *_STRICT, *command(0.0)])
-    if error and start > 0:
+    ran = run_ffmpeg([*STRICT, *command(0.0)])
+    if ran.error and start > 0:
         stat = path.stat()
         if not _whole_file_error(path, stat.st_size, stat.st_mtime_ns):
-            return run_ffmpeg([*begin, *command(VIDEO_BEFORE)])
-    return error
+            return run_ffmpeg(command(VIDEO_BEFORE))
+    return ran
 
 
 @lru_cache(maxsize=64)
 def _whole_file_error(path: Path, size: int, modified: int) -> str:
-    command = [find_ffmpeg(), "-nostdin", "-v", "error", *_STRICT, *ONE_FILE, "-threads", "1", "-i", f"file:{path}"]
-    return run_ffmpeg([*command, "-map", "0:V:0?", "-map", "0:a:0?", "-fps_mode", "passthrough", "-f", "null", "-"])
+    source = [*STRICT, *ONE_FILE, "-threads", "1", "-i", f"file:{path}"]
+    return run_ffmpeg(
+        [*source, "-map", "0:V:0?", "-map", "0:a:0?", "-fps_mode", "passthrough", "-f", "null", "-"]
+    ).error

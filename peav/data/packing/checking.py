@@ -13,17 +13,20 @@ import torch
 from peav.data.manifests.records import EVENT_TOLERANCE_SECONDS, Event, Record, RecordError, Reject, fit_events
 from peav.data.manifests.texts import fit_captions, missing_media
 from peav.data.media.checks import (
-    FFMPEG,
-    FULL_DISK,
+    CHANGED,
     TOLERANCE_SECONDS,
     check_container,
     check_media,
     check_video_errors,
 )
-from peav.data.media.cutting import cut_span, remux
+from peav.data.media.cutting import Part, cut_span
+from peav.data.media.errors import MediaError
+from peav.data.media.ffmpeg import FFMPEG, FULL_DISK
 from peav.data.media.normalize import Normalize, check_normalized, normalize_span
-from peav.data.media.probing import MediaError, MediaInfo, misleads_seek, probe
+from peav.data.media.probing import MediaInfo, probe
+from peav.data.media.remake import make_pictures, make_sound, shift_of
 from peav.data.media.spans import NOTHING_SECONDS
+from peav.data.media.tracks import announced_end
 from peav.data.packing.chunking import ChunkCaptions, chunk_record
 from peav.data.packing.journal import Outcome
 from peav.data.packing.own_fields import KeptFields, OwnFieldError, keep_own, read_own
@@ -36,8 +39,8 @@ _WHOLE_SECONDS = 0.05
 #: A rest of a long recording is a clip from so many seconds on.
 _MIN_CHUNK_SECONDS = 1.0
 
-#: How files end that were put into another container, packet by packet.
-_REMUXED = ".remuxed.mkv"
+#: How files end that were made anew of a whole source.
+_SOUND, _COPIED, _ENCODED = ".sound.flac", ".copied.mkv", ".encoded.mp4"
 
 
 @dataclass(frozen=True)
@@ -175,65 +178,144 @@ def _check_records(jobs: Sequence[Job]) -> list[list[CheckedClip]]:
         for role, path in clip.paths.items()
         if job.settings.check_video and clip.infos[role].video is not None and not _is_encoded(clip, path)
     ]
-    for found, error in check_video_errors([path for *_, path in suspects]).items():
+    indices = [outcomes[index][number].infos[role].index("video") for index, number, role, _ in suspects]
+    for found, error in check_video_errors([path for *_, path in suspects], indices).items():
         index, number, role, _ = suspects[found]
-        clip = outcomes[index][number]
-        outcomes[index][number] = _cleaned(clip.scratch, rejected(clip.record, clip.record.files[role], error))
+        job, clip = jobs[index], outcomes[index][number]
+        if error == CHANGED:
+            outcomes[index][number] = _of_one_size(job, clip, role)
+        else:
+            outcomes[index][number] = _cleaned(clip.scratch, rejected(clip.record, _file_of(clip.record, role), error))
     return outcomes
 
 
 def _is_encoded(clip: CheckedClip, path: Path) -> bool:
-    return path in clip.scratch and not path.name.endswith(_REMUXED)
+    return path in clip.scratch and not path.name.endswith(_COPIED)
+
+
+def _file_of(record: Record, role: str) -> str | None:
+    return record.files.get(role, record.files.get("media"))
+
+
+def _of_one_size(job: Job, clip: CheckedClip, role: str) -> CheckedClip:
+    """Encodes pictures whose size changes anew; the sound beside them stays where it is."""
+    file, info, path = _file_of(clip.record, role) or "", clip.infos[role], clip.paths[role]
+    output = job.scratch / f"{job.index}-{role}{_ENCODED}"
+    try:
+        make_pictures(path, output, info.index("video"), file, "encode", shift_of(info.begin, info.origin))
+        made = check_media(output, ("video",), 0.0, None, file, probe(output, file, origin=0.0))
+    except MediaError as error:
+        return _cleaned((*clip.scratch, output), rejected(clip.record, file, error.reason))
+    paths, infos = {**clip.paths, "video": output}, {**clip.infos, "video": made}
+    if role == "media":
+        del paths["media"], infos["media"]
+        if info.audio is not None:
+            paths["audio"], infos["audio"] = path, info
+    return replace(clip, paths=paths, infos=infos, scratch=(*clip.scratch, output))
 
 
 @dataclass(frozen=True)
 class _Source:
-    """A source file as it is read, and what it holds."""
+    """A source file, and what its sound and its pictures are read from, by name: the file itself, or what was made of it."""
 
     path: Path
     info: MediaInfo
+    parts: dict[str, Part]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the file itself holds all of it."""
+        return all(part.path == self.path for part in self.parts.values())
 
 
 def _check_job(job: Job) -> list[CheckedClip]:
     clips = _check_record(job)
     packed = [index for index, clip in enumerate(clips) if clip.paths]
-    for path in job.scratch.glob(f"{job.index}-*{_REMUXED}"):
-        whole = next((index for index in packed if path in clips[index].paths.values()), None)
-        if whole is None:
-            path.unlink()
-        else:
-            clips[whole] = replace(clips[whole], scratch=(*clips[whole].scratch, path))
+    for ending in (_SOUND, _COPIED, _ENCODED):
+        for path in job.scratch.glob(f"{job.index}-*{ending}"):
+            whole = next((index for index in packed if path in clips[index].paths.values()), None)
+            if whole is None:
+                path.unlink()
+            elif path not in clips[whole].scratch:
+                clips[whole] = replace(clips[whole], scratch=(*clips[whole].scratch, path))
     return clips
+
+
+def _read_source(job: Job, role: str, path: Path, info: MediaInfo, file: str, exact: bool, end: Seconds) -> _Source:
+    """Has FFmpeg make anew what torchcodec would get wrong.
+
+    Args:
+        job: the job.
+        role: of the file in the record.
+        path: the file.
+        info: what it holds.
+        file: how errors call it.
+        exact: whether spans are cut out of it, or it is encoded anew.
+        end: second at which the last clip ends.
+
+    Raises:
+        MediaError: if it is damaged.
+        OSError: if the disk is full.
+    """
+    parts, shift, stem = {}, shift_of(info.begin, info.origin), job.scratch / f"{job.index}-{role}"
+    audio, video = info.audio, info.video
+    if audio is not None and role != "video":
+        parts["audio"] = Part(path, info)
+        if audio.sound == "odd" or (audio.sound == "whole" and exact):
+            output = stem.with_name(stem.name + _SOUND)
+            try:
+                make_sound(
+                    path, output, audio.index, file, audio.wide, audio.num_channels, shift, end if exact else None
+                )
+                parts["audio"] = Part(output, probe(output, file, origin=0.0))
+            except MediaError:
+                output.unlink(missing_ok=True)
+                if audio.sound == "odd":
+                    raise
+                # Damaged somewhere: each clip is cut out of the file itself, so that the others live.
+    if video is not None and role != "audio":
+        parts["video"] = Part(path, info)
+        if video.pictures != "plain":
+            output = stem.with_name(stem.name + (_COPIED if video.pictures == "copy" else _ENCODED))
+            make_pictures(path, output, video.index, file, video.pictures, shift)
+            parts["video"] = Part(output, probe(output, file, origin=0.0))
+    return _Source(path, info, parts)
 
 
 def _check_record(job: Job) -> list[CheckedClip]:
     record, settings = job.record, job.settings
     file: str | None = None
     try:
-        sources: dict[str, _Source] = {}
+        found: dict[str, tuple[Path, MediaInfo]] = {}
         for role, file in record.files.items():
             path = job.root / file
             if not path.is_file():
                 return [rejected(record, file, "no such file", missing=True)]
-            if misleads_seek(path):
-                path = remux(path, job.scratch / f"{job.index}-{role}{_REMUXED}", file)
-            sources[role] = _Source(path, probe(path, file))
-        longest = max(source.info.duration for source in sources.values())
+            found[role] = path, probe(path, file)
+        longest = max(info.duration for _, info in found.values())
         duration = longest - record.start if record.duration is None else record.duration
         _check_span(record, duration, longest, settings.min_seconds)
         if record.events is not None:
             record = replace(record, events=fit_events(record.events, duration))
         record = _fit_texts(record, duration)
         stored = read_own(job.fields, record, job.root)
+        shortest = max(settings.min_seconds, _MIN_CHUNK_SECONDS)
+        parts = chunk_record(record, duration, settings.chunk_seconds, shortest, settings.chunk_captions)
+        sources: dict[str, _Source] = {}
+        for role, file in record.files.items():
+            path, info = found[role]
+            part = parts[0] is not record or _is_part(record, duration, info)
+            exact = part or settings.normalize is not None
+            sources[role] = _read_source(job, role, path, info, file, exact, record.start + duration)
     except OwnFieldError as error:
         return [rejected(record, error.file, str(error), missing=error.file is not None)]
     except (MediaError, RecordError) as error:
+        if isinstance(error, MediaError) and error.path == FFMPEG:  # no fault of the clip
+            raise
         return [rejected(record, file, error.reason if isinstance(error, MediaError) else str(error))]
     except Exception as error:  # one bad file must not stop the run, whatever it provokes
         _refuse_full_disk(error, job.scratch)
         return [rejected(record, file, f"unexpected {type(error).__name__}: {error}")]
-    shortest = max(settings.min_seconds, _MIN_CHUNK_SECONDS)
-    parts = chunk_record(record, duration, settings.chunk_seconds, shortest, settings.chunk_captions)
     spans = [duration if part is record else part.duration or 0.0 for part in parts]
     return [
         _check_clip(job, part, sources, stored, span, longest, number)
@@ -287,6 +369,10 @@ def _check_clip(
     return replace(clip, notes=(*record.notes, *notes))
 
 
+def _is_part(record: Record, duration: Seconds, info: MediaInfo) -> bool:
+    return record.start > 0 or duration < info.duration - _WHOLE_SECONDS
+
+
 def _keep_or_cut(
     job: Job, record: Record, sources: dict[str, _Source], duration: Seconds, stem: Path
 ) -> tuple[dict[str, Path], dict[str, MediaInfo]]:
@@ -295,18 +381,42 @@ def _keep_or_cut(
     infos: dict[str, MediaInfo] = {}
     for role, file in record.files.items():
         needs = () if role == "media" else (role,)
-        path, held, video = sources[role].path, sources[role].info.duration, sources[role].info.video
-        trimmed = video is not None and video.trimmed
-        if record.start > 0 or duration < held - _WHOLE_SECONDS or trimmed:
+        source = sources[role]
+        if role != "media" and role not in source.parts:
+            raise MediaError(file, f"holds no {role}")
+        check_container(source.path, file)
+        if _is_part(record, duration, source.info):
             output = stem.with_name(f"{stem.name}-{role}.mp4")
-            info = cut_span(path, output, record.start, duration, file)
-            path, held = output, min(duration, held - record.start)
-            infos[role] = _without_traces(check_media(path, needs, settings.min_seconds, held, file, info))
-        else:
+            info = cut_span(source.parts, output, record.start, duration, file)
+            held = min(duration, source.info.duration - record.start)
+            paths[role] = output
+            infos[role] = _without_traces(check_media(output, needs, settings.min_seconds, held, file, info))
+        elif source.is_whole:
             decode = not settings.check_video
-            infos[role] = check_media(path, needs, settings.min_seconds, None, file, sources[role].info, decode)
-        paths[role] = path
+            paths[role] = source.path
+            infos[role] = check_media(source.path, needs, settings.min_seconds, None, file, source.info, decode)
+        else:
+            made = _keep_parts(source, settings, file)
+            paths |= {kind: part.path for kind, part in made.items()}
+            infos |= {kind: part.info for kind, part in made.items()}
     return paths, infos
+
+
+def _keep_parts(source: _Source, settings: PackSettings, file: str) -> dict[str, Part]:
+    """Checks the sound and the pictures of a file of which FFmpeg made one or both anew; each is packed for itself."""
+    made = {}
+    for kind, part in source.parts.items():
+        decode = kind == "video" and not settings.check_video
+        checked = check_media(part.path, (kind,), settings.min_seconds, None, file, part.info, decode)
+        made[kind] = Part(part.path, checked)
+    _refuse_truncated(source, max(part.info.duration for part in made.values()), file)
+    return made
+
+
+def _refuse_truncated(source: _Source, held: Seconds, file: str) -> None:
+    end = announced_end(source.path)
+    if end is not None and held < end - source.info.origin - TOLERANCE_SECONDS:
+        raise MediaError(file, f"truncated: its streams end at {held:.2f} s of {end - source.info.origin:.2f} s")
 
 
 def _without_traces(info: MediaInfo) -> MediaInfo:
@@ -323,19 +433,22 @@ def _normalize(
     made: dict[str, Path] = {}
     infos: dict[str, MediaInfo] = {}
     for role, file in record.files.items():
-        path, info = sources[role].path, sources[role].info
-        if role != "media" and getattr(info, role) is None:
+        source = sources[role]
+        path, info = source.path, source.info
+        if role != "media" and role not in source.parts:
             raise MediaError(file, f"holds no {role}")
-        if record.start > 0 or duration < info.duration - _WHOLE_SECONDS:
-            check_container(path, file)
-        else:  # the re-encoding decodes all frames; what it cannot know is how much there should be
-            check_media(path, (), job.settings.min_seconds, None, file, info, decode_video=False)
-        for kind in ("audio", "video") if role == "media" else (role,):
-            if getattr(info, kind) is not None:
-                output = normalize_span(path, info, kind, stem, record.start, duration, how, file)
-                if output is not None:
-                    made[kind] = output
-                    infos[kind] = check_normalized(output, kind, duration, how, file)
+        check_container(path, file)
+        if not _is_part(record, duration, info):
+            # The re-encoding decodes all frames; what it cannot know is how much there should be.
+            if source.is_whole:
+                check_media(path, (), job.settings.min_seconds, None, file, info, decode_video=False)
+            else:
+                _refuse_truncated(source, max(part.info.duration for part in source.parts.values()), file)
+        for kind, part in source.parts.items():
+            output = normalize_span(part, kind, stem, record.start, duration, how, file)
+            if output is not None:
+                made[kind] = output
+                infos[kind] = check_normalized(output, kind, duration, how, file)
         # Headers do not tell when each stream ends (Matroska gives all the end of the file), so the longest one counts.
         held = max((infos[kind].duration for kind in infos), default=0.0)
         expected = min(duration, info.duration - record.start)

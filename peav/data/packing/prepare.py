@@ -21,7 +21,7 @@ from typing import Any
 
 from peav.data.locks import locked
 from peav.data.manifests.records import Record, Reject, iter_records
-from peav.data.media.checks import FULL_DISK, find_ffmpeg
+from peav.data.media.ffmpeg import FULL_DISK, find_ffmpeg
 from peav.data.media.normalize import Normalize
 from peav.data.packing.checking import CheckedRecord, Job, PackSettings, Settled, check_records, crashed
 from peav.data.packing.chunking import ChunkCaptions

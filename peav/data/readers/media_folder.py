@@ -13,8 +13,24 @@ from peav.types import Seconds
 
 #: Extensions of audio files, the best first.
 AUDIO_EXTENSIONS = (
-    *(".wav", ".flac", ".aif", ".aiff", ".caf", ".au"),
-    *(".mp3", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".ac3", ".wma", ".amr"),
+    *(".wav", ".w64", ".flac", ".aif", ".aiff", ".caf", ".au", ".wv", ".tta"),
+    *(
+        ".mp3",
+        ".mp2",
+        ".ogg",
+        ".oga",
+        ".opus",
+        ".spx",
+        ".m4a",
+        ".m4b",
+        ".mka",
+        ".aac",
+        ".ac3",
+        ".eac3",
+        ".dts",
+        ".wma",
+        ".amr",
+    ),
 )
 
 #: Extensions of files with a picture.
