@@ -91,7 +91,9 @@ def make_sound(
     tagged = container(path) == "mp3" and without_tags(path, bare)
     source = ["-threads", "1", *ONE_FILE, "-i", as_url(bare if tagged else path), "-map", f"0:{index}"]
     try:
-        ran = run_ffmpeg(["-xerror", *source, *aligned, *flac, as_url(output)])
+        # The end of a wav that does not know its length is to FFmpeg a packet that lacks something.
+        strict = () if container(path) == "wav" else ("-xerror",)
+        ran = run_ffmpeg([*strict, *source, *aligned, *flac, as_url(output)])
         if not ran.error and ran.changes:
             # Where the rate changes FFmpeg sets up its filters anew, and would put in again all silence before: without its clock, then.
             track = read_packets(bare if tagged else path).tracks.get(index)
