@@ -148,7 +148,7 @@ def test_a_released_model_is_fine_tuned_by_every_budget(
 def test_stage_2_goes_on_from_a_checkpoint_of_stage_1(
     world: Path, tmp_path: Path, released: dict[str, Path], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    stages = []
+    stages: list[Path] = []
     for name in ("pretrain.yaml", "stage_2.yaml"):
         folder = tmp_path / name.removesuffix(".yaml")
         folder.mkdir()

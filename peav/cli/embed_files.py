@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from peav.data.manifests.fields import name_encoding
 from peav.data.media.probing import MediaError
 from peav.inputs import Loaded, MediaItem, Request, item_of_file, probe_file
 
@@ -66,7 +67,9 @@ def find_media(names: Sequence[str]) -> list[str]:
 
 
 def read_texts(path: Path | None) -> list[str]:
-    """Reads texts, one a line; blank lines are left out.
+    """Reads texts, one a line; blank lines, and the mark with which some editors begin a file, are left out.
+
+    A line ends where an editor ends it: separators inside a text, such as U+2028, do not end it.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -77,9 +80,9 @@ def read_texts(path: Path | None) -> list[str]:
     if not path.is_file():
         raise FileNotFoundError(f"--text: there is no file {path}; give a file with one text a line")
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
-        raise ValueError(f"--text: {path} is not UTF-8 text: {error}") from error
+        raise ValueError(f"--text: {path} is not UTF-8 text: {name_encoding(path.read_bytes(), error)}") from error
     texts = [line.strip() for line in lines if line.strip()]
     if not texts:
         raise ValueError(f"--text: {path} holds no text")

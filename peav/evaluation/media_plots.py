@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from peav.data.curation.player import sound_uri
 from peav.evaluation.plots import STYLE
 from peav.plot_style import COLOURS, INK, MUTED
 from peav.types import Seconds
@@ -35,6 +36,7 @@ class ClipMedia:
 
     loader: MediaLoader
     _cache: dict[str, tuple[NDArray | None, NDArray | None, Seconds]] = field(default_factory=dict)
+    _heard: dict[str, str] = field(default_factory=dict)
 
     def get(self, clip_id: str) -> tuple[NDArray | None, NDArray | None, Seconds]:
         """Returns a frame uint8 (H, W, 3), a log-mel spectrogram (bands, columns) in dB, and the length in seconds.
@@ -54,8 +56,14 @@ class ClipMedia:
             else:
                 samples = torch.as_tensor(waveform).float()
                 mel = log_mel(samples, sample_rate).numpy()
+                self._heard[clip_id] = sound_uri(samples, sample_rate)
                 self._cache[clip_id] = (picture, mel, len(samples) / sample_rate)
         return self._cache[clip_id]
+
+    def heard(self, clip_id: str) -> str | None:
+        """Returns the `data:` URI of a clip's sound, None where it has none."""
+        self.get(clip_id)
+        return self._heard.get(clip_id)
 
 
 def log_mel(waveform: Tensor, sample_rate: int, num_bands: int = 64, num_columns: int = 300) -> Tensor:

@@ -15,6 +15,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from peav.data.curation.player import player
 from peav.evaluation import report_parts as parts
 from peav.evaluation.examples import (
     event_clips,
@@ -258,6 +259,8 @@ def events_section(material: Material, media: ClipMedia | None) -> str:
         alt = f"Event {label} over time in clip {curves.clip_id}: {', '.join(curves.probabilities)}."
         uri = data_uri(events_figure(curves, mel, seconds, label), "png", dpi=110)
         html += parts.figure(uri, alt, f"Clip {curves.clip_id}")
+        if media is not None and (heard := media.heard(curves.clip_id)) is not None:
+            html += player(heard, f"The sound of clip {escape(curves.clip_id)}")
     return html
 
 
@@ -286,6 +289,14 @@ def table_section(material: Material) -> str:
     )
     left_out = {name: d.plain["num_without_positive"] for name, d in evaluation.directions.items()}
     html = f"<p>{escape(note)}</p>{parts.results_table(evaluation)}"
+    chance = {name: d for name, d in evaluation.directions.items() if d.plain["R@1"] <= control_interval(d)[1]}
+    if chance:
+        listed = "; ".join(
+            f"{_arrow(name)} ({d.num_distinct} distinct queries: {percent(d.plain['R@1'])} %, where chance gives up to "
+            f"{percent(control_interval(d)[1])} %)"
+            for name, d in chance.items()
+        )
+        html += f'<p class="note">Not told from chance by R@1, at 95 %: {escape(listed)}.</p>'
     if any(left_out.values()):
         listed = ", ".join(f"{_arrow(name)} {count:.0f}" for name, count in left_out.items() if count)
         html += f'<p class="note">Queries left out because no candidate is right for them: {escape(listed)}.</p>'

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
+from peav.data.curation.player import player
 from peav.evaluation.examples import Hit, RetrievedExample
 from peav.evaluation.media_plots import ClipMedia, frame_uri, mel_uri
 from peav.evaluation.suites import COLUMNS, Evaluation, FrameLevel
@@ -81,7 +82,7 @@ def phrases_table(frames: FrameLevel, limit: int = 60) -> str:
             "one class only" if value is None else f'{value:.3f}<span class="bar"><i style="width:{width}%"></i></span>'
         )
         seconds = f"{row['active_seconds']:.1f}"
-        body += f"<tr><td>{escape(phrase)}</td><td>{shown}</td><td>{row['num_clips']}</td><td>{seconds}</td></tr>"
+        body += f"<tr><td><bdi>{escape(phrase)}</bdi></td><td>{shown}</td><td>{row['num_clips']}</td><td>{seconds}</td></tr>"
     columns = ("phrase", "AUROC (bar: from 0.5 to 1)", "clips", "active seconds")
     head = "".join(f'<th scope="col">{column}</th>' for column in columns)
     html = f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
@@ -95,7 +96,7 @@ def example(found: RetrievedExample, media: ClipMedia) -> str:
     verdict = "The right clip ranks first." if found.rank == 1 else f"The best right clip ranks {found.rank}."
     hits = "".join(_hit(hit, place, media) for place, hit in enumerate(found.hits, 1))
     return (
-        f'<div class="example"><p class="query">“{escape(found.query)}”</p>'
+        f'<div class="example"><p class="query">“<bdi>{escape(found.query)}</bdi>”</p>'
         f'<p class="note">{verdict} {found.num_candidates} candidates.</p><div class="hits">{hits}</div></div>\n'
     )
 
@@ -107,8 +108,10 @@ def _hit(hit: Hit, place: int, media: ClipMedia) -> str:
         pictures += f'<img class="frame" src="{frame_uri(frame)}" alt="A frame of clip {escape(hit.clip_id)}">'
     if mel is not None:
         pictures += f'<img class="mel" src="{mel_uri(mel)}" alt="Log-mel spectrogram of clip {escape(hit.clip_id)}">'
+    if (heard := media.heard(hit.clip_id)) is not None:
+        pictures += player(heard, f"The sound of clip {escape(hit.clip_id)}")
     pictures = pictures or '<div class="blank">neither picture nor sound</div>'
     mark = "✓ right" if hit.right else "✗ another clip"
-    own = f'<div class="own">{escape(hit.caption)}</div>' if hit.caption and not hit.right else ""
+    own = f'<div class="own" dir="auto">{escape(hit.caption)}</div>' if hit.caption and not hit.right else ""
     words = f'<span class="mark">{place}. {mark}</span> · {escape(hit.clip_id)} · {hit.score:.2f}{own}'
     return f'<div class="hit{" right" if hit.right else ""}">{pictures}<div class="words">{words}</div></div>'

@@ -22,7 +22,7 @@ from peav.suggest import suggest
 from peav.types import Seconds
 
 #: What a text describes: the head that reads it.
-TextKind = Literal["audio", "video", "audio_video", "event"]
+TextKind = str
 
 #: Seconds of media that go through the model at once.
 BATCH_SECONDS = 120.0

@@ -162,8 +162,9 @@ def _extract_all(data: Path, manifests: list[Path], options: ExtractOptions, pro
         made.append(replace(info, rows=rows))
         made[-1].write(folder)
         for rejects in folder.glob("*-rejects-*.jsonl"):  # a segment that was begun twice lists its clips twice
-            lines = dict.fromkeys(rejects.read_text(encoding="utf-8").splitlines(keepends=True))
-            rejects.write_text("".join(lines), encoding="utf-8")
+            # Not splitlines: names and reasons may hold U+2028.
+            lines = dict.fromkeys(line for line in rejects.read_text(encoding="utf-8").split("\n") if line)
+            rejects.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     return made
 
 

@@ -15,7 +15,7 @@ def embed(
     model: str,
     out: Path,
     text: Path | None = None,
-    to: Literal["audio", "video", "audio_video", "event"] | None = None,
+    to: str | None = None,
     num_frames: int | None = None,
     fps: float | None = None,
     window_seconds: float | Literal["model"] | None = "model",
@@ -43,7 +43,8 @@ def embed(
         model: a folder in Meta's format, transformers' or peav's; a .ckpt of `peav fit`; or a repository of the hub.
         out: the table to write, .npz or .parquet.
         text: a file of texts, one a line; blank lines are left out.
-        to: what the texts describe; all of the model's heads for texts by default.
+        to: what the texts describe (`audio`, `video`, `audio_video`, `event`, or another type that the model reads); all of the model's
+            heads for texts by default.
         num_frames: video frames a file (or window); the model's own number by default.
         fps: video frames a second, instead.
         window_seconds: longer files are embedded in windows of so many seconds, and averaged; `model` is what the model was trained on,

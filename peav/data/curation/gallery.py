@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from peav import plot_style
+from peav.data.curation.player import sound_uri
 from peav.data.curation.sampling import uniform
 from peav.data.manifests.clip import Clip
 from peav.data.manifests.index import ManifestIndex
@@ -47,6 +48,7 @@ class Tile:
         clip: what its manifest says.
         frame: `data:` URI of its middle frame, or None.
         sound: `data:` URI of its spectrogram with its events, or None.
+        heard: `data:` URI of its sound, or None.
         errors: why something could not be decoded.
         shown: seconds of it that the spectrogram shows.
     """
@@ -54,6 +56,7 @@ class Tile:
     clip: Clip
     frame: str | None = None
     sound: str | None = None
+    heard: str | None = None
     errors: tuple[str, ...] = ()
     shown: Seconds = 0.0
 
@@ -101,14 +104,14 @@ class TileMaker:
 
     def _add(self, tile: Tile, what: str, clip: Clip, sample: Sample) -> Tile:
         try:
-            picture = _frame(clip, sample) if what == "frame" else _sound(clip, sample, tile.shown)
+            made = {"frame": _frame(clip, sample)} if what == "frame" else _sound(clip, sample, tile.shown)
         except MediaError as error:
             return replace(tile, errors=(*tile.errors, str(error)))
         except Exception as error:  # one clip must not cost the page, whatever its bytes provoke
             return replace(
                 tile, errors=(*tile.errors, f"{what} of clip {clip.id!r}: unexpected {type(error).__name__}: {error}")
             )
-        return replace(tile, **{what: picture})  # type: ignore[arg-type]
+        return replace(tile, **made)  # type: ignore[arg-type]
 
     def _sample(self, clip: Clip) -> Sample:
         address = open_address(self._data, clip.store, self._options)
@@ -129,14 +132,15 @@ def _frame(clip: Clip, sample: Sample) -> str:
     return frame_uri(frames[0].permute(1, 2, 0).numpy())
 
 
-def _sound(clip: Clip, sample: Sample, seconds: Seconds) -> str:
+def _sound(clip: Clip, sample: Sample, seconds: Seconds) -> dict[str, str]:
     name, origin = f"audio of clip {clip.id!r}", clip.origin("audio")
     source = sample.source("audio")
     samples = load_audio(source, _SAMPLE_RATE, max(clip.offset, 0.0), seconds, path=name, origin=origin)
     if not bool(torch.isfinite(samples).all()):
         raise MediaError(name, "holds NaN or infinite samples")
     spans = [(event.phrase, event.onset, event.offset) for event in clip.events or ()]
-    return figure_uri(sound_figure(decibels(samples, _SAMPLE_RATE).numpy(), seconds, spans), dpi=110)
+    picture = figure_uri(sound_figure(decibels(samples, _SAMPLE_RATE).numpy(), seconds, spans), dpi=110)
+    return {"sound": picture, "heard": sound_uri(samples, _SAMPLE_RATE)}
 
 
 def decibels(samples: Tensor, sample_rate: int, num_bands: int = 64, num_columns: int = 400) -> Tensor:

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from peav.data.curation.counting import Share
 from peav.data.curation.gallery import STYLE, Tile, TileMaker, choose_clips, figure_uri
 from peav.data.curation.page_style import CSS
+from peav.data.curation.player import PLAYED_SECONDS, player
 from peav.data.curation.stats import ManifestStats, manifest_stats, percent
 from peav.data.manifests.clip import Clip
 from peav.data.manifests.manifest import open_manifest
@@ -179,15 +180,14 @@ def _sentences(stats: ManifestStats) -> str:
 
 
 def _tables(stats: ManifestStats) -> str:
-    captions = (
-        (
-            kind,
-            *(f"{counts[name]:,}" for counts in (held.clips, held.captions) for name in ("any", "real", "synthetic")),
-        )
-        for kind, held in stats.captions.items()
-    )
-    columns = ("captions", "clips", "real", "synthetic", "captions", "real", "synthetic")
-    parts = [_table(columns, captions)]
+    origins = ("any", "real", "synthetic")
+    held = stats.captions.items()
+    parts = [
+        _table(
+            ("clips with captions", *origins), ((kind, *(f"{h.clips[name]:,}" for name in origins)) for kind, h in held)
+        ),
+        _table(("captions", *origins), ((kind, *(f"{h.captions[name]:,}" for name in origins)) for kind, h in held)),
+    ]
     for name, shares in (("domain", stats.domains), ("dataset", stats.datasets), ("licence", stats.licences)):
         parts.append(_shares(name, shares))
     if stats.fields:
@@ -206,9 +206,14 @@ def _shares(name: str, shares: Mapping[str, Share]) -> str:
     return _table((name, "clips", "hours"), rows)
 
 
+def _words(text: str) -> str:
+    """Returns a text of the data, set in its own direction: one from right to left does not turn what stands around it."""
+    return f"<bdi>{escape(text)}</bdi>"
+
+
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     head = "".join(f'<th scope="col">{escape(column)}</th>' for column in columns)
-    body = "".join(f"<tr>{''.join(f'<td>{escape(value)}</td>' for value in row)}</tr>" for row in rows)
+    body = "".join(f"<tr>{''.join(f'<td>{_words(value)}</td>' for value in row)}</tr>" for row in rows)
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
@@ -219,11 +224,15 @@ def _tile(tile: Tile) -> str:
         pictures += f'<img class="frame" src="{tile.frame}" alt="The middle frame of clip {name}">'
     if tile.sound is not None:
         pictures += f'<img src="{tile.sound}" alt="Log-mel spectrogram of clip {name}, with its events as bars">'
+    if tile.heard is not None:
+        pictures += player(tile.heard, f"The sound of clip {name}")
     blank = "cannot be decoded" if tile.errors else "neither picture nor sound"
     pictures = pictures or f'<div class="blank">{blank}</div>'
     facts = [f"{clip.duration:.2f} s", *(escape(text) for text in (clip.domain, clip.dataset, clip.licence) if text)]
     if tile.sound is not None and tile.shown < clip.duration:
         facts.append(f"first {tile.shown:g} s shown")
+    if tile.heard is not None and clip.duration > PLAYED_SECONDS:
+        facts.append(f"first {PLAYED_SECONDS:g} s play")
     words = f'<div class="head">{name}</div><div class="kind">{" · ".join(facts)}</div>'
     words += "".join(f'<p class="error">{escape(error)}</p>' for error in tile.errors)
     return f'<div class="clip">{pictures}<div class="words">{words}{_texts(clip)}</div></div>\n'
@@ -237,9 +246,9 @@ def _texts(clip: Clip) -> str:
             span = (
                 "" if caption.start is None else f' <span class="origin">{caption.start:g} to {caption.end:g} s</span>'
             )
-            lines.append(f'<li><span class="kind">{escape(kind)}:</span> {escape(caption.text)}{origin}{span}</li>')
+            lines.append(f'<li><span class="kind">{escape(kind)}:</span> {_words(caption.text)}{origin}{span}</li>')
     if clip.transcript:
-        lines.append(f'<li><span class="kind">transcript:</span> {escape(clip.transcript)}</li>')
+        lines.append(f'<li><span class="kind">transcript:</span> {_words(clip.transcript)}</li>')
     for name, held in clip.own.items():
         shown = f"{held['bytes']:,} bytes" if "bytes" in held else json.dumps(held["value"], ensure_ascii=False)
         shown = shown if len(shown) <= _VALUE_SHOWN else f"{shown[: _VALUE_SHOWN - 1]}…"
@@ -248,7 +257,7 @@ def _texts(clip: Clip) -> str:
         lines.append('<li class="kind">events: not annotated</li>')
     else:
         events = [
-            f"{escape(event.phrase)} {event.onset:.2f} to {event.offset:.2f} s" for event in clip.events[:_EVENTS_SHOWN]
+            f"{_words(event.phrase)} {event.onset:.2f} to {event.offset:.2f} s" for event in clip.events[:_EVENTS_SHOWN]
         ]
         more = [f"and {len(clip.events) - _EVENTS_SHOWN} more"] if len(clip.events) > _EVENTS_SHOWN else []
         lines.append(f'<li><span class="kind">events:</span> {"; ".join(events + more) or "none"}</li>')

@@ -58,6 +58,22 @@ def check_unicode(value: str, name: str) -> None:
         raise RecordError(f"{name!r} holds half of a surrogate pair, which is no character: {value!r}") from None
 
 
+def name_encoding(content: bytes, error: UnicodeDecodeError) -> str:
+    r"""Says in what a text is written that is not UTF-8, where it says so itself, or which byte is at fault.
+
+    >>> def tried(content):
+    ...     try:
+    ...         content.decode()
+    ...     except UnicodeDecodeError as error:
+    ...         return name_encoding(content, error)
+    >>> tried("é".encode("utf-16")), tried(b"caf\xe9")
+    ('it is UTF-16, as spreadsheets and Notepad write it; save it as UTF-8', 'byte 0xe9 at position 3')
+    """
+    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return "it is UTF-16, as spreadsheets and Notepad write it; save it as UTF-8"
+    return f"byte {content[error.start]:#04x} at position {error.start}"
+
+
 def check_tree(value: Any, name: str, depth: int = 50) -> None:
     """Refuses values that peav keeps without reading them and could not write again: `check_unicode` for every text and name in them.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from collections.abc import Iterable
 
 #: The group of what is absent.
@@ -12,12 +13,12 @@ _PUNCTUATION = " .,;:!?…"
 
 
 def normalize_text(text: str) -> str:
-    """Returns a text as it is compared: lower case, single spaces, no punctuation at its end.
+    r"""Returns a text as it is compared: lower case, single spaces, no punctuation at its end, letters composed (NFC).
 
-    >>> normalize_text("  A dog   barks. ")
-    'a dog barks'
+    >>> normalize_text("  A dog   barks. "), normalize_text("Cafe\u0301") == normalize_text("caf\u00e9")
+    ('a dog barks', True)
     """
-    return " ".join(text.lower().split()).rstrip(_PUNCTUATION)
+    return " ".join(unicodedata.normalize("NFC", text).lower().split()).rstrip(_PUNCTUATION)
 
 
 def distinct_texts(texts: Iterable[str]) -> tuple[list[str], list[int]]:

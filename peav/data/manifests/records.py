@@ -19,7 +19,7 @@ from typing import Any
 
 from peav.data.manifests.fields import RecordError, check_names, hint, read_number, read_path, read_text
 from peav.data.manifests.identities import bytes_group
-from peav.data.manifests.texts import Caption, parse_captions, parse_transcript
+from peav.data.manifests.texts import Caption, clean_captions, decode_entities, parse_captions, parse_transcript
 from peav.fields import fields as own_fields
 from peav.opening import MAX_LINE_BYTES, lines_of
 from peav.types import Seconds
@@ -269,15 +269,19 @@ duration, captions, transcript, domain, events, split, licence, dataset
     split = read_text(data, "split") or "train"
     if split not in SPLITS:
         raise RecordError(f"'split' must be one of {', '.join(SPLITS)}, got {split!r}{hint_split(split)}")
+    captions = {
+        kind: clean_captions(items, f"a caption of type {kind!r}", notes)
+        for kind, items in parse_captions(data.get("captions"), max_caption_words, notes).items()
+    }
     record = Record(
         id=_clip_id(data),
         line=line,
         start=read_number(data, "start") or 0.0,
         duration=duration,
-        captions=parse_captions(data.get("captions"), max_caption_words, notes),
-        transcript=parse_transcript(data.get("transcript"), notes),
+        captions=captions,
+        transcript=clean_captions(parse_transcript(data.get("transcript"), notes), "the transcript", notes),
         domain=read_text(data, "domain") or "",
-        events=parse_events(data.get("events")),
+        events=_clean_events(parse_events(data.get("events"))),
         split=split,
         licence=read_text(data, "licence") or "",
         dataset=read_text(data, "dataset") or "",
@@ -287,6 +291,10 @@ duration, captions, transcript, domain, events, split, licence, dataset
         own={name: value for name, value in own.items() if value is not None},
     )
     return replace(record, notes=tuple(notes)), notes
+
+
+def _clean_events(events: tuple[Event, ...] | None) -> tuple[Event, ...] | None:
+    return None if events is None else tuple(replace(event, phrase=decode_entities(event.phrase)) for event in events)
 
 
 def hint_split(word: str) -> str:

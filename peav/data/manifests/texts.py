@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,6 +14,9 @@ from peav.types import CAPTION_TYPES, Seconds
 
 #: Who wrote a caption: people, or a model.
 CAPTION_ORIGINS = ("real", "synthetic")
+
+#: A character as HTML writes it: by name or number, ended by a semicolon. (`&copy` alone is too often no entity.)
+_ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 
 #: The fields of a caption that is more than its text.
 CAPTION_FIELDS = ("text", "origin", "start", "end")
@@ -90,6 +95,32 @@ def parse_captions(value: Any, max_words: int, notes: list[str]) -> dict[str, tu
         if kept:
             captions[kind] = tuple(kept)
     return captions
+
+
+def decode_entities(text: str) -> str:
+    r"""Returns a text with the characters that HTML entities stand for, once, and only those that a semicolon ends.
+
+    >>> decode_entities("Tom &amp; Jerry&#39;s &quot;show&quot;, R&B, a &copy b, &amp;lt;")
+    'Tom & Jerry\'s "show", R&B, a &copy b, &lt;'
+    """
+    return _ENTITY.sub(lambda found: html.unescape(found[0]), text) if "&" in text else text
+
+
+def clean_captions(items: Iterable[Caption], what: str, notes: list[str]) -> tuple[Caption, ...]:
+    """Returns captions with their HTML entities decoded; where that changed one, it is noted.
+
+    Args:
+        items: as a record has them.
+        what: how notes call one.
+        notes: gets a sentence for each that was changed.
+    """
+    cleaned = []
+    for item in items:
+        text = decode_entities(item.text)
+        if text != item.text:
+            notes.append(f"HTML entities of {what} decoded: {item.text[:80]!r}")
+        cleaned.append(item if text == item.text else replace(item, text=text))
+    return tuple(cleaned)
 
 
 def parse_caption_type(kind: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +15,7 @@ from peav.data.manifests.texts import caption_column, parse_caption_type
 from peav.data.readers.base import Reader
 from peav.data.readers.clips import Clips, reject
 from peav.data.readers.media_folder import MEDIA_EXTENSIONS, walk
-from peav.data.readers.rows import Rows, to_number
+from peav.data.readers.rows import DELIMITERS, Rows, to_number
 from peav.data.readers.splits import check_split, split_by_folder
 from peav.fields import fields as own_fields
 
@@ -70,8 +71,7 @@ class Table(Reader):
 
     Columns have the names of the fields of a record (`peav.data.manifests.records`): id, media, audio, video, start, duration, transcript,
     domain, split, licence, dataset, and fields of your own kinds; caption or audio_caption, video_caption, audio_video_caption; and
-    captions.TYPE for captions of any type. An empty cell is an absent field. A file that ends in .tsv has tabs between its cells, any
-    other commas.
+    captions.TYPE for captions of any type. An empty cell is an absent field.
 
     Args:
         table: path of the file, relative to the data set.
@@ -80,9 +80,10 @@ class Table(Reader):
         ignored_columns: columns that are not read. Others that are not known are an error, since they may be misspelt.
         dataset: name of the data set, where no column has it.
         domain: label of the clips, where no column has it.
+        delimiter: what stands between two cells; by default tabs in a file that ends in .tsv, commas in any other.
 
     Raises:
-        ValueError: if a field is unknown.
+        ValueError: if a field is unknown, or the delimiter is more than one character.
     """
 
     def __init__(
@@ -92,7 +93,11 @@ class Table(Reader):
         ignored_columns: Sequence[str] = (),
         dataset: str = "",
         domain: str = "",
+        delimiter: str | None = None,
     ) -> None:
+        if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n'):
+            raise ValueError(f"the delimiter of a table is one character, such as ',' or ';', got {delimiter!r}")
+        self.delimiter = delimiter or ("\t" if table.lower().endswith(".tsv") else ",")
         given = (columns or {}).values()
         if unknown := [
             field for field in given if field not in (*_TABLE_FIELDS, *own_fields) and caption_column(field) is None
@@ -111,9 +116,17 @@ class Table(Reader):
             FileNotFoundError: if the table is not there.
             RecordError: if it has an unknown column, or none of ids.
         """
-        delimiter = "\t" if self.table.lower().endswith(".tsv") else ","
-        rows = Rows(source, self.table, "a line that names the columns, and one clip a row", (), delimiter)
+        rows = Rows(source, self.table, "a line that names the columns, and one clip a row", (), self.delimiter)
+        if other := rows.other_delimiter():
+            mark = next(mark for mark in DELIMITERS if mark in rows.header[0])
+            raise RecordError(f"{rows.path}{other}: add --reader.delimiter {mark!r}")
         read = [name for name in rows.header if name not in self.ignored]
+        for name in read:
+            if name not in self.columns and (not name or name.startswith("Unnamed: ")):
+                raise RecordError(
+                    f"{rows.path}: {f'the column {name!r}' if name else 'a column without a name'} is the index that pandas writes, or an "
+                    f"empty one: write the table with to_csv(index=False), or add --reader.ignored_columns '[{json.dumps(name)}]'"
+                )
         fields = {name: name for name in read if caption_column(name) is not None} | self.columns
         check_names(dict.fromkeys(read), tuple(fields), "column")
         fields = {name: fields[name] for name in read}

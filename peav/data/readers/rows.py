@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from peav.data.manifests.fields import RecordError
+from peav.data.manifests.fields import RecordError, name_encoding
 from peav.data.manifests.records import Reject
 from peav.opening import MAX_LINE_BYTES
+
+#: What stands between the cells of tables as people have them.
+DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 
 #: Lines that one row may span; a quotation mark that is never closed is given up after these.
 _MAX_LINES = 50
@@ -93,7 +97,8 @@ def to_number(text: str, name: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise RecordError(f"{name!r} must be a number of seconds, got {text!r}")
+        point = f": write {text.replace(',', '.')}" if re.fullmatch(r"\d+,\d+", text) else ""
+        raise RecordError(f"{name!r} must be a number of seconds, got {text!r}{point}")
     return value
 
 
@@ -134,8 +139,15 @@ class Rows:
         if lacking:
             raise RecordError(
                 f"{self.path}: the first line must name the column(s) {', '.join(map(repr, lacking))}, it names "
-                f"{', '.join(map(repr, self.header)) or 'none'}"
+                f"{', '.join(map(repr, self.header)) or 'none'}{self.other_delimiter()}"
             )
+
+    def other_delimiter(self) -> str:
+        """Says what seems to stand between the cells, where that is not what should; "" elsewhere."""
+        found = [mark for mark in DELIMITERS if mark in self.header[0]] if len(self.header) == 1 else []
+        if not found:
+            return ""
+        return f": its cells are separated by {DELIMITERS[found[0]]}, not by {DELIMITERS.get(self.delimiter, repr(self.delimiter))}"
 
     def _read_header(self) -> tuple[str, ...]:
         with self.path.open("rb") as stream:
@@ -196,7 +208,7 @@ def _cells(line: bytes, delimiter: str, quoted: bool) -> tuple[list[str], str]:
     try:
         text = line.decode()
     except UnicodeDecodeError as error:
-        return plain, f"not UTF-8: byte {line[error.start]:#04x} at position {error.start}"
+        return plain, f"not UTF-8: {name_encoding(line, error)}"
     if not quoted:
         return plain, ""
     try:

@@ -107,6 +107,31 @@ def test_texts_alone_and_a_head(checkpoint: Path, folder: Path, tmp_path: Path) 
     np.testing.assert_allclose(table["text_audio_video"], expected, atol=1e-6)
 
 
+def test_texts_as_people_have_them(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Five lines are five texts: what separates lines elsewhere, and the mark that an editor puts first, is no part of that."""
+    texts = [
+        "a dog\u2028barks",
+        "rain\u0085falls",
+        "\u05db\u05dc\u05d1 \u05e0\u05d5\u05d1\u05d7",
+        "\U0001f415\u200d\U0001f9ba barks\x0b",
+        "last",
+    ]
+    path, out = tmp_path / "notes.txt", tmp_path / "texts.npz"
+    path.write_bytes(b"\xef\xbb\xbf" + "\r\n".join(texts).encode() + b"\n\n")
+    assert run(checkpoint, out, text=path, to="audio") == 0
+    assert read(out)["ids"].tolist() == [text.strip() for text in texts]
+    path.write_bytes("a dog\n".encode("utf-16"))
+    assert run(checkpoint, tmp_path / "other.npz", text=path) == 1
+    assert "is not UTF-8 text: it is UTF-16, as spreadsheets and Notepad write it" in capsys.readouterr().err
+
+
+def test_a_head_that_the_model_lacks_is_named(
+    checkpoint: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(checkpoint, tmp_path / "out.npz", text=folder / "notes.txt", to="audoi") == 1
+    assert "this model has no head text_audoi for texts. Did you mean 'audio'" in capsys.readouterr().err
+
+
 def test_frames_of_a_frame_level_model(framewise: Path, folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "frames.npz"
     assert run(framewise, out, folder, text=folder / "notes.txt") == 0

@@ -55,8 +55,7 @@ def test_misspelt_options_are_refused(checkpoint: Path, folder: Path, tmp_path: 
     with pytest.raises(SystemExit) as caught:
         run(checkpoint, tmp_path / "out.npz", folder, wokers=1)
     assert caught.value.code == 2
-    with pytest.raises(SystemExit):
-        run(checkpoint, tmp_path / "out.npz", folder, to="smell")
+    assert run(checkpoint, tmp_path / "out.npz", folder, to="smell", text=folder / "notes.txt") == 1
 
 
 def test_help_explains_every_option(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import base64
 import re
+import subprocess
 from collections import Counter
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from peav.data import PrepareReport
 from peav.data.curation.gallery import choose_clips
 from peav.data.curation.page import inspect_manifest
+from peav.data.curation.player import PLAYED_SECONDS, sound_uri
+from peav.data.manifests.clip import Clip
 from peav.data.manifests.manifest import open_manifest, save_manifest
 from peav.data.manifests.records import Event
 from peav.data.manifests.texts import Caption
@@ -43,7 +49,7 @@ class Elements(HTMLParser):
         assert not any(name.startswith("on") for name, _ in attrs)
         for name, value in attrs:
             if name in ("src", "href"):
-                assert value is not None and value.startswith(("data:image/", "#"))
+                assert value is not None and value.startswith(("data:image/", "data:audio/", "#"))
         if tag not in ("meta", "img", "br"):
             self._open.append(tag)
 
@@ -54,13 +60,40 @@ class Elements(HTMLParser):
         self.text += data
 
 
+def chosen(data: Path) -> list[Clip]:
+    """The clips of a page of five, in its order."""
+    manifest = open_manifest(data, "train")
+    return [manifest[position] for position in choose_clips(manifest.index, 5, 0)]
+
+
+def decoded(played: str, folder: Path) -> np.ndarray:
+    """What FFmpeg hears in a player's file."""
+    (folder / "heard.aac").write_bytes(base64.b64decode(played))
+    command = ["ffmpeg", "-v", "error", "-i", str(folder / "heard.aac"), "-f", "f32le", "-"]
+    return np.frombuffer(subprocess.run(command, check=True, capture_output=True).stdout, np.float32)
+
+
+def test_a_player_plays_the_sound(tmp_path: Path) -> None:
+    time = np.arange(40 * 16000) / 16000
+    sound = 0.3 * np.sin(2 * np.pi * 440 * time) * (1 + np.sin(2 * np.pi * time))
+    uri = sound_uri(torch.from_numpy(sound), 16000)
+    heard = decoded(uri.removeprefix("data:audio/aac;base64,"), tmp_path)
+    assert PLAYED_SECONDS == 30 and 0 <= len(heard) - 30 * 16000 < 3 * 1024 and len(uri) < 3e5
+    begin = 1024  # the frame that begins the file
+    assert np.corrcoef(heard[begin : begin + 160000], sound[:160000])[0, 1] > 0.99
+    assert sound_uri(torch.ones(1), 16000)
+
+
 def test_a_page_shows_the_clips_and_stands_alone(data: Path, tmp_path: Path) -> None:
     page = inspect_manifest(data, "train", tmp_path / "new/page.html", num_clips=5)
     html = page.html.read_text()
     elements = Elements(html)
     assert (page.clips, page.failed) == (5, 0)
     assert elements.counts["script"] == elements.counts["link"] == 0
-    assert elements.counts["img"] == 1 + 5  # the overview, and a sound each
+    assert elements.counts["img"] == elements.counts["audio"] + 1 == 1 + 5  # the overview, and a sound each
+    for clip, played in zip(chosen(data), re.findall(r"data:audio/aac;base64,([^\"]*)", html), strict=True):
+        # AAC comes in frames of 1,024 samples, after one that begins the file.
+        assert 0 <= len(decoded(played, tmp_path)) - round(16000 * clip.duration) < 3 * 1024
     assert "http" not in re.sub(r"data:[^\"]*", "", html)
     shown = [clip for clip in open_manifest(data, "train") if f">{clip.id}<" in html]
     assert len(shown) == 5 and {clip.domain for clip in shown} == {"a", "b", "$rare_{"}

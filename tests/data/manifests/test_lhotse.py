@@ -176,6 +176,36 @@ def test_the_times_of_captions_survive_a_round_trip_from_any_part() -> None:
     assert clip_from_json({**whole.to_json(), "start": 6.0, "duration": 4.0}).captions == {}
 
 
+def test_what_is_said_follows_chunks_and_windows(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    write_wav(source / "b.wav", sound("b"))
+    segments = [
+        {"text": text, "start": place, "end": place + 1} for place, text in enumerate(["one", "two", "three", "four"])
+    ]
+    records: list[dict[str, object]] = [
+        {"id": "timed", "audio": "b.wav", "transcript": segments},
+        {"id": "untimed", "audio": "b.wav", "transcript": "one two three four"},
+    ]
+    write_records(source / "clips.jsonl", records)
+    prepare(source, tmp_path / "chunks", workers=0, progress=False, chunk_seconds=2.0)
+    said = {clip.id: clip.transcript for clip in open_manifest(tmp_path / "chunks", "train")}
+    assert [said[f"timed#000{number}"] for number in range(3)] == ["one two", "three four", None]
+    assert {said[f"untimed#000{number}"] for number in range(3)} == {None}
+    prepare(source, tmp_path / "whole", workers=0, progress=False)
+    path = manifest_path(tmp_path / "whole", "train")
+    windows = CutSet.from_file(path).cut_into_windows(2.0).to_eager()
+    # A window of a window, and once through our own view of it.
+    windows = CutSet.from_cuts(
+        [*windows, *(cut.truncate(offset=1, duration=1) for cut in windows if cut.duration == 2)]
+    )
+    save_manifest(tmp_path / "whole", "train", [cut.with_id(f"{row}") for row, cut in enumerate(windows)])
+    save_manifest(tmp_path / "whole", "train", list(open_manifest(tmp_path / "whole", "train")))
+    dataset = ClipDataset(tmp_path / "whole", "train", fields=["captions.transcript"], transcripts="alone")
+    found = [dataset[row].captions["transcript"] for row in range(len(dataset))]
+    assert found == ["one two", "three four", None, None, None, None, "two", "four", None, None]
+
+
 def test_texts_that_leave_their_clip_end_with_it_and_are_noted(tmp_path: Path) -> None:
     write_wav(tmp_path / "a.wav", sound("a"))
     texts = [

@@ -95,6 +95,40 @@ def test_the_columns_of_a_table(tmp_path: Path) -> None:
         read(Table("none.csv"), source)
 
 
+@pytest.mark.parametrize(("mark", "name"), [(";", "semicolons"), ("\t", "tabs"), ("|", "bars")])
+def test_other_marks_between_the_cells(mark: str, name: str, tmp_path: Path) -> None:
+    """As spreadsheets of other countries write them, with the mark that they begin a file with, and a comma in numbers."""
+    rows = "\n".join(
+        mark.join(row) for row in (["id", "media", "caption", "start"], ["a", "a.wav", "Rain, then wind", "1.5"])
+    )
+    rows += "\n" + mark.join(["b", "a.wav", "Wind", "1,5"])
+    source = write(tmp_path, {"clips.csv": b"\xef\xbb\xbf" + rows.encode(), "a.wav": wav_bytes()})
+    with pytest.raises(RecordError) as caught:
+        read(Table(), source)
+    assert f"its cells are separated by {name}, not by commas: add --reader.delimiter {mark!r}" in str(caught.value)
+    records, rejects = read(Table(delimiter=mark), source)
+    assert texts(records["a"]) == {"audio": ("Rain, then wind",)} and records["a"].start == 1.5
+    assert [reject.reason for reject in rejects] == ["'start' must be a number of seconds, got '1,5': write 1.5"]
+    with pytest.raises(ValueError, match="is one character"):
+        Table(delimiter=";;")
+
+
+@pytest.mark.parametrize("name", ["", "Unnamed: 0"])
+def test_the_index_of_pandas_is_named_for_what_it_is(name: str, tmp_path: Path) -> None:
+    source = write(tmp_path, {"clips.csv": f"{name},id,media\n0,a,a.wav\n", "a.wav": wav_bytes()})
+    with pytest.raises(
+        RecordError, match=r"is the index that pandas writes, .* write the table with to_csv\(index=False\)"
+    ):
+        read(Table(), source)
+    assert list(read(Table(ignored_columns=[name]), source)[0]) == ["a"]
+
+
+def test_a_table_in_utf_16_is_named_for_what_it_is(tmp_path: Path) -> None:
+    source = write(tmp_path, {"clips.csv": "id,media\na,a.wav\n".encode("utf-16")})
+    with pytest.raises(RecordError, match="UTF-16, as spreadsheets and Notepad write it; save it as UTF-8"):
+        read(Table(), source)
+
+
 def folder(root: Path) -> Path:
     full = {
         "captions": {"video": "A street"},
