@@ -1,6 +1,6 @@
 """Frame-level detection: what is heard when, against what is annotated. Definitions and sources: docs/frame_level.md.
 
-Pure functions over clips (`ScoredClip`).
+Pure functions over clips (`ScoredClip`); `peav.evaluation.detection.metrics` has them as torchmetrics classes.
 """
 
 from peav.evaluation.detection.bootstrap import Interval, bootstrap, paired_bootstrap
