@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from peav.model import PEAV
-from peav.spans import Span, find_spans
+from peav.spans import Span, find_spans, median_filter
 
 ASSETS = Path(__file__).parent / "assets/pe_av_tiny"
 
@@ -121,9 +122,14 @@ MASK = torch.ones(1, 4, dtype=torch.bool)
         ({"probabilities": torch.full((1, 2, 4), 1.5)}, r"\.sigmoid\(\)"),
         ({"probabilities": torch.full((1, 2, 4), math.nan)}, r"lie in \[0, 1\]"),
         ({"threshold": 1.2}, r"threshold must lie in \[0, 1\], not 1.2"),
+        ({"threshold": [0.5, math.nan]}, r"threshold must lie in \[0, 1\], not \[0.5, nan\]"),
+        ({"threshold": [0.5] * 3}, r"threshold must be one number or \(2,\), one a text, not of shape \(3,\)"),
+        ({"low_threshold": 0.6}, "low_threshold must not lie above threshold"),
+        ({"low_threshold": -0.1}, "low_threshold must lie in"),
+        ({"median_seconds": -1.0}, "median_seconds must be finite"),
         ({"frame_seconds": 0.0}, "frame_seconds must be positive"),
-        ({"min_seconds": -1.0}, "min_seconds must lie in"),
-        ({"merge_seconds": math.nan}, "merge_seconds must lie in"),
+        ({"min_seconds": -1.0}, "min_seconds must be finite"),
+        ({"merge_seconds": math.nan}, "merge_seconds must be finite"),
         ({"durations": [1.0, 2.0]}, r"durations must be \(1,\)"),
         ({"durations": [math.nan]}, "finite"),
     ],
@@ -137,3 +143,40 @@ def test_what_is_out_of_range_is_refused(change: dict[str, object], message: str
     }
     with pytest.raises(ValueError, match=message):
         find_spans(**(arguments | change))  # type: ignore[arg-type]
+
+
+def test_the_median_filter_equals_one_frame_by_frame() -> None:
+    p = torch.rand(3, 40, dtype=torch.float64)
+    for seconds, half in ((0.0, 0), (0.04, 0), (0.08, 1), (0.12, 1), (0.19, 2), (0.2, 2), (9.0, 112)):
+        found = median_filter(p, seconds, 0.04)
+        for row, filtered in zip(p.tolist(), found.tolist(), strict=True):
+            loop = [statistics.median(row[max(t - half, 0) : t + half + 1]) for t in range(40)]
+            assert filtered == pytest.approx(loop), seconds
+
+
+def test_the_median_filter_sees_no_padding_and_leaves_the_scores() -> None:
+    p = torch.tensor([[[0.9, 0.2, 0.9, 0.9, math.nan], [0.1, 0.9, 0.1, 0.1, 0.9]]])
+    mask = torch.tensor([[True, True, True, True, False]])
+    spans = find_spans(p, mask, 0.5, 0.1, median_seconds=0.3)[0]
+    assert [(s.onset, s.offset) for s in spans[0]] == [(0.0, pytest.approx(0.4))] and spans[1] == []
+    assert spans[0][0].score == pytest.approx((0.9 + 0.2 + 0.9 + 0.9) / 4)
+
+
+def test_hysteresis_keeps_a_weak_run_only_around_a_strong_frame() -> None:
+    p = torch.tensor([[[0.4, 0.6, 0.8, 0.6, 0.2, 0.6, 0.6, 0.3]]])
+    mask = torch.ones(1, 8, dtype=torch.bool)
+    spans = find_spans(p, mask, 0.7, 1.0, low_threshold=0.5)[0][0]
+    assert [(s.onset, s.offset) for s in spans] == [(1.0, 4.0)]
+    assert find_spans(p, mask, 0.7, 1.0, low_threshold=0.7) == find_spans(p, mask, 0.7, 1.0)
+    # A gap is closed after: the strong span does not take in a weak run across it.
+    assert [(s.onset, s.offset) for s in find_spans(p, mask, 0.7, 1.0, None, 0.0, 2.0, 0.5)[0][0]] == [(1.0, 4.0)]
+
+
+def test_each_text_may_have_its_own_thresholds() -> None:
+    p = torch.rand(2, 3, 50)
+    mask = torch.ones(2, 50, dtype=torch.bool)
+    highs, lows = [0.5, 0.7, 0.9], [0.5, 0.3, 0.2]
+    found = find_spans(p, mask, highs, 0.04, low_threshold=torch.tensor(lows, dtype=torch.float64))
+    for k, (high, low) in enumerate(zip(highs, lows, strict=True)):
+        alone = find_spans(p[:, k : k + 1], mask, high, 0.04, low_threshold=low)
+        assert [clip[k] for clip in found] == [clip[0] for clip in alone] and any(alone[0][0])
