@@ -117,15 +117,25 @@ def _flac(stream: BinaryIO, size: int) -> Sound:
 
 
 def _ogg(stream: BinaryIO, size: int) -> Sound | None:
-    """A stream that begins after another has begun is a second file behind the first."""
-    begun = False
+    """A stream that begins after another is a second file behind the first; a page that lasts long for its packets hides a gap."""
+    begun, serials = False, set()
+    before, lasting = 0, []
     while len(head := stream.read(27)) == 27 and head[:4] == b"OggS":
+        table = stream.read(head[26])
+        stream.seek(sum(table), 1)
         first = bool(head[5] & 2)
         if first and begun:
             return "odd"
         begun = begun or not first
-        stream.seek(sum(stream.read(head[26])), 1)
-    return None
+        serials.add(head[14:18])
+        granule, packets = struct.unpack_from("<q", head, 6)[0], sum(length < 255 for length in table)
+        if granule > 0 and packets:
+            lasting.append((granule - before) / packets)
+            before = granule
+    if len(serials) != 1 or not lasting:
+        return None
+    middle = sorted(lasting)[len(lasting) // 2]
+    return "whole" if all(0 < one <= 3 * middle for one in lasting) else None
 
 
 def _mp3(stream: BinaryIO, size: int) -> Sound | None:
@@ -158,7 +168,7 @@ def _mp4(stream: BinaryIO, size: int) -> Sound | None:
     moov = None
     for name, at, length in _boxes(stream, 0, size):
         if name == b"moof":
-            return None
+            return "odd"  # torchcodec 0.11 loses what the first fragments begin with
         if name == b"moov" and length <= _MOOV_BYTES:
             stream.seek(at)
             moov = stream.read(length)

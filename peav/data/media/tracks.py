@@ -186,10 +186,10 @@ def judge_audio(path: str | Path, codec: str, index: int, duration: Seconds) -> 
     """
     kind = container(path)
     verdict = judge_sound(path, kind)
+    if verdict == "odd" or kind == "mpeg" or not (codec in _KNOWN or codec.startswith("pcm_")):
+        return "odd"
     if verdict is not None:
         return verdict
-    if kind == "mpeg" or not (codec in _KNOWN or codec.startswith("pcm_")):
-        return "odd"
     packets = read_packets(path)
     track = packets.tracks.get(index)
     # A header that only guesses from the rate of bits is no reason to believe it, even where it is right.

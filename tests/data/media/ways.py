@@ -93,18 +93,20 @@ def compare(path: Path, form: Format, way: str, scratch: Path) -> list[str]:
     before = max(0.0, -first_stamp(path))
     if samples is not None and form.audio is not None:
         heard = heard_by_ffmpeg(path, form.audio, rate, form.timed)[round(before * rate) :]
-        faults += _compare_samples(samples, heard, rate, form)
+        # Of a long recording a rest of less than a second is no clip.
+        rest = 1.0 if way == "chunks" else 0.05
+        faults += _compare_samples(samples, heard, rate, form, rest)
     if shown is not None and form.video is not None:
         times, levels = seen_by_ffmpeg(path, form.video)
         faults += _compare_frames(shown, [time - before for time in times], levels)
     return faults
 
 
-def _compare_samples(got: Tensor, want: Tensor, rate: int, form: Format) -> list[str]:
+def _compare_samples(got: Tensor, want: Tensor, rate: int, form: Format, rest: float) -> list[str]:
     faults = []
     size = min(len(got), len(want))
     # Where a clip lasts as long as its pictures, silence may follow the sound.
-    if size < len(want) - 0.05 * rate or float(got[len(want) :].abs().sum()) > 1e-3 * len(got):
+    if size < len(want) - rest * rate or float(got[len(want) :].abs().sum()) > 1e-3 * len(got):
         faults.append(f"{len(got) / rate:.3f} s of {len(want) / rate:.3f} s")
     got, want = got[:size].double(), want[:size].double()
     error, scale = float((got - want).abs().max()), float(want.abs().max())
