@@ -37,6 +37,7 @@ from peav.cli.embed_files import (
     text_key,
 )
 from peav.cli.embed_store import PieceStore, Row, import_pyarrow
+from peav.data.media.stills import Animations
 from peav.data.workers import available_cpus, resilient_map
 from peav.inputs import (
     Loaded,
@@ -87,6 +88,8 @@ class EmbedOptions:
     device: str = "auto"
     workers: int | None = None
     trust: bool = False
+    animations: Animations = "first"
+    cover_art: bool = False
 
 
 @dataclass(frozen=True)
@@ -188,6 +191,8 @@ class _Job:
             "overlap_seconds": options.overlap_seconds,
             "precision": self.embedder.precision,
             "to": options.to,
+            "animations": options.animations,
+            "cover_art": options.cover_art,
         }
         columns = [
             *self.embedder.pooled_names,
@@ -204,7 +209,8 @@ class _Job:
         task = progress.add_task("read headers", total=len(paths), unit="files")
         items: list[_File] = []
         groups = [paths[begin : begin + _PROBES_A_GROUP] for begin in range(0, len(paths), _PROBES_A_GROUP)]
-        probed = self._map(partial(probe_files, kinds=tuple(self.kinds)), groups)
+        animations, cover = self.options.animations, self.options.cover_art
+        probed = self._map(partial(probe_files, kinds=tuple(self.kinds), animations=animations, cover=cover), groups)
         for group, results in zip(groups, probed, strict=True):
             for path, result in zip(group, results, strict=True):
                 if isinstance(result, str):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import multiprocessing
 import os
 import signal
@@ -13,33 +14,19 @@ from typing import Any
 import torch
 
 from peav.data.manifests.fields import name_encoding
+from peav.data.media.folders import MEDIA_EXTENSIONS, PICTURE_EXTENSIONS, extension_of, list_folder
 from peav.data.media.probing import MediaError
+from peav.data.media.stills import Animations
 from peav.inputs import Loaded, MediaItem, Request, item_of_file, probe_file
 
 #: What a folder is searched for. A file that is named itself may end as it likes.
-AUDIO_SUFFIXES = (".aac", ".aif", ".aiff", ".flac", ".m4a", ".mp3", ".oga", ".ogg", ".opus", ".wav", ".wma")
-VIDEO_SUFFIXES = (
-    ".3gp",
-    ".avi",
-    ".flv",
-    ".m2ts",
-    ".m4v",
-    ".mkv",
-    ".mov",
-    ".mp4",
-    ".mpeg",
-    ".mpg",
-    ".mts",
-    ".ogv",
-    ".ts",
-    ".webm",
-    ".wmv",
-)
-SUFFIXES = (*AUDIO_SUFFIXES, *VIDEO_SUFFIXES)
+SUFFIXES = (*MEDIA_EXTENSIONS, *PICTURE_EXTENSIONS)
+
+_log = logging.getLogger(__name__)
 
 
 def find_media(names: Sequence[str]) -> list[str]:
-    """Returns files as they are named, and the media of folders, sorted, at any depth; each once.
+    """Returns files as they are named, and the media of folders, sorted, at any depth (`peav.data.media.folders`); each once.
 
     Raises:
         FileNotFoundError: if a name leads nowhere, or a folder holds no media.
@@ -48,11 +35,15 @@ def find_media(names: Sequence[str]) -> list[str]:
     for name in names:
         path = Path(name)
         if path.is_dir():
-            inside = sorted(
-                str(file)
-                for file in path.rglob("*")
-                if file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and file.is_file()
-            )
+            listing = list_folder(path)
+            listed = [str(path / file) for file in listing.files if extension_of(file) in SUFFIXES]
+            inside = [file for file in listed if os.path.isfile(file)]
+            if len(inside) < len(listed):
+                _log.warning("%d links in %s lead to no file: passed over", len(listed) - len(inside), name)
+            if listing.hidden:
+                _log.info("passed over %d hidden files and folders of %s", listing.hidden, name)
+            for folder in listing.unreadable:
+                _log.warning("the folder %s cannot be listed: what is in it is passed over", folder)
             if not inside:
                 raise FileNotFoundError(f"folder {name} holds no media; looked for {' '.join(SUFFIXES)}")
             found |= dict.fromkeys(inside)
@@ -100,18 +91,20 @@ def text_key(line: int, text: str) -> str:
     return json.dumps(["text", line, text])
 
 
-def probe_files(paths: Sequence[str], kinds: Sequence[str]) -> list[MediaItem | str]:
+def probe_files(
+    paths: Sequence[str], kinds: Sequence[str], animations: Animations = "first", cover: bool = False
+) -> list[MediaItem | str]:
     """Reads headers; a file that is no medium, or lacks what the model reads, gives the reason."""
     _settle()
-    return [_or_reason(lambda path=path: _item(path, kinds)) for path in paths]
+    return [_or_reason(lambda path=path: _item(path, kinds, animations, cover)) for path in paths]
 
 
-def _item(path: str, kinds: Sequence[str]) -> MediaItem:
+def _item(path: str, kinds: Sequence[str], animations: Animations, cover: bool) -> MediaItem:
     try:
         path.encode()
     except UnicodeEncodeError:
         raise MediaError(path, "its name is not UTF-8, so that no table could hold it: rename it") from None
-    return item_of_file(path, probe_file(path), kinds)
+    return item_of_file(path, probe_file(path, animations=animations), kinds, cover)
 
 
 def decode(requests: Sequence[Request]) -> list[Loaded | str]:

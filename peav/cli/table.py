@@ -62,7 +62,9 @@ COMMANDS: dict[str, Command | Group] = {
         "peav.cli.commands.evaluate:evaluate",
         "measure retrieval in every direction and frame AUROC, and write a report",
     ),
-    "embed": Command("peav.cli.commands.embed:embed", "embed files of audio and video, and texts, into one table"),
+    "embed": Command(
+        "peav.cli.commands.embed:embed", "embed files of audio, video and pictures, and texts, into one table"
+    ),
     "convert": Command("peav.cli.commands.convert:convert", "write a model in another format"),
     "recipes": Command(
         "peav.cli.commands.recipes:recipes", "list the experiments that come with peav, or print one of them"

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from peav.checkpoints import MediaSettings
-from peav.data.media.probing import MediaError, MediaInfo, probe
+from peav.data.media.probing import MediaError, MediaInfo
+from peav.data.media.stills import Animations, cover_art, probe_media
 from peav.inputs.audio import Audio, AudioLike, FileAudio, read_audio
-from peav.inputs.video import FileVideo, Video, VideoLike, file_video, read_video
+from peav.inputs.video import FilePicture, FileVideo, Video, VideoLike, file_video, read_video
 from peav.inputs.windows import Window
 from peav.masking import lengths_to_mask
 from peav.types import CAPTION_TYPES, AudioInput, Batch, EventInput, Seconds, TextInput, VideoInput
@@ -92,12 +93,13 @@ class Request:
         frames = 0.0
         if self.item.video is not None:
             fps = self.media.fps or (self.item.video.fps if isinstance(self.item.video, FileVideo) else _NOMINAL_FPS)
-            frames = self.media.num_frames or fps * self.covered("video")
+            still = isinstance(self.item.video, FilePicture)
+            frames = self.media.num_frames or (1 if still else fps * self.covered("video"))
         return int(4 * samples + 3 * self.media.frame_size**2 * frames)
 
     @property
     def _nominal_seconds(self) -> Seconds:
-        frames = getattr(self.item.video, "frames", ())
+        frames = getattr(self.item.video, "frames", (None,))  # a picture is one
         return len(frames) / _NOMINAL_FPS
 
     def load(self) -> Loaded:
@@ -166,12 +168,13 @@ def read_items(
     ]
 
 
-def probe_file(path: str, name: str | None = None) -> MediaInfo:
+def probe_file(path: str, name: str | None = None, animations: Animations = "first") -> MediaInfo:
     """Says what a file holds.
 
     Args:
         path: of the file.
         name: what the user calls it, for the message.
+        animations: what is taken of a picture that moves: the `first`, or `all` as a video.
 
     Raises:
         FileNotFoundError: if it is not there.
@@ -182,11 +185,17 @@ def probe_file(path: str, name: str | None = None) -> MediaInfo:
         raise MediaError(path, f"is a folder{where}: give a file, or a list of files")
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no file {path}{where}")
-    return probe(path)
+    return probe_media(path, animations=animations)
 
 
-def item_of_file(path: str, info: MediaInfo, kinds: Collection[str]) -> MediaItem:
+def item_of_file(path: str, info: MediaInfo, kinds: Collection[str], cover: bool = False) -> MediaItem:
     """Returns what a file holds of `audio` and `video`, as far as `kinds` asks for it.
+
+    Args:
+        path: of the file.
+        info: what it holds.
+        kinds: what is read, of `audio` and `video`.
+        cover: whether the cover of a file of sound is its picture.
 
     Raises:
         MediaError: if it holds neither.
@@ -194,15 +203,18 @@ def item_of_file(path: str, info: MediaInfo, kinds: Collection[str]) -> MediaIte
     video = info.video if info.video is not None and info.video.num_frames else None
     held = [kind for kind, stream in (("audio", info.audio), ("video", video)) if stream is not None]
     audio_item = video_item = None
-    if info.duration > 0:
+    still = video is not None and video.still
+    if info.duration > 0 or still:
         if info.audio is not None and "audio" in kinds:
             audio_item = FileAudio(path, info.duration, path, info.origin, info.audio.sample_rate)
         if video is not None and "video" in kinds:
             video_item = file_video(path, info, video)
+        if cover and video is None and "video" in kinds and cover_art(path) is not None:
+            video_item = FilePicture(path, info.duration, path, cover=True)
     if audio_item is None and video_item is None:
         reason = f"holds only {' and '.join(held)}, and the model reads {' and '.join(sorted(kinds)) or 'text alone'}"
         raise MediaError(
-            path, reason if held and info.duration > 0 else "holds nothing that lasts: its duration is 0 s"
+            path, reason if held and (info.duration > 0 or still) else "holds nothing that lasts: its duration is 0 s"
         )
     return MediaItem(audio_item, video_item)
 

@@ -15,6 +15,7 @@ from torchvision.transforms.v2 import functional as transforms
 from peav.checkpoints import MediaSettings
 from peav.data.media.decode import count_frames, frame_times, load_frames
 from peav.data.media.probing import MediaError, MediaInfo, VideoStream
+from peav.data.media.stills import count_still_frames, cover_art, load_picture
 from peav.inputs.windows import Window
 from peav.types import Seconds
 
@@ -38,6 +39,7 @@ class FileVideo:
         origin: time zero on the clock of the file, seconds.
         num_frames: frames of the file.
         fps: their mean rate.
+        animated: whether it is a picture of which all frames are taken.
     """
 
     name: str
@@ -46,6 +48,7 @@ class FileVideo:
     origin: Seconds
     num_frames: int
     fps: float
+    animated: bool = False
 
     def load(self, media: MediaSettings, window: Window) -> tuple[Tensor, Seconds]:
         """Decodes the frames of a window: (F, 3, H, W) uint8, and the seconds between two.
@@ -66,8 +69,40 @@ class FileVideo:
             count = max(1, round(part * self.fps))
         size = (media.frame_size, media.frame_size)
         return load_frames(
-            self.path, count, None, window.start, part, size, sampling, path=self.name, origin=self.origin
+            self.path, count, None, window.start, part, size, sampling, self.name, self.origin, animated=self.animated
         )
+
+
+@dataclass(frozen=True)
+class FilePicture:
+    """A still picture in a file: seen for as long as the sound beside it lasts.
+
+    Attributes:
+        name: what messages call it.
+        seconds: duration; None where no sound beside it tells it.
+        path: where it is.
+        cover: whether it is the cover of a file of sound.
+    """
+
+    name: str
+    seconds: Seconds | None
+    path: str
+    cover: bool = False
+
+    def load(self, media: MediaSettings, window: Window) -> tuple[Tensor, Seconds]:
+        """Decodes the picture once, or as often as the model's rule for videos with fewer frames says, see `count_still_frames`.
+
+        Raises:
+            MediaError: if it cannot be decoded.
+        """
+        whole = window.whole or self.seconds is None
+        count = count_still_frames(media.num_frames, media.sampling)
+        source = (cover_art(self.path) or b"") if self.cover else self.path
+        frame = load_picture(source, (media.frame_size, media.frame_size), self.name)
+        part = float("nan") if self.seconds is None else self.seconds
+        if not whole:
+            part = min(window.start + window.seconds, part) - window.start
+        return frame.expand(count, *frame.shape).clone(), part / count
 
 
 @dataclass(frozen=True)
@@ -85,7 +120,9 @@ class ArrayVideo:
     frames: Tensor | Sequence[Image]
 
     def load(self, media: MediaSettings, window: Window) -> tuple[Tensor, Seconds]:
-        """Returns the frames of a window as `FileVideo.load` does; the seconds between two are NaN where nobody knows them.
+        """Returns the frames of a window as `FileVideo.load` does, a single one as `FilePicture.load` does.
+
+        The seconds between two are NaN where nobody knows them.
 
         Raises:
             ValueError: if the model takes frames by the second, and the frames carry no time.
@@ -96,7 +133,9 @@ class ArrayVideo:
         if not whole:
             part = min(window.start + window.seconds, part) - window.start
         sampling = media.sampling if whole else "time"
-        if media.num_frames is not None:
+        if total == 1:
+            count, sampling = count_still_frames(media.num_frames, media.sampling), "index"
+        elif media.num_frames is not None:
             count = count_frames(part, media.num_frames)
         elif media.fps is not None:
             if seconds is None:
@@ -122,13 +161,15 @@ class ArrayVideo:
         return frames, part / count if seconds is not None else float("nan")
 
 
-Video = FileVideo | ArrayVideo
+Video = FileVideo | FilePicture | ArrayVideo
 
 
-def file_video(path: str, info: MediaInfo, stream: VideoStream) -> FileVideo:
+def file_video(path: str, info: MediaInfo, stream: VideoStream) -> FileVideo | FilePicture:
     """Returns the video of a file, as long as its frames last: their end is known exactly, for the packets were counted."""
+    if stream.still:
+        return FilePicture(path, None, path)
     seconds = min(info.duration, stream.start + stream.duration - info.origin)
-    return FileVideo(path, seconds, path, info.origin, stream.num_frames, stream.fps)
+    return FileVideo(path, seconds, path, info.origin, stream.num_frames, stream.fps, stream.image)
 
 
 def read_video(video: VideoLike | Sequence[VideoLike], probe_file: Callable[[str, str], MediaInfo]) -> list[Video]:
@@ -159,7 +200,7 @@ def _read(item: VideoLike, name: str, probe_file: Callable[[str, str], MediaInfo
         info = probe_file(str(item), name)
         if info.video is None:
             raise MediaError(str(item), "holds no video")
-        if not info.video.num_frames or not info.duration > 0:
+        if not info.video.num_frames or not (info.duration > 0 or info.video.still):
             raise MediaError(str(item), "the video holds no frame")
         return file_video(str(item), info, info.video)
     if isinstance(item, list | tuple) and _are_images(item):

@@ -252,7 +252,7 @@ class _Rows(Dataset[tuple[int, Clip | None, DecodedClip | str]]):
             if has and self.kind == "audio":
                 decoded = replace(decoded, samples=self.reader.samples(clip), has_audio=True)
             elif has:
-                seconds = clip.duration / settings.frames(clip.duration)
+                seconds = clip.duration / settings.frames(clip.duration, clip.is_still)
                 decoded = replace(decoded, frames=self.reader.frames(clip), has_video=True, frame_seconds=seconds)
         except (MediaError, SampleError) as error:
             return row, clip, str(error)

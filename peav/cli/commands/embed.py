@@ -24,11 +24,14 @@ def embed(
     precision: Literal["auto", "fp32", "bf16"] = "auto",
     device: str = "auto",
     workers: int | None = None,
+    animations: Literal["first", "all"] = "first",
+    cover_art: bool = False,
     trust: bool = False,
 ) -> None:
-    """Embed files of audio and video, and texts, into one table.
+    """Embed files of audio, video and pictures, and texts, into one table.
 
-    A file gives what it holds: audio, video, or both and their joint embedding. A run that was interrupted goes on where it was when it
+    A file gives what it holds: audio, video, or both and their joint embedding. A still picture is a
+    video of one frame. A run that was interrupted goes on where it was when it
     is started again; until it is done, its results lie in OUT with the suffix .partial. Files that cannot be decoded are listed with
     their reasons in OUT with the suffix .rejects.jsonl.
 
@@ -39,7 +42,8 @@ def embed(
     For example: peav embed talks/ --model facebook/pe-av-small-16-frame --out talks.npz
 
     Args:
-        media: files, and folders that are searched at any depth for files that end like media.
+        media: files, and folders that are searched at any depth for files that end like media. Links to folders are followed, each
+            folder once; hidden files and folders are passed over.
         model: a folder in Meta's format, transformers' or peav's; a .ckpt of `peav fit`; or a repository of the hub.
         out: the table to write, .npz or .parquet.
         text: a file of texts, one a line; blank lines are left out.
@@ -54,6 +58,8 @@ def embed(
         precision: `auto` is bf16 on GPUs that compute in it and fp32 elsewhere.
         device: `cpu`, `cuda`, ... or `auto`.
         workers: processes that decode; the CPUs by default, at most 8; 0 for none.
+        animations: what is taken of GIF, APNG and animated WebP: the `first` picture, or `all` as a video.
+        cover_art: take the cover of a file of sound as its picture.
         trust: let the model name classes by their dotted path, which are then imported, and run.
     """
     from peav.cli.embed import EmbedOptions, run_embed
@@ -64,6 +70,8 @@ def embed(
         "precision": precision,
         "device": device,
         "workers": workers,
+        "animations": animations,
+        "cover_art": cover_art,
         "trust": trust,
     }
     report = run_embed(EmbedOptions(media, model, out, text, to, num_frames, fps, **windows, **running))  # type: ignore[arg-type]

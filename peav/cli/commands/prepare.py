@@ -27,6 +27,10 @@ def prepare(
     normalize_fps: float = 30.0,
     audio_codec: Literal["flac", "opus"] = "flac",
     check_video: bool = True,
+    still_seconds: float = 1.0,
+    animations: Literal["first", "all"] = "first",
+    cover_art: bool = False,
+    partial: Literal["keep", "reject"] = "reject",
     vocab_size: int = 2048,
     chunk_bytes: int = 64 << 20,
     features: dict[str, str] | None = None,
@@ -62,6 +66,10 @@ def prepare(
         normalize_fps: frames a second.
         audio_codec: of this sound: `flac`, lossless, or `opus`.
         check_video: decode all video with every error fatal, the only way to notice damaged frames.
+        still_seconds: duration of a clip that is nothing but a still picture; beside sound a still lasts as long as the sound.
+        animations: what is taken of GIF, APNG and animated WebP: the `first` picture, or `all` as a video.
+        cover_art: take the cover of a file of sound as its picture.
+        partial: a clip of which one medium cannot be read is left out (`reject`), or kept without it and noted (`keep`).
         vocab_size: tokens of the tokenizer that is trained on the training texts.
         chunk_bytes: size of a file of the shards, bytes.
         features: frozen frontends to run, by medium: audio=dac video=pe.
@@ -84,7 +92,7 @@ def prepare(
         )
     from peav.data.media.normalize import Normalize
     from peav.data.packing.prepare import prepare as run
-    from peav.data.packing.report import describe_coverage
+    from peav.data.packing.report import describe_coverage, describe_partial
 
     how = Normalize(normalize_size, normalize_fps, audio_codec=audio_codec)
     if not normalize and how != Normalize():
@@ -108,10 +116,14 @@ def prepare(
             chunk_captions=chunk_captions,
             normalize=how if normalize else None,
             reader=reader,
+            still_seconds=still_seconds,
+            animations=animations,
+            cover_art=cover_art,
+            partial=partial,
         )
         done = "is prepared already" if report.done_before else f"prepared in {report.seconds:.0f} s"
         print(f"{report.out} {done}: {counts(report.clips)} clips, {report.hours:.2f} h, {report.events} events")
-        for line in describe_coverage(report):
+        for line in (*describe_coverage(report), *describe_partial(report)):
             print(line)
         if report.rejected:
             print(f"{report.rejected} left out, with the reasons in {Path(report.out) / 'rejects.jsonl'}:")

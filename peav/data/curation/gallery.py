@@ -128,6 +128,7 @@ def _frame(clip: Clip, sample: Sample) -> str:
         duration=clip.duration,
         path=f"video of clip {clip.id!r}",
         origin=clip.origin("video"),
+        animated=clip.is_animated,
     )
     return frame_uri(frames[0].permute(1, 2, 0).numpy())
 

@@ -22,7 +22,7 @@ from peav.data.loading.plan import substitutes
 from peav.data.loading.transcripts import Transcripts, heard_text, share_of_transcripts
 from peav.data.manifests.clip import Clip
 from peav.data.manifests.identities import bytes_group
-from peav.data.manifests.index import HAS_AUDIO, HAS_VIDEO
+from peav.data.manifests.index import HAS_AUDIO, HAS_VIDEO, IS_STILL
 from peav.data.manifests.manifest import Manifest, open_manifest
 from peav.data.manifests.texts import Caption
 from peav.data.media.decode import Downmix, Sampling, count_frames
@@ -193,7 +193,7 @@ class ClipDataset(Dataset[DecodedClip]):
             has_video=video.has_video and kept["video"],
             video_group=video.group("video") if kept["video"] else -1,
             # The frames span the clip that they come from, which is another one under shuffle_pairing.
-            frame_seconds=video.duration / self.settings.frames(video.duration),
+            frame_seconds=video.duration / self.settings.frames(video.duration, video.is_still),
             captions=self._captions(texts, seeds),
             events=clip.events or () if "events" in self.fields else (),
             annotated=clip.events is not None if "events" in self.fields else None,
@@ -313,7 +313,11 @@ class ClipDataset(Dataset[DecodedClip]):
             if kind == "audio":
                 return [(settings.num_samples(d),) if held else None for d, held in zip(durations, has, strict=True)]
             size = settings.frame_size
-            return [(settings.frames(d), 3, *size) if held else None for d, held in zip(durations, has, strict=True)]
+            still = index.has(IS_STILL).tolist()
+            return [
+                (settings.frames(d, one), 3, *size) if held else None
+                for d, one, held in zip(durations, still, has, strict=True)
+            ]
 
         # Frames first: a byte of them costs more to decode than a byte of audio.
         frames = DecodedCache(shapes("video", index.has(HAS_VIDEO)), torch.uint8, max_bytes)

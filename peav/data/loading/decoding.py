@@ -15,6 +15,7 @@ from peav.data.manifests.identities import ABSENT, bytes_group
 from peav.data.manifests.records import Event
 from peav.data.media.decode import Downmix, Sampling, count_frames, load_audio, load_frames
 from peav.data.media.probing import MediaError
+from peav.data.media.stills import count_still_frames
 from peav.data.stores.outside import open_address
 from peav.data.stores.reader import SampleError, ShardReader
 from peav.data.stores.remote import StoreOptions
@@ -50,8 +51,10 @@ class DecodeSettings:
         """Returns the samples of a clip."""
         return round(duration * self.sample_rate)
 
-    def frames(self, duration: Seconds) -> int:
-        """Returns the frames of a clip."""
+    def frames(self, duration: Seconds, still: bool = False) -> int:
+        """Returns the frames of a clip; those of a still picture do not depend on its duration."""
+        if still:
+            return count_still_frames(self.num_frames, self.sampling)
         return count_frames(duration, self.num_frames, self.fps)
 
 
@@ -199,13 +202,21 @@ class ClipReader:
             MediaError: if they cannot be decoded.
         """
         settings = self.settings
-        count, name = settings.frames(clip.duration), f"video of clip {clip.id!r}"
+        count, name = settings.frames(clip.duration, clip.is_still), f"video of clip {clip.id!r}"
         _check_bytes(name, clip, 3 * count * math.prod(settings.frame_size))
         if not clip.has_video:
             return torch.zeros(count, 3, *settings.frame_size, dtype=torch.uint8)
-        span = {"start": max(clip.offset, 0.0), "duration": clip.duration, "origin": clip.origin("video")}
-        source = self.sample(clip).source("video")
-        return load_frames(source, count, size=settings.frame_size, sampling=settings.sampling, path=name, **span)[0]
+        return load_frames(
+            self.sample(clip).source("video"),
+            count,
+            start=max(clip.offset, 0.0),
+            duration=clip.duration,
+            size=settings.frame_size,
+            sampling=settings.sampling,
+            path=name,
+            origin=clip.origin("video"),
+            animated=clip.is_animated,
+        )[0]
 
     def own(self, clip: Clip, field: Field) -> tuple[Any, int] | None:
         """Returns what is decoded of a field of one's own kind, and the identity of what is stored; None if the clip has none.

@@ -13,7 +13,7 @@ which Lhotse reads and writes well although it cannot validate it. The rest is c
 | has_audio, has_video | what the packed clip holds |
 | files | {role: path} of the source |
 | origins | {role: seconds}, time zero of the packed media on their own clocks |
-| video | {num_frames, fps, size: [height, width]} of the packed clip, or null |
+| video | {num_frames, fps, size: [height, width]} of the packed clip, or null; also `still: true` where it is a still picture |
 | store, row, crc32 | the shards that hold the bytes, where they are in them, and their checksum |
 | media_start | second of the source at which the packed media begin; a cut that starts later is a part of them |
 | media_duration | seconds that the packed media hold |
@@ -96,7 +96,7 @@ class Clip:
         has_video: whether they hold a picture.
         files: paths of the source by role.
         origins: time zero of the packed media on their own clocks, by role.
-        video: num_frames, fps and size of the packed video, or None.
+        video: num_frames, fps and size of the packed video, and whether it is a still picture, or None.
         store: the shards: a path relative to the folder of the data, an absolute one, or a URL.
         row: where its bytes are in the shards.
         crc32: their checksum.
@@ -160,14 +160,24 @@ class Clip:
         """Whether the clip is only a part of the packed media."""
         return self.offset > 1e-6 or self.duration < self.media_duration - 1e-6
 
+    @property
+    def is_still(self) -> bool:
+        """Whether what is seen is a still picture, for as long as the clip lasts."""
+        return self.has_video and self.video is not None and self.video.get("still") is True
+
+    @property
+    def is_animated(self) -> bool:
+        """Whether what is seen has several frames, by which a picture that is an animation is told from a still."""
+        return self.video is not None and self.video.get("num_frames") not in (None, 0, 1)
+
     def origin(self, kind: str) -> Seconds:
         """Returns time zero of the media that hold `audio` or `video`, on their own clock."""
         return self.origins[kind] if kind in self.origins else self.origins.get("media", 0.0)
 
     def group(self, kind: str) -> int:
-        """Returns the identity of what is heard or seen: of the packed bytes, and of the part of them."""
+        """Returns the identity of what is heard or seen: of the packed bytes, and of the part of them; a still has no parts."""
         group = self.audio_group if kind == "audio" else self.video_group
-        if group == ABSENT or not self.is_part:
+        if group == ABSENT or not self.is_part or (kind == "video" and self.is_still):
             return group
         return bytes_group(f"{group}/{self.offset:.6f}/{self.duration:.6f}".encode())
 

@@ -37,8 +37,8 @@ COLUMNS = {
 }
 
 #: Bits of the column `flags`.
-HAS_AUDIO, HAS_VIDEO, ANNOTATED, REAL_CAPTIONS, SYNTHETIC_CAPTIONS, HAS_TRANSCRIPT, AUDIO_CAPTIONS = (
-    1 << bit for bit in range(7)
+HAS_AUDIO, HAS_VIDEO, ANNOTATED, REAL_CAPTIONS, SYNTHETIC_CAPTIONS, HAS_TRANSCRIPT, AUDIO_CAPTIONS, IS_STILL = (
+    1 << bit for bit in range(8)
 )
 
 #: Lines between two messages about how far the reading is.
@@ -148,6 +148,7 @@ class IndexBuilder:
         """Adds a clip whose line begins at byte `line`."""
         flags = HAS_AUDIO * clip.has_audio | HAS_VIDEO * clip.has_video | ANNOTATED * (clip.events is not None)
         flags |= HAS_TRANSCRIPT * (clip.transcript is not None) | AUDIO_CAPTIONS * bool(clip.captions.get("audio"))
+        flags |= IS_STILL * clip.is_still
         for items in clip.captions.values():
             for caption in items:
                 flags |= REAL_CAPTIONS if caption.origin == "real" else SYNTHETIC_CAPTIONS

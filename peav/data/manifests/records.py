@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from peav.data.manifests.fields import RecordError, check_names, hint, read_number, read_path, read_text
-from peav.data.manifests.identities import bytes_group
+from peav.data.manifests.taken_ids import TakenIds
 from peav.data.manifests.texts import Caption, clean_captions, decode_entities, parse_captions, parse_transcript
 from peav.fields import fields as own_fields
 from peav.opening import MAX_LINE_BYTES, lines_of
@@ -135,11 +135,12 @@ class Reject:
 
 @dataclass(frozen=True)
 class Note:
-    """A clip that was kept, but not as its record had it."""
+    """A clip that was kept, but not as its record had it; without its `lost` medium, `audio` or `video`, where that is not ""."""
 
     id: str
     line: int
     note: str
+    lost: str = ""
 
 
 @dataclass(frozen=True)
@@ -187,14 +188,14 @@ def check_listing(path: Path) -> None:
 def iter_records(path: str | Path, max_caption_words: int = 1000) -> Iterator[Record | Reject]:
     """Reads a JSONL file of clips a line at a time; a line that cannot be used gives a reject.
 
-    What stays in memory is about 100 bytes an id, to notice duplicates.
+    What stays in memory is about 100 bytes an id, to notice duplicates (`TakenIds`).
 
     Raises:
         FileNotFoundError: if there is no such file.
     """
     path = Path(path)
     check_listing(path)
-    lines_by_id: dict[int, int] = {}
+    taken = TakenIds()
     with path.open("rb") as stream:
         for number, line in enumerate(lines_of(stream), start=1):
             if not line.strip():
@@ -203,12 +204,7 @@ def iter_records(path: str | Path, max_caption_words: int = 1000) -> Iterator[Re
             try:
                 data = parse_line(line)
                 clip_id = _clip_id(data)
-                key = bytes_group(clip_id.encode())
-                if key in lines_by_id:
-                    raise RecordError(
-                        f"duplicate id {clip_id!r}: line {lines_by_id[key]} has it already; ids must be unique"
-                    )
-                lines_by_id[key] = number
+                taken.take(clip_id, number)
                 yield parse_record(data, number, max_caption_words)[0]
             except RecordError as error:
                 yield Reject(clip_id, None, number, str(error))

@@ -1,4 +1,4 @@
-"""Decoding by torchcodec: exact seek, one FFmpeg thread, aligned by the time stamps of the streams.
+"""Decoding by torchcodec, but for pictures: exact seek, one FFmpeg thread, aligned by the time stamps of the streams.
 
 A file that torchcodec does not decode as FFmpeg does (`peav.data.media.tracks`) is made anew by FFmpeg's command line first, into a
 temporary copy that this process keeps for a while; what was packed needs none.
@@ -35,6 +35,7 @@ from peav.data.media.probing import (
     stream_kind,
 )
 from peav.data.media.remake import copy_of, make_pictures, make_sound, shift_of
+from peav.data.media.stills import count_still_frames, load_animation, load_picture, picture_kind, probe_picture
 from peav.data.media.tracks import STILL_CODECS, Pictures, judge_audio, judge_video
 from peav.types import Downmix, Sampling, Seconds
 
@@ -156,6 +157,7 @@ def load_frames(
     sampling: Sampling = "time",
     path: str | None = None,
     origin: Seconds | None = None,
+    animated: bool = False,
 ) -> tuple[Tensor, Seconds]:
     """Decodes frames evenly spaced over a span.
 
@@ -171,9 +173,11 @@ def load_frames(
             1)) over the N frames of the whole file.
         path: name for errors.
         origin: see `probe`.
+        animated: whether a picture that is an animation is taken as a video; else its first picture is a still.
 
     Returns:
-        (F, 3, H, W) uint8 RGB, and the seconds between two frames.
+        (F, 3, H, W) uint8 RGB, and the seconds between two frames. A still picture gives one frame by time or by `fps`, and by index
+        `num_frames` that are the same; without a duration the seconds are NaN.
 
     Raises:
         MediaError: if there is no video or it cannot be decoded.
@@ -181,6 +185,11 @@ def load_frames(
     path = source_name(source, path)
     if sampling not in ("time", "index"):
         raise ValueError(f"sampling must be 'time' or 'index', got {sampling!r}")
+    if picture_kind(source) is not None:
+        _decodes["video"] += 1
+        return _picture_frames(
+            source, num_frames, fps, start + (origin or 0.0), duration, size, sampling, path, animated
+        )
     decoder = _open(VideoDecoder, source, path, num_ffmpeg_threads=1, seek_mode="exact")
     metadata = decoder.metadata
     how = _remedy(source, path, metadata)
@@ -273,6 +282,32 @@ def _pictures_copy(source: str | Path, path: str, info: MediaInfo, how: Pictures
     return copy_of(
         source, kept, lambda output: make_pictures(Path(source), output, info.index("video"), path, kept, shift)
     )
+
+
+def _picture_frames(
+    source: Source,
+    num_frames: int | None,
+    fps: float | None,
+    start: Seconds,
+    duration: Seconds | None,
+    size: tuple[int, int] | None,
+    sampling: Sampling,
+    path: str,
+    animated: bool,
+) -> tuple[Tensor, Seconds]:
+    info = probe_picture(source, path, "all" if animated else "first")
+    if info.video is None or info.video.still:
+        count = count_still_frames(num_frames, sampling)
+        frame = load_picture(source, size, path)
+        return frame.expand(count, *frame.shape).clone(), math.nan if duration is None else duration / count
+    if duration is None:
+        duration = info.duration - start
+    count = count_frames(duration, num_frames, fps)
+    if sampling == "index":
+        places = [i * (info.video.num_frames - 1) // max(count - 1, 1) + 0.5 for i in range(count)]
+    else:
+        places = frame_times(count, duration, start)
+    return load_animation(source, places, size, path, sampling), duration / count
 
 
 def _resized(get: Callable[[list[_T]], FrameBatch], which: list[_T], size: tuple[int, int] | None) -> Tensor:

@@ -26,6 +26,9 @@ _BEGINNINGS = (
     b"import ",
 )
 
+#: What web pages begin with, which servers send in place of media that they do not have.
+_WEB_PAGES = (b"<!doctype html", b"<html")
+
 #: A description of streams on the network is known by this line, wherever it stands.
 _STREAMS = b"c=IN IP"
 
@@ -62,6 +65,8 @@ def refusal(source: str | Path | bytes) -> str | None:
     if _is_medium(head):
         return None
     begin = head[:2048].lower().replace(b"\0", b"").lstrip(b"\xef\xbb\xbf\xff\xfe \t\r\n")
+    if begin.startswith(_WEB_PAGES):
+        return "is a web page, not a medium: what was to be downloaded was not"
     if begin.startswith(_BEGINNINGS) or _STREAMS in head:
         return "is a playlist, which would make FFmpeg open other files"
     return None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -53,7 +53,8 @@ class AudioStream:
 class VideoStream:
     """The video of a file: frames, mean rate, size in pixels, and start and duration in seconds on the clock of the file.
 
-    It is stream `index` of the file, and `trimmed` where an edit list hides pictures. `pictures` says how torchcodec does with it.
+    It is stream `index` of the file, and `trimmed` where an edit list hides pictures. `pictures` says how torchcodec does with it; it is
+    an `image` where Pillow reads it (`peav.data.media.stills`).
     """
 
     num_frames: int
@@ -66,6 +67,12 @@ class VideoStream:
     trimmed: bool = False
     index: int = 0
     pictures: Pictures = "plain"
+    image: bool = False
+
+    @property
+    def still(self) -> bool:
+        """Whether it is a still picture, which is seen for as long as the clip lasts."""
+        return self.image and self.num_frames == 1
 
 
 @dataclass(frozen=True)
@@ -95,7 +102,12 @@ class MediaInfo:
         return min(stream.start for stream in (self.audio, self.video) if stream is not None)
 
 
-def probe(source: Source, path: str | None = None, origin: Seconds | None = None) -> MediaInfo:
+def probe(
+    source: Source,
+    path: str | None = None,
+    origin: Seconds | None = None,
+    kinds: Collection[str] = ("audio", "video"),
+) -> MediaInfo:
     """Reads what a file holds without decoding it; the packets of the video are counted, and those of sound that its header does not tell.
 
     Args:
@@ -103,6 +115,7 @@ def probe(source: Source, path: str | None = None, origin: Seconds | None = None
         path: name for errors; the path itself by default.
         origin: time zero on the clock of the file, where it is known, as it is of a span that we cut; by the rule of this module
             by default.
+        kinds: streams to look at, of `audio` and `video`.
 
     Raises:
         MediaError: if the file is empty, cannot be opened or holds neither audio nor video.
@@ -110,8 +123,8 @@ def probe(source: Source, path: str | None = None, origin: Seconds | None = None
     path = source_name(source, path)
     if not (len(source) if isinstance(source, bytes) else Path(source).stat().st_size):
         raise MediaError(path, "zero bytes")
-    video = _probe_video(source, path)
-    audio = _probe_audio(source, path)
+    video = _probe_video(source, path) if "video" in kinds else None
+    audio = _probe_audio(source, path) if "audio" in kinds else None
     if video is not None and video.num_frames <= 1 and video.codec in STILL_CODECS:
         moving = None if isinstance(source, bytes) else moving_track(source)
         if moving is not None:
@@ -121,7 +134,7 @@ def probe(source: Source, path: str | None = None, origin: Seconds | None = None
             video = None
     streams = [stream for stream in (audio, video) if stream is not None]
     if not streams:
-        raise MediaError(path, "holds neither audio nor video")
+        raise MediaError(path, "holds neither audio nor video" if len(kinds) == 2 else f"holds no {min(kinds)}")
     if origin is None:
         origin = max(0.0, min(stream.start for stream in streams))
     return MediaInfo(audio, video, origin, max(stream.start + stream.duration for stream in streams) - origin)

@@ -7,10 +7,11 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 
-from peav.data.manifests.records import EVENT_TOLERANCE_SECONDS, Event, Record, RecordError, Reject, fit_events
+from peav.data.manifests.records import EVENT_TOLERANCE_SECONDS, Event, Note, Record, RecordError, Reject, fit_events
 from peav.data.manifests.texts import fit_captions, missing_media
 from peav.data.media.checks import (
     CHANGED,
@@ -26,6 +27,15 @@ from peav.data.media.normalize import Normalize, check_normalized, normalize_spa
 from peav.data.media.probing import MediaInfo, probe
 from peav.data.media.remake import make_pictures, make_sound, shift_of
 from peav.data.media.spans import NOTHING_SECONDS
+from peav.data.media.stills import (
+    Animations,
+    check_picture,
+    cover_art,
+    is_animation,
+    picture_kind,
+    shrink_picture,
+    write_animation,
+)
 from peav.data.media.tracks import announced_end
 from peav.data.packing.chunking import ChunkCaptions, chunk_record
 from peav.data.packing.journal import Outcome
@@ -39,8 +49,11 @@ _WHOLE_SECONDS = 0.05
 #: A rest of a long recording is a clip from so many seconds on.
 _MIN_CHUNK_SECONDS = 1.0
 
-#: How files end that were made anew of a whole source.
-_SOUND, _COPIED, _ENCODED = ".sound.flac", ".copied.mkv", ".encoded.mp4"
+#: How files end that were made anew of a whole source, and pictures that were taken out of a file of sound.
+_SOUND, _COPIED, _ENCODED, _COVER = ".sound.flac", ".copied.mkv", ".encoded.mp4", ".cover"
+
+#: What becomes of a clip one of whose media cannot be read: it is kept without it, or left out.
+Partial = Literal["keep", "reject"]
 
 
 @dataclass(frozen=True)
@@ -53,6 +66,10 @@ class PackSettings:
         chunk_seconds: length of the clips that longer recordings are cut into; 0 leaves them whole.
         chunk_captions: what becomes of captions about a whole recording that is cut.
         normalize: what clips are re-encoded to; None keeps their media as they are.
+        still_seconds: duration of a clip that is nothing but a still picture.
+        animations: whether the `first` picture of an animation is taken, or `all` as a video.
+        cover_art: take the cover of a file of sound as its picture.
+        partial: what becomes of a clip of which a medium cannot be read, and another can.
     """
 
     min_seconds: Seconds = 0.1
@@ -60,8 +77,17 @@ class PackSettings:
     chunk_seconds: Seconds = 30.0
     chunk_captions: ChunkCaptions = "copy"
     normalize: Normalize | None = None
+    still_seconds: Seconds = 1.0
+    animations: Animations = "first"
+    cover_art: bool = False
+    partial: Partial = "reject"
 
     def __post_init__(self) -> None:
+        for name, choices in (("animations", ("first", "all")), ("partial", ("keep", "reject"))):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} must be {' or '.join(map(repr, choices))}, got {getattr(self, name)!r}")
+        if self.still_seconds <= 0:
+            raise ValueError(f"still_seconds must be above 0, got {self.still_seconds}")
         for name in ("min_seconds", "chunk_seconds"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
@@ -104,6 +130,7 @@ class CheckedClip:
     Attributes:
         record: the clip.
         reject: why it cannot be used.
+        unreadable: whether that is because a medium of it cannot be read.
         paths: what to pack, by role.
         infos: what that holds, by role.
         scratch: those of `paths` that are to be deleted afterwards.
@@ -112,11 +139,13 @@ class CheckedClip:
         sources: what the source files hold, by role.
         events: its events, clamped into it; None when not annotated.
         notes: what its author should know.
+        lost: media that could not be read, and why; the clip is without them.
         own: its fields of one's own kind.
     """
 
     record: Record
     reject: Reject | None = None
+    unreadable: bool = False
     paths: dict[str, Path] = field(default_factory=dict)
     infos: dict[str, MediaInfo] = field(default_factory=dict)
     scratch: tuple[Path, ...] = ()
@@ -125,7 +154,17 @@ class CheckedClip:
     sources: dict[str, MediaInfo] = field(default_factory=dict)
     events: tuple[Event, ...] | None = None
     notes: tuple[str, ...] = ()
+    lost: dict[str, str] = field(default_factory=dict)
     own: KeptFields = field(default_factory=KeptFields)
+
+    @property
+    def all_notes(self) -> list[Note]:
+        """What is written down of it."""
+        lost = [
+            Note(self.record.id, self.record.line, f"kept without its {kind}, which cannot be read: {reason}", kind)
+            for kind, reason in self.lost.items()
+        ]
+        return [*lost, *(Note(self.record.id, self.record.line, note) for note in self.notes)]
 
     def holds(self, kind: str) -> str | None:
         """Returns the role whose file holds `audio` or `video`, None where none does."""
@@ -142,10 +181,12 @@ class CheckedRecord:
     clips: list[CheckedClip]
 
 
-def rejected(record: Record, file: str | None, reason: str, missing: bool = False) -> CheckedClip:
+def rejected(
+    record: Record, file: str | None, reason: str, missing: bool = False, unreadable: bool = False
+) -> CheckedClip:
     """Returns the outcome of a clip that cannot be used."""
     file = file if file is not None else next(iter(record.files.values()), None)
-    return CheckedClip(record, reject=Reject(record.id, file, record.line, reason, missing))
+    return CheckedClip(record, Reject(record.id, file, record.line, reason, missing), unreadable)
 
 
 def crashed(item: Job | Settled) -> CheckedRecord | Settled:
@@ -176,17 +217,25 @@ def _check_records(jobs: Sequence[Job]) -> list[list[CheckedClip]]:
         for index, (job, clips) in enumerate(zip(jobs, outcomes, strict=True))
         for number, clip in enumerate(clips)
         for role, path in clip.paths.items()
-        if job.settings.check_video and clip.infos[role].video is not None and not _is_encoded(clip, path)
+        if job.settings.check_video and _is_film(clip.infos[role]) and not _is_encoded(clip, path)
     ]
     indices = [outcomes[index][number].infos[role].index("video") for index, number, role, _ in suspects]
     for found, error in check_video_errors([path for *_, path in suspects], indices).items():
         index, number, role, _ = suspects[found]
         job, clip = jobs[index], outcomes[index][number]
         if error == CHANGED:
-            outcomes[index][number] = _of_one_size(job, clip, role)
+            clip = _of_one_size(job, clip, role)
         else:
-            outcomes[index][number] = _cleaned(clip.scratch, rejected(clip.record, _file_of(clip.record, role), error))
+            bad = rejected(clip.record, _file_of(clip.record, role), error, unreadable=True)
+            clip = _cleaned(clip.scratch, bad)
+        alone = len(outcomes[index]) == 1
+        outcomes[index][number : number + 1] = _without(job, clip, alone, ("video",)) or [clip]
+        outcomes[index] = _with_shared(job, outcomes[index])
     return outcomes
+
+
+def _is_film(info: MediaInfo) -> bool:
+    return info.video is not None and not info.video.image
 
 
 def _is_encoded(clip: CheckedClip, path: Path) -> bool:
@@ -205,7 +254,7 @@ def _of_one_size(job: Job, clip: CheckedClip, role: str) -> CheckedClip:
         make_pictures(path, output, info.index("video"), file, "encode", shift_of(info.begin, info.origin))
         made = check_media(output, ("video",), 0.0, None, file, probe(output, file, origin=0.0))
     except MediaError as error:
-        return _cleaned((*clip.scratch, output), rejected(clip.record, file, error.reason))
+        return _cleaned((*clip.scratch, output), rejected(clip.record, file, error.reason, unreadable=True))
     paths, infos = {**clip.paths, "video": output}, {**clip.infos, "video": made}
     if role == "media":
         del paths["media"], infos["media"]
@@ -216,11 +265,15 @@ def _of_one_size(job: Job, clip: CheckedClip, role: str) -> CheckedClip:
 
 @dataclass(frozen=True)
 class _Source:
-    """A source file, and what its sound and its pictures are read from, by name: the file itself, or what was made of it."""
+    """A source file, and what its sound and its pictures are read from, by name: the file itself, or what was made of it.
+
+    Errors call it `file`.
+    """
 
     path: Path
     info: MediaInfo
     parts: dict[str, Part]
+    file: str
 
     @property
     def is_whole(self) -> bool:
@@ -230,8 +283,37 @@ class _Source:
 
 def _check_job(job: Job) -> list[CheckedClip]:
     clips = _check_record(job)
+    alone = len(clips) == 1
+    kept = [_without(job, clip, alone, ("video", "audio")) for clip in clips]
+    return _with_shared(job, [one for clip, some in zip(clips, kept, strict=True) for one in some or [clip]])
+
+
+def _without(job: Job, bad: CheckedClip, alone: bool, kinds: Sequence[str]) -> list[CheckedClip]:
+    """Checks a clip again, without the medium that is at fault.
+
+    Args:
+        job: the record.
+        bad: its clip that cannot be used.
+        alone: whether it is all of the record, which may be cut into other clips without that medium.
+        kinds: what may be at fault, of `audio` and `video`.
+
+    Returns:
+        What is kept; nothing if that is not wanted, or no medium is left.
+    """
+    if job.settings.partial == "reject" or bad.reject is None or not bad.unreadable:
+        return []
+    for kind in kinds:
+        found = _check_record(job, kind, None if alone else bad.record.id)
+        if any(clip.reject is None for clip in found):
+            reason = bad.reject.reason
+            return [clip if clip.reject else replace(clip, lost={kind: reason}) for clip in found]
+    return []
+
+
+def _with_shared(job: Job, clips: list[CheckedClip]) -> list[CheckedClip]:
+    """Gives files that several clips may be packed of to the first of them, to be deleted with it, and deletes the others."""
     packed = [index for index, clip in enumerate(clips) if clip.paths]
-    for ending in (_SOUND, _COPIED, _ENCODED):
+    for ending in (_SOUND, _COPIED, _ENCODED, _COVER):
         for path in job.scratch.glob(f"{job.index}-*{ending}"):
             whole = next((index for index in packed if path in clips[index].paths.values()), None)
             if whole is None:
@@ -279,20 +361,29 @@ def _read_source(job: Job, role: str, path: Path, info: MediaInfo, file: str, ex
             output = stem.with_name(stem.name + (_COPIED if video.pictures == "copy" else _ENCODED))
             make_pictures(path, output, video.index, file, video.pictures, shift)
             parts["video"] = Part(output, probe(output, file, origin=0.0))
-    return _Source(path, info, parts)
+    return _Source(path, info, parts, file)
 
 
-def _check_record(job: Job) -> list[CheckedClip]:
+def _check_record(job: Job, without: str | None = None, only: str | None = None) -> list[CheckedClip]:
+    """Checks a record; without its `audio` or `video` and only its clip of an id where these are given."""
     record, settings = job.record, job.settings
     file: str | None = None
     try:
-        found: dict[str, tuple[Path, MediaInfo]] = {}
+        found: dict[str, _Found] = {}
         for role, file in record.files.items():
             path = job.root / file
             if not path.is_file():
                 return [rejected(record, file, "no such file", missing=True)]
-            found[role] = path, probe(path, file)
-        longest = max(info.duration for _, info in found.values())
+            if role != without and (info := _probe(job, role, path, file, without)) is not None:
+                found[role] = _Found(path, info, file)
+        if not found:
+            return [rejected(record, None, f"holds nothing but {without}")]
+        record = _note_animations(record, settings, found)
+        if settings.cover_art and without != "video":
+            found, record = _with_cover(job, record, found)
+        longest = max(one.info.duration for one in found.values())
+        if not longest:  # stills alone
+            longest = record.start + (record.duration or settings.still_seconds)
         duration = longest - record.start if record.duration is None else record.duration
         _check_span(record, duration, longest, settings.min_seconds)
         if record.events is not None:
@@ -302,17 +393,19 @@ def _check_record(job: Job) -> list[CheckedClip]:
         shortest = max(settings.min_seconds, _MIN_CHUNK_SECONDS)
         parts = chunk_record(record, duration, settings.chunk_seconds, shortest, settings.chunk_captions)
         sources: dict[str, _Source] = {}
-        for role, file in record.files.items():
-            path, info = found[role]
-            part = parts[0] is not record or _is_part(record, duration, info)
+        for role, one in found.items():
+            file = one.file
+            part = parts[0] is not record or _is_part(record, duration, one.info)
             exact = part or settings.normalize is not None
-            sources[role] = _read_source(job, role, path, info, file, exact, record.start + duration)
+            sources[role] = _read_source(job, role, one.path, one.info, file, exact, record.start + duration)
     except OwnFieldError as error:
         return [rejected(record, error.file, str(error), missing=error.file is not None)]
-    except (MediaError, RecordError) as error:
-        if isinstance(error, MediaError) and error.path == FFMPEG:  # no fault of the clip
+    except MediaError as error:
+        if error.path == FFMPEG:  # no fault of the clip
             raise
-        return [rejected(record, file, error.reason if isinstance(error, MediaError) else str(error))]
+        return [rejected(record, file, error.reason, unreadable=True)]
+    except RecordError as error:
+        return [rejected(record, file, str(error))]
     except Exception as error:  # one bad file must not stop the run, whatever it provokes
         _refuse_full_disk(error, job.scratch)
         return [rejected(record, file, f"unexpected {type(error).__name__}: {error}")]
@@ -320,7 +413,53 @@ def _check_record(job: Job) -> list[CheckedClip]:
     return [
         _check_clip(job, part, sources, stored, span, longest, number)
         for number, (part, span) in enumerate(zip(parts, spans, strict=True))
+        if only is None or part.id == only
     ]
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A source file, what it holds, and how errors call it."""
+
+    path: Path
+    info: MediaInfo
+    file: str
+
+
+def _probe(job: Job, role: str, path: Path, file: str, without: str | None) -> MediaInfo | None:
+    """Reads what a file holds, a picture fully; None where that is nothing but what is to be left out."""
+    if picture_kind(path) is not None:
+        if role == "audio":
+            raise MediaError(file, "holds no audio: it is a picture")
+        return None if without == "video" else check_picture(path, file, job.settings.animations)
+    if without is None:
+        return probe(path, file)
+    return probe(path, file, kinds=[kind for kind in ("audio", "video") if kind != without])
+
+
+def _note_animations(record: Record, settings: PackSettings, found: dict[str, _Found]) -> Record:
+    videos = [(one, one.info.video) for one in found.values() if one.info.video is not None]
+    if settings.animations == "all" or not any(video.still and is_animation(one.path) for one, video in videos):
+        return record
+    note = "an animation, of which the first picture is taken (--animations all takes them all, as a video)"
+    return replace(record, notes=(*record.notes, note))
+
+
+def _with_cover(job: Job, record: Record, found: dict[str, _Found]) -> tuple[dict[str, _Found], Record]:
+    """Adds the cover of a file of sound as the clip's picture, where it has one and no video."""
+    sound = next((one for one in found.values() if one.info.audio is not None), None)
+    if sound is None or any(one.info.video is not None for one in found.values()):
+        return found, record
+    cover = cover_art(sound.path)
+    if cover is None:
+        return found, record
+    path = job.scratch / f"{job.index}-video{_COVER}"
+    path.write_bytes(cover)
+    try:
+        info = check_picture(path, sound.file)
+    except MediaError as error:
+        return found, replace(record, notes=(*record.notes, f"its cover art is left out: {error.reason}"))
+    return {**found, "video": _Found(path, info, sound.file)}, record
 
 
 def _fit_texts(record: Record, duration: Seconds) -> Record:
@@ -353,14 +492,24 @@ def _check_clip(
         if error.path == FFMPEG:  # no fault of the clip
             raise
         file = error.path if error.path in record.files.values() else None
-        return _cleaned(_scratch(stem), rejected(record, file, error.reason))
+        return _cleaned(_scratch(stem), rejected(record, file, error.reason, unreadable=True))
     except OwnFieldError as error:
         return _cleaned(_scratch(stem), rejected(record, None, str(error)))
     except Exception as error:  # one bad file must not stop the run, whatever it provokes
         _refuse_full_disk(error, job.scratch)
         return _cleaned(_scratch(stem), rejected(record, None, f"unexpected {type(error).__name__}: {error}"))
     held = {role: source.info for role, source in sources.items()}
-    clip = CheckedClip(record, None, paths, infos, _scratch(stem), duration, longest, held, record.events, own=own)
+    clip = CheckedClip(
+        record,
+        paths=paths,
+        infos=infos,
+        scratch=_scratch(stem),
+        duration=duration,
+        source_seconds=longest,
+        sources=held,
+        events=record.events,
+        own=own,
+    )
     notes = [
         f"captions of type {kind!r}, but the clip has no {missing}"
         for kind in record.captions
@@ -379,11 +528,16 @@ def _keep_or_cut(
     settings = job.settings
     paths: dict[str, Path] = {}
     infos: dict[str, MediaInfo] = {}
-    for role, file in record.files.items():
-        needs = () if role == "media" else (role,)
-        source = sources[role]
+    for role, source in sources.items():
+        needs, file, video = () if role == "media" else (role,), source.file, source.info.video
         if role != "media" and role not in source.parts:
             raise MediaError(file, f"holds no {role}")
+        if (
+            video is not None and video.image
+        ):  # decoded already, and packed whole: a part of an animation begins later in it
+            paths[role] = source.path
+            infos[role] = replace(source.info, origin=0.0 if video.still else record.start)
+            continue
         check_container(source.path, file)
         if _is_part(record, duration, source.info):
             output = stem.with_name(f"{stem.name}-{role}.mp4")
@@ -432,11 +586,13 @@ def _normalize(
     how = job.settings.normalize or Normalize()
     made: dict[str, Path] = {}
     infos: dict[str, MediaInfo] = {}
-    for role, file in record.files.items():
-        source = sources[role]
-        path, info = source.path, source.info
+    for role, source in sources.items():
+        path, info, file = source.path, source.info, source.file
         if role != "media" and role not in source.parts:
             raise MediaError(file, f"holds no {role}")
+        if info.video is not None and info.video.image:
+            made["video"], infos["video"] = _normalize_picture(source, stem, record.start, duration, how)
+            continue
         check_container(path, file)
         if not _is_part(record, duration, info):
             # The re-encoding decodes all frames; what it cannot know is how much there should be.
@@ -458,6 +614,19 @@ def _normalize(
     return made, infos
 
 
+def _normalize_picture(
+    source: _Source, stem: Path, start: Seconds, duration: Seconds, how: Normalize
+) -> tuple[Path, MediaInfo]:
+    video = source.info.video
+    if video is None or video.still:
+        output = stem.with_name(f"{stem.name}-video.jpg")
+        return output, shrink_picture(source.path, output, how.video_size, source.file)
+    output = stem.with_name(f"{stem.name}-video.mp4")
+    shown = min(duration, source.info.duration - start)
+    write_animation(source.path, output, start, shown, how.video_size, how.video_fps, how.crf, how.gop, source.file)
+    return output, check_normalized(output, "video", shown, how, source.file)
+
+
 def _scratch(stem: Path) -> tuple[Path, ...]:
     return tuple(sorted(stem.parent.glob(f"{stem.name}-*")))
 
@@ -470,15 +639,12 @@ def _refuse_full_disk(error: Exception, scratch: Path) -> None:
 
 
 def _check_span(record: Record, duration: Seconds, longest: Seconds, min_seconds: Seconds) -> None:
-    file = ", ".join(record.files.values())
     if record.start >= longest:
-        raise MediaError(file, f"the clip starts at {record.start:g} s, but the file ends at {longest:.2f} s")
+        raise RecordError(f"the clip starts at {record.start:g} s, but the file ends at {longest:.2f} s")
     if record.start + duration > longest + TOLERANCE_SECONDS:
-        raise MediaError(
-            file, f"the clip reaches to {record.start + duration:g} s, but the file ends at {longest:.2f} s"
-        )
+        raise RecordError(f"the clip reaches to {record.start + duration:g} s, but the file ends at {longest:.2f} s")
     if duration < min_seconds:
-        raise MediaError(file, f"too short: {duration:.3f} s, at least {min_seconds:g} s are needed (min_seconds)")
+        raise RecordError(f"too short: {duration:.3f} s, at least {min_seconds:g} s are needed (min_seconds)")
 
 
 def _cleaned(paths: Sequence[Path], outcome: CheckedClip) -> CheckedClip:

@@ -13,7 +13,8 @@ from typing import Any
 from peav.data.manifests.clip import Clip, clip_from_line, clip_from_record
 from peav.data.manifests.identities import ABSENT, bytes_group
 from peav.data.manifests.manifest import manifest_path, shards_path
-from peav.data.manifests.records import SPLITS, Note
+from peav.data.manifests.records import SPLITS
+from peav.data.media.probing import VideoStream
 from peav.data.packing.checking import CheckedClip
 from peav.data.packing.journal import EARLIER, JOURNAL, OUTCOMES, Durable, Journal, LineFile, Outcome, OutcomeLog
 from peav.data.stores.samples import Sample, ShardError
@@ -93,7 +94,7 @@ class Packer:
             packed[0].record.split if packed else "",
             len(packed),
             tuple(clip.reject for clip in clips if clip.reject is not None),
-            tuple(Note(clip.record.id, clip.record.line, note) for clip in packed for note in clip.notes),
+            tuple(note for clip in packed for note in clip.all_notes),
         )
         self.log.add(outcome)
         if packed:
@@ -212,9 +213,7 @@ def make_clip(checked: CheckedClip, sample: Sample, row: int) -> Clip:
         has_audio=audio_role is not None,
         has_video=video_role is not None,
         origins={role: info.origin for role, info in infos.items()},
-        video={"num_frames": video.num_frames, "fps": video.fps, "size": [video.height, video.width]}
-        if video
-        else None,
+        video=_video(video) if video else None,
         store=f"shards/{record.split}",
         row=row,
         crc32=sample.crc32,
@@ -225,6 +224,11 @@ def make_clip(checked: CheckedClip, sample: Sample, row: int) -> Clip:
         recording=_recording(checked) if audio_role else None,
         own=checked.own.in_manifest(),
     )
+
+
+def _video(video: VideoStream) -> dict[str, Any]:
+    facts = {"num_frames": video.num_frames, "fps": video.fps, "size": [video.height, video.width]}
+    return facts | ({"still": True} if video.still else {})
 
 
 def _recording(checked: CheckedClip) -> dict[str, Any] | None:

@@ -23,7 +23,8 @@ from peav.data.locks import locked
 from peav.data.manifests.records import Record, Reject, iter_records
 from peav.data.media.ffmpeg import FULL_DISK, find_ffmpeg
 from peav.data.media.normalize import Normalize
-from peav.data.packing.checking import CheckedRecord, Job, PackSettings, Settled, check_records, crashed
+from peav.data.media.stills import Animations
+from peav.data.packing.checking import CheckedRecord, Job, PackSettings, Partial, Settled, check_records, crashed
 from peav.data.packing.chunking import ChunkCaptions
 from peav.data.packing.journal import EARLIER, JOURNAL, OUTCOMES, LineFile, Outcome, read_journal
 from peav.data.packing.listing import list_reader, list_records
@@ -87,6 +88,10 @@ def prepare(
     chunk_captions: ChunkCaptions = "copy",
     normalize: Normalize | None = None,
     reader: Reader | None = None,
+    still_seconds: Seconds = 1.0,
+    animations: Animations = "first",
+    cover_art: bool = False,
+    partial: Partial = "reject",
 ) -> PrepareReport:
     """Prepares media and captions for training. Killed at any point, it goes on where it was when it is called again.
 
@@ -108,6 +113,12 @@ def prepare(
         chunk_captions: what becomes of a caption without times when its recording is cut: `copy` gives it to each clip, `drop` to none.
         normalize: re-encode clips to small frames and aligned sound, see `peav.data.media.normalize`; None packs media as they are.
         reader: of a data set in the form in which its authors published it; None reads `captions`.
+        still_seconds: duration of a clip that is nothing but a still picture, where its record has none; beside sound a still lasts
+            as long as the sound.
+        animations: what is taken of GIF, APNG and animated WebP: the `first` picture, or `all` as a video.
+        cover_art: take the cover of a file of sound as its picture.
+        partial: what becomes of a clip of which a medium cannot be read, and another can: `reject` leaves it out, `keep` keeps it
+            without that medium, and notes it. A file that is not there is a reject either way.
 
     Returns:
         Counts, and the first of what was left out.
@@ -121,7 +132,17 @@ def prepare(
     source, out = Path(source), Path(out)
     if not source.is_dir():
         raise FileNotFoundError(f"no folder {source}: give the folder that holds the media and {captions}")
-    pack = PackSettings(min_seconds, check_video, chunk_seconds or 0.0, chunk_captions, normalize)
+    pack = PackSettings(
+        min_seconds,
+        check_video,
+        chunk_seconds or 0.0,
+        chunk_captions,
+        normalize,
+        still_seconds,
+        animations,
+        cover_art,
+        partial,
+    )
     settings: dict[str, Any] = {
         **asdict(pack),
         "captions": captions if reader is None else None,
@@ -137,7 +158,7 @@ def prepare(
         if done is not None:
             _log.info("%s is prepared already from the same source and settings: nothing to do", out)
             return done
-    if check_video or normalize is not None or listing.spans:
+    if check_video or normalize is not None or listing.spans or cover_art:
         find_ffmpeg()
     workers = available_cpus() if workers is None else workers
     run = _Run(
@@ -169,6 +190,7 @@ def prepare(
             reasons=dict(tally.reasons),
             noted=tally.noted,
             notes=tally.notes,
+            partial=dict(tally.partial),
             coverage={} if reader is None else {run.dataset: (tally.records - tally.missing, tally.records)},
             seconds=time.perf_counter() - began,
         )

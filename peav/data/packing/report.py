@@ -53,6 +53,7 @@ class PrepareReport:
         reasons: how many were left out, by kind of reason.
         noted: how many notes there are.
         notes: the first, about what was kept, but not as given; all are in notes.jsonl.
+        partial: clips that were kept without a medium which could not be read, by that medium.
         coverage: clips whose media are there, and all clips, by data set; empty without a reader.
         done_before: whether the folder was finished already and nothing was done.
         seconds: wall time of the last run.
@@ -72,6 +73,7 @@ class PrepareReport:
     reasons: dict[str, int] = field(default_factory=dict)
     noted: int = 0
     notes: list[Note] = field(default_factory=list)
+    partial: dict[str, int] = field(default_factory=dict)
     coverage: dict[str, tuple[int, int]] = field(default_factory=dict)
     done_before: bool = False
     seconds: Seconds = 0.0
@@ -88,6 +90,7 @@ class Tally:
     reasons: Counter[str] = field(default_factory=Counter)
     noted: int = 0
     notes: list[Note] = field(default_factory=list)
+    partial: Counter[str] = field(default_factory=Counter)
 
     def add(self, rejects: Sequence[Reject], notes: Sequence[Note]) -> None:
         """Counts what came of a record."""
@@ -97,6 +100,7 @@ class Tally:
         self.noted += len(notes)
         self.rejects += rejects[: REPORTED - len(self.rejects)]
         self.notes += notes[: REPORTED - len(self.notes)]
+        self.partial.update(note.lost for note in notes if note.lost)
         for reject in rejects:
             kind = re.sub(r"\d+(\.\d+)?", "N", reject.reason.split(":")[0])  # times and counts make no kind
             self.reasons[kind if kind in self.reasons or len(self.reasons) < _KINDS else "other reasons"] += 1
@@ -231,6 +235,18 @@ def describe_coverage(report: PrepareReport) -> list[str]:
     ]
 
 
+def describe_partial(report: PrepareReport) -> list[str]:
+    """Returns a sentence for each medium that clips were kept without.
+
+    >>> describe_partial(PrepareReport("out", partial={"video": 2}))
+    ['2 clips kept without their video, which cannot be read: out/notes.jsonl has the reasons']
+    """
+    return [
+        f"{count:,} clips kept without their {kind}, which cannot be read: {Path(report.out) / 'notes.jsonl'} has the reasons"
+        for kind, count in sorted(report.partial.items())
+    ]
+
+
 def log_report(report: PrepareReport) -> None:
     """Writes what was made to the log."""
     total = sum(report.clips.values())
@@ -244,5 +260,7 @@ def log_report(report: PrepareReport) -> None:
         kinds = Counter(report.reasons).most_common(5)
         listed = "; ".join(f"{count} x {kind}" for kind, count in kinds)
         _log.warning("left out %d clips (%s); see %s", report.rejected, listed, Path(report.out) / "rejects.jsonl")
+    for line in describe_partial(report):
+        _log.warning("%s", line)
     if report.noted:
         _log.warning("%d notes on clips that were kept; see %s", report.noted, Path(report.out) / "notes.jsonl")

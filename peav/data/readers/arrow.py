@@ -123,9 +123,10 @@ def choose_columns(schema: Any, chosen: Columns) -> Columns:
     types = _types(schema)
     audio = chosen.audio or _by_type(types, "Audio") or next((name for name in ("audio",) if name in there), None)
     video = chosen.video or _by_type(types, "Video") or next((name for name in ("video",) if name in there), None)
+    video = video or _by_type(types, "Image") or next((name for name in ("image",) if name in there), None)
     if audio is None and video is None:
         raise RecordError(
-            f"no column of audio or video: name one of {', '.join(there)} by audio_column or video_column"
+            f"no column of audio, video or pictures: name one of {', '.join(there)} by audio_column or video_column"
         )
     transcript = chosen.transcript or next((name for name in _TRANSCRIPTS if name in there), None)
     captions = chosen.captions
@@ -149,7 +150,6 @@ def _types(schema: Any) -> dict[str, str]:
 def _by_type(types: Mapping[str, str], kind: str) -> str | None:
     names = [name for name, found in types.items() if found == kind]
     if len(names) > 1:
-        raise RecordError(
-            f"{len(names)} columns of the type {kind}: name one of {', '.join(names)} by {kind.lower()}_column"
-        )
+        by = "audio_column" if kind == "Audio" else "video_column"
+        raise RecordError(f"{len(names)} columns of the type {kind}: name one of {', '.join(names)} by {by}")
     return names[0] if names else None

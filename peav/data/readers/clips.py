@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from peav.data.manifests.fields import RecordError
-from peav.data.manifests.identities import bytes_group
 from peav.data.manifests.records import Record, Reject, parse_record
+from peav.data.manifests.taken_ids import TakenIds
 from peav.data.readers.media_folder import MissingError
 
 
@@ -25,21 +25,15 @@ class Clips:
 
     def __init__(self, source: Path, dataset: str = "", domain: str = "") -> None:
         self.source, self.dataset, self.domain = source, dataset, domain
-        self._ids: set[int] = set()
+        self._ids = TakenIds()
 
     def reserve_id(self, clip_id: str) -> None:
         """Takes an id.
 
         Raises:
-            RecordError: if another clip has it, or no file can hold it.
+            RecordError: if another clip has it, it clashes with what chunks are called, or no file can hold it.
         """
-        try:
-            key = bytes_group(clip_id.encode())
-        except UnicodeEncodeError:
-            raise RecordError(f"the id holds what is no character: {clip_id!r}") from None
-        if key in self._ids:
-            raise RecordError(f"duplicate id {clip_id!r}: an earlier clip has it; ids must be unique")
-        self._ids.add(key)
+        self._ids.take(clip_id)
 
     def make(self, clip_id: str, line: int, table: str | None, **fields: Any) -> Record | Reject:
         """Returns the record of a clip.

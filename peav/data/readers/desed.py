@@ -10,11 +10,11 @@ from typing import Any
 
 from peav.data.manifests.fields import RecordError
 from peav.data.manifests.records import Record, Reject
+from peav.data.media.folders import walk
 from peav.data.readers.base import Reader
 from peav.data.readers.clips import Clips
 from peav.data.readers.events import EventTable
 from peav.data.readers.labels import TEMPLATE, check_template, label_captions, spaced
-from peav.data.readers.media_folder import walk
 from peav.data.readers.rows import Rows
 from peav.data.readers.splits import split_by_folder
 

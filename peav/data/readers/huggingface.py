@@ -9,10 +9,11 @@ from typing import Any
 from peav.data.manifests.fields import RecordError
 from peav.data.manifests.records import Record, Reject
 from peav.data.manifests.texts import parse_caption_type
+from peav.data.media.folders import MEDIA_EXTENSIONS, PICTURE_EXTENSIONS, walk
 from peav.data.readers.arrow import Columns, choose_columns, media_cell, open_table, read_errors
 from peav.data.readers.base import Reader
 from peav.data.readers.clips import Clips
-from peav.data.readers.media_folder import MEDIA_EXTENSIONS, as_fields, walk
+from peav.data.readers.media_folder import as_fields
 from peav.data.readers.splits import check_split, split_by_name
 from peav.data.readers.unpack import Unpacked
 from peav.fields import fields as own_fields
@@ -27,7 +28,8 @@ class HuggingFaceDataset(Reader):
 
     Args:
         audio_column: by default the one of the type Audio, else `audio`.
-        video_column: by default the one of the type Video, else `video`.
+        video_column: of videos or pictures; by default the one of the type Video, else `video`, else the one of the type Image, else
+            `image`.
         captions: column to caption type, of yours too, for texts or lists of texts. By default `audio_caption`, `video_caption` and
             `audio_video_caption`, or their plurals; `captions.TYPE` for any type; and `caption`, `captions`, `text` and `caption_1` to
             `caption_5`, which are taken to describe what the clips have: audio, video or both.
@@ -139,7 +141,7 @@ class HuggingFaceDataset(Reader):
         for kind, (data, path) in media.items():
             if data is not None:
                 suffix = PurePosixPath(path or "").suffix.lower()
-                unpacked.write([data], kind, suffix if suffix in MEDIA_EXTENSIONS else ".bin")
+                unpacked.write([data], kind, suffix if suffix in (*MEDIA_EXTENSIONS, *PICTURE_EXTENSIONS) else ".bin")
             elif path:
                 unpacked.problem = RecordError(f"column {columns.media[kind]!r} has a path where another has bytes")
         return unpacked.finish(clips, lambda: fields)

@@ -3,44 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from peav.data.manifests.fields import RecordError
+from peav.data.media.folders import AUDIO_EXTENSIONS, MEDIA_EXTENSIONS, walk
 from peav.types import Seconds
-
-#: Extensions of audio files, the best first.
-AUDIO_EXTENSIONS = (
-    *(".wav", ".w64", ".flac", ".aif", ".aiff", ".caf", ".au", ".wv", ".tta"),
-    *(
-        ".mp3",
-        ".mp2",
-        ".ogg",
-        ".oga",
-        ".opus",
-        ".spx",
-        ".m4a",
-        ".m4b",
-        ".mka",
-        ".aac",
-        ".ac3",
-        ".eac3",
-        ".dts",
-        ".wma",
-        ".amr",
-    ),
-)
-
-#: Extensions of files with a picture.
-VIDEO_EXTENSIONS = (
-    *(".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg"),
-    *(".ts", ".mts", ".m2ts", ".flv", ".wmv", ".3gp", ".ogv", ".vob"),
-)
-
-#: All of them.
-MEDIA_EXTENSIONS = AUDIO_EXTENSIONS + VIDEO_EXTENSIONS
 
 
 class MissingError(RecordError):
@@ -51,38 +21,17 @@ class MissingError(RecordError):
         self.file = file
 
 
-def walk(folder: Path, extensions: tuple[str, ...] | None) -> Iterator[str]:
-    """Yields the files at any depth of a folder by extension, sorted; hidden files and folders are not looked at.
+def seen_only(caption_type: str) -> str:
+    """Returns the type of captions of a picture: what is heard, or heard and seen, is `video` where there is no sound.
 
-    Links to folders are followed, each folder once.
-
-    Args:
-        folder: where to look.
-        extensions: in lower case, with their dots; the case of a file's own does not matter. None takes all files.
-
-    Yields:
-        Paths relative to `folder`, with forward slashes.
+    >>> seen_only("audio"), seen_only("audio_video"), seen_only("title")
+    ('video', 'video', 'title')
     """
-    seen = set()
-    found = []
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(parent)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        names = (name for name in files if not name.startswith("."))
-        found += [
-            os.path.relpath(os.path.join(parent, name), folder).replace(os.sep, "/")
-            for name in names
-            if extensions is None or os.path.splitext(name)[1].lower() in extensions
-        ]
-    yield from sorted(found)
+    return "video" if caption_type in ("audio", "audio_video") else caption_type
 
 
 def holds(path: str) -> str:
-    """Returns `audio` for a file of sound and `video` for one with a picture, by its extension."""
+    """Returns `audio` for a file of sound and `video` for one with a picture, moving or still, by its extension."""
     return "audio" if PurePosixPath(path).suffix.lower() in AUDIO_EXTENSIONS else "video"
 
 

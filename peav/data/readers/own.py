@@ -12,9 +12,10 @@ from typing import Any
 from peav.data.manifests.fields import RecordError, check_names
 from peav.data.manifests.records import RECORD_FIELDS, Record, Reject, iter_records, parse_line
 from peav.data.manifests.texts import caption_column, parse_caption_type
+from peav.data.media.folders import MEDIA_EXTENSIONS, PICTURE_EXTENSIONS, extension_of, list_folder
 from peav.data.readers.base import Reader
 from peav.data.readers.clips import Clips, reject
-from peav.data.readers.media_folder import MEDIA_EXTENSIONS, walk
+from peav.data.readers.media_folder import seen_only
 from peav.data.readers.rows import DELIMITERS, Rows, to_number
 from peav.data.readers.splits import check_split, split_by_folder
 from peav.fields import fields as own_fields
@@ -70,8 +71,9 @@ class Table(Reader):
     """A CSV or TSV file with a line that names the columns, and one clip a row.
 
     Columns have the names of the fields of a record (`peav.data.manifests.records`): id, media, audio, video, start, duration, transcript,
-    domain, split, licence, dataset, and fields of your own kinds; caption or audio_caption, video_caption, audio_video_caption; and
-    captions.TYPE for captions of any type. An empty cell is an absent field.
+    domain, split, licence, dataset, and fields of your own kinds; image, which is a video that is a picture; caption or audio_caption,
+    video_caption, audio_video_caption; and captions.TYPE for captions of any type. The caption of a row that has a picture and no sound
+    is a video_caption. An empty cell is an absent field.
 
     Args:
         table: path of the file, relative to the data set.
@@ -105,8 +107,9 @@ class Table(Reader):
             known = ", ".join(_TABLE_FIELDS)
             raise ValueError(f"columns map names to {known} and captions.TYPE, not to {', '.join(unknown)}")
         usual = {name: name for name in (*_TABLE_FIELDS, *own_fields)}
-        usual |= {name: f"captions.{kind}" for name, kind in CAPTION_COLUMNS.items()}
+        usual |= {"image": "video"} | {name: f"captions.{kind}" for name, kind in CAPTION_COLUMNS.items()}
         self.columns: dict[str, str] = usual | dict(columns or {})
+        self.given = tuple(columns or {})
         self.table, self.ignored, self.dataset, self.domain = table, tuple(ignored_columns), dataset, domain
 
     def read(self, source: Path, scratch: Path, skip: Callable[[str], bool]) -> Iterator[Record | Reject]:
@@ -130,6 +133,7 @@ class Table(Reader):
         fields = {name: name for name in read if caption_column(name) is not None} | self.columns
         check_names(dict.fromkeys(read), tuple(fields), "column")
         fields = {name: fields[name] for name in read}
+        plain = [name for name in read if name == "caption" and name not in self.given]
         if "id" not in fields.values():
             raise RecordError(
                 f"{rows.path} has no column 'id': give each clip a unique name, or name the column by `columns`"
@@ -139,7 +143,10 @@ class Table(Reader):
             data: dict[str, Any] = {"captions": {}}
             try:
                 row.check()
+                silent = _is_silent({fields[name]: row.values[name] for name in read})
                 for name, field in fields.items():
+                    if silent and name in plain:
+                        field = "captions.video"
                     if value := row.values[name]:
                         if field.startswith("captions."):
                             data["captions"].setdefault(field.removeprefix("captions."), []).append(value)
@@ -153,8 +160,16 @@ class Table(Reader):
             yield clips.make(data.pop("id"), row.line, row.table, **data)
 
 
+def _is_silent(row: Mapping[str, str]) -> bool:
+    """Returns whether the files of a row are a picture alone."""
+    files = [row.get(role, "") for role in ("media", "audio", "video")]
+    return not files[1] and any(files) and all(extension_of(file) in PICTURE_EXTENSIONS for file in files if file)
+
+
 class Folder(Reader):
     """Media files alone, at any depth of a folder. An id is the path of the file, relative to the folder.
+
+    Links to folders are followed, each folder once; hidden files and folders are passed over (`peav.data.media.folders`).
 
     A caption may lie beside NAME.mp4, say: `text` or `caption`, a string or a list, in NAME.json, or else all of NAME.txt. The JSON may
     also have the fields captions, transcript, events, domain, split, licence, dataset, start and duration of a record
@@ -162,7 +177,9 @@ class Folder(Reader):
     the extension are clips of their own.
 
     Args:
-        caption_type: what the captions describe: `audio`, `video` or `audio_video`; or a type of your own.
+        caption_type: what the captions describe: `audio`, `video` or `audio_video`; or a type of your own. Those of a picture, which has
+            no sound, are never `audio` or `audio_video` but `video`.
+        pictures: whether pictures are clips; else they are passed over, covers and thumbnails beside media among them.
         split: of clips whose JSON does not say; by default the one that a folder of the file means, else `train`.
         dataset: name of the data set.
         domain: label of the clips.
@@ -177,8 +194,10 @@ class Folder(Reader):
         split: str | None = None,
         dataset: str = "",
         domain: str = "",
+        pictures: bool = True,
     ) -> None:
         self.caption_type, self.split = parse_caption_type(caption_type), check_split(split)
+        self.pictures = pictures
         self.dataset, self.domain = dataset, domain
 
     def read(self, source: Path, scratch: Path, skip: Callable[[str], bool]) -> Iterator[Record | Reject]:
@@ -187,17 +206,19 @@ class Folder(Reader):
         Raises:
             FileNotFoundError: if there is no media file.
         """
+        listing = list_folder(source)
         found: dict[str, list[str]] = {}
-        for path in walk(source, None):
-            found.setdefault(os.path.splitext(path)[1].lower(), []).append(path)
-        media = sorted(path for extension in MEDIA_EXTENSIONS for path in found.get(extension, ()))
+        for path in listing.files:
+            found.setdefault(extension_of(path), []).append(path)
+        read = MEDIA_EXTENSIONS + (PICTURE_EXTENSIONS if self.pictures else ())
+        media = sorted(path for extension in read for path in found.get(extension, ()))
         if not media:
-            raise FileNotFoundError(
-                f"no media file in {source}, at any depth: looked for {', '.join(MEDIA_EXTENSIONS)}"
-            )
-        others = {
-            extension: paths for extension, paths in found.items() if extension not in (*MEDIA_EXTENSIONS, *_SIDECARS)
-        }
+            raise FileNotFoundError(f"no media file in {source}, at any depth: looked for {', '.join(read)}")
+        if listing.hidden:
+            _log.info("passed over %d hidden files and folders of %s", listing.hidden, source)
+        for folder in listing.unreadable:
+            _log.warning("the folder %s cannot be listed: what is in it is passed over", folder)
+        others = {extension: paths for extension, paths in found.items() if extension not in (*read, *_SIDECARS)}
         if others:
             listed = ", ".join(
                 f"{len(paths)} {extension or 'without one'}" for extension, paths in sorted(others.items())
@@ -212,13 +233,16 @@ class Folder(Reader):
             sidecar: str | None = None
             try:
                 for sidecar in sidecars:
-                    self._describe(source / sidecar, fields)
+                    self._describe(source / sidecar, fields, self._caption_type(path))
             except RecordError as error:
                 yield reject(error, path, 0, sidecar)
                 continue
             yield clips.make(path, 0, path, media=path, **fields)
 
-    def _describe(self, path: Path, fields: dict[str, Any]) -> None:
+    def _caption_type(self, path: str) -> str:
+        return seen_only(self.caption_type) if extension_of(path) in PICTURE_EXTENSIONS else self.caption_type
+
+    def _describe(self, path: Path, fields: dict[str, Any], caption_type: str) -> None:
         """Adds to the fields what a sidecar says; a text is a caption where the JSON has none of that type."""
         content = path.read_bytes()
         if PurePosixPath(path).suffix == ".txt":
@@ -227,17 +251,17 @@ class Folder(Reader):
             except UnicodeDecodeError as error:
                 raise RecordError(f"not UTF-8: {error}") from None
             captions = fields.get("captions")
-            if captions is None or (isinstance(captions, dict) and self.caption_type not in captions):
-                fields["captions"] = {**(captions or {}), self.caption_type: text}
+            if captions is None or (isinstance(captions, dict) and caption_type not in captions):
+                fields["captions"] = {**(captions or {}), caption_type: text}
             return
         data = parse_line(content)
         said = {name: data[name] for name in (*_SIDECAR_FIELDS, *own_fields) if name in data}
         given = data.get("text", data.get("caption"))
         if given is not None:
             captions = said.setdefault("captions", {})
-            if not isinstance(captions, dict) or self.caption_type in captions:
-                raise RecordError(f"give the {self.caption_type} captions by 'captions' or by 'text', not by both")
-            said["captions"] = captions | {self.caption_type: given}
+            if not isinstance(captions, dict) or caption_type in captions:
+                raise RecordError(f"give the {caption_type} captions by 'captions' or by 'text', not by both")
+            said["captions"] = captions | {caption_type: given}
         if not said:
             raise RecordError(f"none of the fields text, caption, {', '.join(_SIDECAR_FIELDS)} is in it")
         fields |= said

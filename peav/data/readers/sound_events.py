@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 from peav.data.manifests.fields import RecordError, read_text
 from peav.data.manifests.records import Record, Reject, parse_line
+from peav.data.media.folders import walk
 from peav.data.readers.base import Reader
 from peav.data.readers.clips import Clips
 from peav.data.readers.events import event, merged
 from peav.data.readers.labels import spaced
-from peav.data.readers.media_folder import walk
 from peav.data.readers.rows import Rows, central_file
 from peav.data.readers.splits import check_split, split_of_name
 

@@ -11,9 +11,10 @@ from lhotse.recipes.librispeech import LIBRISPEECH, MINI_LIBRISPEECH, parse_utte
 
 from peav.data.manifests.fields import RecordError
 from peav.data.manifests.records import Record, Reject
+from peav.data.media.folders import walk
 from peav.data.readers.base import Reader
 from peav.data.readers.clips import Clips, reject
-from peav.data.readers.media_folder import MissingError, walk
+from peav.data.readers.media_folder import MissingError
 
 
 class VCTK(Reader):

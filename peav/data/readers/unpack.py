@@ -72,6 +72,12 @@ class Unpacked:
                 for chunk in chunks:
                     output.write(chunk)
 
+    def drop(self, holds: str) -> None:
+        """Deletes one of its files."""
+        name = self.files.pop(holds)
+        if self.needed:
+            (self.scratch / name).unlink(missing_ok=True)
+
     def delete(self) -> None:
         """Deletes what was unpacked."""
         if self.needed:

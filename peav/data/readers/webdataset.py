@@ -12,15 +12,16 @@ from typing import Any
 from peav.data.manifests.fields import RecordError
 from peav.data.manifests.records import Record, Reject, parse_line
 from peav.data.manifests.texts import parse_caption_type
+from peav.data.media.folders import MEDIA_EXTENSIONS, PICTURE_EXTENSIONS, VIDEO_EXTENSIONS, extension_of, walk
 from peav.data.readers.base import Reader
 from peav.data.readers.clips import Clips
-from peav.data.readers.media_folder import MEDIA_EXTENSIONS, holds, walk
+from peav.data.readers.media_folder import holds, seen_only
 from peav.data.readers.splits import check_split, split_by_name
 from peav.data.readers.unpack import Unpacked
 from peav.fields import fields as own_fields
 
 _TEXTS = (".json", ".txt")
-_KNOWN = MEDIA_EXTENSIONS + _TEXTS
+_KNOWN = MEDIA_EXTENSIONS + PICTURE_EXTENSIONS + _TEXTS
 _CHUNK_BYTES = 2**20
 
 #: Names of members are no longer.
@@ -33,17 +34,20 @@ _MAX_TEXT_BYTES = 2**24
 class WebDatasetTars(Reader):
     """Tars as LAION-CLAP publishes its data sets (https://github.com/LAION-AI/audio-dataset): KEY.flac beside KEY.json.
 
+    Those of images and texts, KEY.jpg beside KEY.txt or KEY.json, are read as well.
+
     Reads *.tar at any depth. Members that follow each other and whose names differ only in the extension are one clip: a media
-    file, or one with sound and one with a picture, and KEY.json with the captions under `text`, a string or a list, and those of
-    further types under `captions`, as in a record (`peav.data.manifests.records`), or KEY.txt with one. The JSON may hold values of
-    fields of your own kinds under their names. Other members are passed over;
+    file, or one with sound and one with a picture, and KEY.json with the captions under `text` or `caption`, a string or a list,
+    and those of further types under `captions`, as in a record (`peav.data.manifests.records`), or KEY.txt with one. The JSON may hold
+    values of fields of your own kinds under their names. Other members are passed over;
     so are the folders. The media are unpacked a clip at a time. An id is `<path of the tar>/<KEY>` without `.tar`.
 
     A tar that ends too early gives a reject; its clips before that are read, and so are the other tars. A member that is a link,
     or whose name leads out of the archive, gives a reject.
 
     Args:
-        caption_type: what `text` describes: `audio`, `video` or `audio_video`; or a type of your own.
+        caption_type: what `text` describes: `audio`, `video` or `audio_video`; or a type of your own. Of a still picture without sound
+            it is never `audio` or `audio_video` but `video`. A still beside a video is its thumbnail, and passed over.
         split: of all clips; by default the one that a word of the name of the tar, or of a folder of it, means, else `train`.
         dataset: name of the data set.
         domain: label of the clips.
@@ -121,8 +125,17 @@ class _Sample:
     media: Unpacked
     texts: dict[str, bytes] = field(default_factory=dict)
 
+    @property
+    def still(self) -> bool:
+        """Whether its video, so far, is a still picture."""
+        return extension_of(self.media.files.get("video", "")) in PICTURE_EXTENSIONS
+
     def take(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
         suffix = PurePosixPath(member.name).suffix.lower()
+        if suffix in PICTURE_EXTENSIONS and "video" in self.media.files and not self.still:
+            return  # a thumbnail
+        if suffix in VIDEO_EXTENSIONS and self.still:
+            self.media.drop("video")
         if suffix not in _TEXTS:
             self.media.write(_chunks(archive, member), holds(member.name), suffix)
         elif member.size > _MAX_TEXT_BYTES:
@@ -134,7 +147,9 @@ class _Sample:
         def describe() -> dict[str, Any]:
             if not self.media.files:
                 raise RecordError(f"no media file beside {self.key}{'/'.join(self.texts)}")
-            return {"captions": self._captions(caption_type), "split": split, **self._own()}
+            silent = self.still and "audio" not in self.media.files
+            kind = seen_only(caption_type) if silent else caption_type
+            return {"captions": self._captions(kind), "split": split, **self._own()}
 
         return self.media.finish(clips, describe)
 
@@ -148,10 +163,11 @@ class _Sample:
             data = parse_line(self.texts[".json"])
             given = data.get("captions")
             captions = given if isinstance(given, dict) else {}  # data sets may mean something else by it
-            if "text" in data:
+            given = data.get("text", None if ".txt" in self.texts else data.get("caption"))
+            if given is not None:
                 if caption_type in captions:
                     raise RecordError(f"{self.key}.json gives {caption_type} captions by 'captions' and by 'text'")
-                return {**captions, caption_type: data["text"]}
+                return {**captions, caption_type: given}
             if ".txt" not in self.texts and not captions:
                 raise RecordError(f"{self.key}.json has no 'text'")
         if caption_type in captions or ".txt" not in self.texts:

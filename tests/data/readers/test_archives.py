@@ -248,7 +248,9 @@ def test_columns_may_be_named(tmp_path: Path) -> None:
     }
     assert [(reject.id, reject.line) for reject in rejects] == [("a", 2), (None, 3)]
     assert "duplicate id 'a'" in rejects[0].reason and "column 'uid' must hold an id" in rejects[1].reason
-    with pytest.raises(RecordError, match="no column of audio or video: name one of wav, what, uid by audio_column"):
+    with pytest.raises(
+        RecordError, match="no column of audio, video or pictures: name one of wav, what, uid by audio_column"
+    ):
         read(HuggingFaceDataset(), source)
     with pytest.raises(RecordError, match="no column 'waw': did you mean 'wav'"):
         read(HuggingFaceDataset(audio_column="waw"), source)
@@ -313,3 +315,50 @@ def test_without_pyarrow_the_error_says_what_to_install(tmp_path: Path, monkeypa
     monkeypatch.setattr(builtins, "__import__", refuse)
     with pytest.raises(ImportError, match=r"pip install peav\[parquet\]"):
         read(HuggingFaceDataset(), tmp_path)
+
+
+def test_tars_of_images_and_texts(tmp_path: Path) -> None:
+    parts: dict[str, bytes] = {
+        "a.jpg": b"image",
+        "a.txt": b"A dog",
+        "a.json": json.dumps({"caption": "another", "url": "x"}).encode(),
+        "b.webp": b"image",
+        "b.json": json.dumps({"caption": "A cat"}).encode(),
+        "c.flac": wav_bytes(),
+        "c.png": b"image",
+        "c.txt": b"A bark",
+        "d.jpg": b"thumbnail",
+        "d.mp4": b"film",
+        "d.txt": b"A street",
+        "e.mp4": b"film",
+        "e.png": b"thumbnail",
+        "e.txt": b"A road",
+    }
+    source = write(tmp_path / "set", {"images.tar": tar_bytes(parts)})
+    seen: dict[str, tuple[dict, dict]] = {}
+    for item in WebDatasetTars().read(source, tmp_path / "scratch", lambda clip_id: False):
+        assert isinstance(item, Record)
+        assert item.root is not None
+        seen[item.id] = ({role: (item.root / file).read_bytes() for role, file in item.files.items()}, texts(item))
+    assert seen == {
+        "images/a": ({"media": b"image"}, {"video": ("A dog",)}),
+        "images/b": ({"media": b"image"}, {"video": ("A cat",)}),
+        "images/c": ({"audio": wav_bytes(), "video": b"image"}, {"audio": ("A bark",)}),
+        "images/d": ({"media": b"film"}, {"audio": ("A street",)}),
+        "images/e": ({"media": b"film"}, {"audio": ("A road",)}),
+    }
+    assert len(list((tmp_path / "scratch").iterdir())) == 6  # no thumbnail is left
+
+
+def test_images_of_the_hub(tmp_path: Path) -> None:
+    rows = {
+        "image": [{"bytes": b"one", "path": "a.png"}, {"bytes": b"two", "path": None}],
+        "text": ["A dog", "A cat"],
+    }
+    parquet(tmp_path / "set/train.parquet", rows, {"image": "Image"})
+    records, rejects = read(HuggingFaceDataset(), tmp_path / "set")
+    assert not rejects
+    assert [(texts(record), list(record.files)) for record in records.values()] == [
+        ({"video": ("A dog",)}, ["media"]),
+        ({"video": ("A cat",)}, ["media"]),
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -200,3 +201,48 @@ def test_links_to_folders_are_followed_and_circles_end(tmp_path: Path) -> None:
     (source / "link").symlink_to(tmp_path / "elsewhere")
     (source / "circle").symlink_to(source)
     assert list(read(Folder(), source)[0]) == ["b.wav", "link/a.wav"]
+
+
+def test_pictures_are_clips_and_their_captions_say_what_is_seen(tmp_path: Path) -> None:
+    files: dict[str, Any] = {
+        "a.JPG": b"x",
+        "a.txt": "A dog",
+        "b.png": b"x",
+        "b.json": json.dumps({"text": "A cat", "domain": "pets"}),
+    }
+    files |= {"c.mp3": b"x", "c.txt": "Rain", "cover.webp": b"x"}
+    source = write(tmp_path / "set", files)
+    records, rejects = read(Folder(), source)
+    assert not rejects and {name: texts(record) for name, record in records.items()} == {
+        "a.JPG": {"video": ("A dog",)},
+        "b.png": {"video": ("A cat",)},
+        "c.mp3": {"audio": ("Rain",)},
+        "cover.webp": {},
+    }
+    assert list(read(Folder(pictures=False), source)[0]) == ["c.mp3"]
+    assert texts(read(Folder(caption_type="title"), source)[0]["a.JPG"]) == {"title": ("A dog",)}
+
+
+def test_a_table_of_images(tmp_path: Path) -> None:
+    rows = "id,image,audio,caption\na,a.png,,A dog\nb,b.jpg,b.wav,A bark\nc,,c.wav,Rain\n"
+    source = write(tmp_path / "set", {"clips.csv": rows, "a.png": b"x", "b.jpg": b"x", "b.wav": b"x", "c.wav": b"x"})
+    records, rejects = read(Table(), source)
+    assert not rejects and {name: (record.files, texts(record)) for name, record in records.items()} == {
+        "a": ({"video": "a.png"}, {"video": ("A dog",)}),
+        "b": ({"audio": "b.wav", "video": "b.jpg"}, {"audio": ("A bark",)}),
+        "c": ({"audio": "c.wav"}, {"audio": ("Rain",)}),
+    }
+
+
+@pytest.mark.parametrize("ids", [("talk", "talk#0000"), ("talk#0001", "talk")])
+def test_an_id_that_a_chunk_would_have_is_refused(tmp_path: Path, ids: tuple[str, str]) -> None:
+    lines = "".join(json.dumps({"id": name, "media": "a.wav"}) + "\n" for name in ids)
+    table = "id,media\n" + "".join(f"{name},a.wav\n" for name in ids)
+    source = write(tmp_path / "set", {"clips.jsonl": lines, "clips.csv": table, "a.wav": b"x"})
+    for reader in (JSONLines(), Table()):
+        records, rejects = read(reader, source)
+        assert list(records) == [ids[0]] and [reject.id for reject in rejects] == [ids[1]]
+        assert "rename one of them" in rejects[0].reason
+    assert list(
+        read(JSONLines(), write(tmp_path / "other", {"clips.jsonl": lines.replace('talk"', 'Talk"'), "a.wav": b"x"}))[0]
+    )
