@@ -183,9 +183,16 @@ def test_lightning_stays_in_its_rooms(path: Path) -> None:
     assert not [name for name in imports(path) if name.split(".")[0] in ("lightning", "pytorch_lightning")]
 
 
-def test_import_peav_is_light() -> None:
-    code = (
-        "import sys, peav; print([m for m in ('lightning', 'transformers', 'timm', 'matplotlib') if m in sys.modules])"
-    )
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        ("peav", ("torch", "lightning", "transformers", "timm", "matplotlib")),
+        ("peav.data", ("torch", "lightning", "lhotse", "litdata")),
+        ("peav.data.media.decode", ("torchcodec", "torchvision", "lightning", "lhotse", "litdata", "transformers")),
+        ("peav.model", ("torchcodec", "torchvision", "lightning", "lhotse", "litdata", "transformers", "timm")),
+    ],
+)
+def test_an_import_loads_only_what_it_needs(module: str, heavy: tuple[str, ...]) -> None:
+    code = f"import sys, {module}; print([m for m in {heavy!r} if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

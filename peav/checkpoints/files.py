@@ -8,7 +8,6 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import snapshot_download
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -61,6 +60,8 @@ def find_folder(path_or_id: str | Path, revision: str | None = None) -> Path:
     text = str(path_or_id)
     if text.startswith((".", "/", "~")) or text.count("/") != 1:
         raise CheckpointError(f"there is no folder {text}, and a repository of the hub is named OWNER/NAME")
+    from huggingface_hub import snapshot_download  # noqa: PLC0415  takes a while, and is needed late
+
     try:
         return Path(snapshot_download(text, revision=revision, allow_patterns=["*.json", "*.safetensors", "*.txt"]))
     except Exception as error:  # whatever the hub's client raises: no network, no such repository, no permission

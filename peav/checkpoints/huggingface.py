@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PeAudioConfig, PeAudioVideoConfig
 
 from peav.checkpoints.keymap import Rule, apply_to_ours, apply_to_theirs, listing, weight_and_bias
 from peav.checkpoints.meta_config import HEADS
@@ -87,6 +86,8 @@ def read_spec(
     Raises:
         CheckpointError: if it describes something else.
     """
+    from transformers import PeAudioConfig, PeAudioVideoConfig  # noqa: PLC0415  takes over a second, and is needed late
+
     values = {key: value for key, value in config.items() if key != "model_type"}
     try:
         if config["model_type"] == "pe_audio":
@@ -287,6 +288,8 @@ def config_of(spec: ModelSpec, frame_level: bool = False) -> dict[str, Any]:
     """Returns transformers' configuration of a model, PE-AV's or that of PE-A-Frame."""
     text, audio = init_args(spec, "text"), init_args(spec, "audio")
     text_values = text_config(text.get("options") or {}, text["layer"])
+    from transformers import PeAudioConfig, PeAudioVideoConfig  # noqa: PLC0415  takes over a second, and is needed late
+
     audio_values = {
         **_transformer_config(audio),
         "dac_config": {

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from transformers import ModernBertConfig
-
 from peav.checkpoints.keymap import Rule, same, weight_and_bias
 from peav.checkpoints.spec import CheckpointError, ModelSpec
 
@@ -109,6 +107,8 @@ def text_options(config: Mapping[str, Any]) -> dict[str, Any]:
     """Reduces a ModernBERT configuration, of whatever age, to what differs from transformers' defaults."""
     if config.get("model_type", "modernbert") != "modernbert":
         raise CheckpointError(f"the text model is a {config['model_type']!r}; PE-AV's is a 'modernbert'")
+    from transformers import ModernBertConfig  # noqa: PLC0415  takes over a second, and is needed late
+
     full = ModernBertConfig(**config)
     found, default = full.to_dict(), ModernBertConfig(num_hidden_layers=full.num_hidden_layers).to_dict()
     return {

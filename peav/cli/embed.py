@@ -69,6 +69,11 @@ _BYTES_A_PART = 64 << 20
 _MOST_WORKERS = 8
 _PROBES_A_GROUP = 16
 
+#: Processes take this many seconds to start: less work than that is done in this one.
+_START_SECONDS = 4.0
+#: What decoding takes, roughly, in seconds: to look at a file, to open it, and a second of its sound and its pictures.
+_PROBING, _OPENING, _SOUND, _PICTURES = 0.03, 0.05, 0.004, 0.06
+
 
 @dataclass(frozen=True)
 class EmbedOptions:
@@ -210,7 +215,11 @@ class _Job:
         items: list[_File] = []
         groups = [paths[begin : begin + _PROBES_A_GROUP] for begin in range(0, len(paths), _PROBES_A_GROUP)]
         animations, cover = self.options.animations, self.options.cover_art
-        probed = self._map(partial(probe_files, kinds=tuple(self.kinds), animations=animations, cover=cover), groups)
+        probed = self._map(
+            partial(probe_files, kinds=tuple(self.kinds), animations=animations, cover=cover),
+            groups,
+            _PROBING * len(paths),
+        )
         for group, results in zip(groups, probed, strict=True):
             for path, result in zip(group, results, strict=True):
                 if isinstance(result, str):
@@ -234,7 +243,8 @@ class _Job:
                 work += [_Work(piece, part, index == len(parts) - 1) for index, part in enumerate(parts)]
         windows, done = sum(map(len, planned)), 0
         ready: list[tuple[Request, Loaded]] = []
-        for job, results in zip(work, self._map(decode, [job.requests for job in work]), strict=True):
+        loaded = self._map(decode, [job.requests for job in work], sum(_decoding_seconds(f.item) for f in files))
+        for job, results in zip(work, loaded, strict=True):
             piece = job.piece
             for request, result in zip(job.requests, results, strict=True):
                 if isinstance(result, Loaded):
@@ -288,11 +298,21 @@ class _Job:
             )
             progress.advance(task, len(some))
 
-    def _map(self, function: Any, groups: Sequence[Sequence[Any]]) -> Iterator[list[Any]]:
-        workers = min(available_cpus(), _MOST_WORKERS) if self.options.workers is None else self.options.workers
+    def _map(self, function: Any, groups: Sequence[Sequence[Any]], seconds: float) -> Iterator[list[Any]]:
+        """Maps a function over groups that take so many seconds in all, roughly, in processes where they are worth their start."""
+        workers = self.options.workers
+        if workers is None:
+            workers = min(available_cpus(), _MOST_WORKERS) if seconds > _START_SECONDS else 0
         # One process for one group would cost seconds to start and save nothing.
         workers = min(workers, len(groups)) if len(groups) > 1 else 0
-        return resilient_map(function, groups, workers, crashed, preload=["peav.inputs"])
+        return resilient_map(function, groups, workers, crashed, preload=["peav.inputs", "torchcodec"])
+
+
+def _decoding_seconds(item: MediaItem) -> float:
+    """Returns how long an item takes to decode, roughly."""
+    sound = 0.0 if item.audio is None else _OPENING + _SOUND * (item.audio.seconds or 0.0)
+    pictures = 0.0 if item.video is None else _OPENING + _PICTURES * (item.video.seconds or 0.0)
+    return sound + pictures
 
 
 @dataclass(frozen=True)

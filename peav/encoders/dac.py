@@ -8,8 +8,6 @@ from typing import Any, ClassVar, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import DacConfig
-from transformers.models.dac.modeling_dac import DacEncoder
 
 from peav.encoders.base import Encoder, Frontend, Stack
 from peav.encoders.transformer import Transformer
@@ -67,6 +65,9 @@ class DacVaeFrontend(nn.Module):
     """
 
     def __init__(self, sample_rate: int, hidden_size: int, ratios: tuple[int, ...], latent_dim: int) -> None:
+        from transformers import DacConfig  # noqa: PLC0415  takes over a second, and is needed late
+        from transformers.models.dac.modeling_dac import DacEncoder  # noqa: PLC0415  likewise
+
         super().__init__()
         config = DacConfig(
             encoder_hidden_size=hidden_size,

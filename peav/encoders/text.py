@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import Tensor, nn
-from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, AutoTokenizer
 
 from peav import distributed
 from peav.encoders.base import Encoder, Stack
@@ -89,6 +88,8 @@ def read_tokenizer(source: str) -> str:
         raise FileNotFoundError(
             f"there is no tokenizer at {source!r}. `peav prepare` writes one beside the shards: DATA/tokenizer.json"
         )
+    from transformers import AutoTokenizer  # noqa: PLC0415  takes over a second, and is needed late
+
     # Code that lies beside a tokenizer is never run.
     return AutoTokenizer.from_pretrained(source, trust_remote_code=False).backend_tokenizer.to_str()
 
@@ -178,6 +179,8 @@ class TextEncoder(Encoder):
             raise ValueError(f"pooling must be 'cls' or 'mean', not {pooling!r}")
         self._tokenizer_json = None if tokenizer is None else read_tokenizer(str(tokenizer))
         implied: dict[str, Any] = {}
+        from transformers import AutoModel  # noqa: PLC0415  takes over a second, and is needed late
+
         self.tokenize: Tokenize | None = None
         if self._tokenizer_json is not None:
             parsed = parse_tokenizer(self._tokenizer_json)
@@ -382,6 +385,8 @@ def plain_config(config: Any) -> dict[str, Any]:
 
     The numbers of the special tokens are always among them, for those of a tokenizer would take their place.
     """
+    from transformers import AutoConfig  # noqa: PLC0415  takes over a second, and is needed late
+
     default = AutoConfig.for_model(config.model_type).to_dict()
     found = json.loads(json.dumps(config.to_dict()))
     always = {"vocab_size", *_SPECIAL}
@@ -395,6 +400,8 @@ def plain_config(config: Any) -> dict[str, Any]:
 
 def _is_self_contained(architecture: object) -> bool:
     """Returns whether transformers builds an architecture from its numbers alone, and not out of another model that it looks for."""
+    from transformers import CONFIG_MAPPING  # noqa: PLC0415  takes over a second, and is needed late
+
     if not isinstance(architecture, str) or architecture not in CONFIG_MAPPING:
         return isinstance(architecture, str) and architecture.isidentifier()  # the constructor says that there is none
     kind = CONFIG_MAPPING[architecture]
@@ -405,6 +412,8 @@ def _is_self_contained(architecture: object) -> bool:
 
 def _scratch_config(architecture: str, options: Mapping[str, Any], implied: Mapping[str, Any]) -> Any:
     """Builds a configuration from what a user asks for, and what of the tokenizer's the architecture has (BERT names no CLS token)."""
+    from transformers import AutoConfig  # noqa: PLC0415  takes over a second, and is needed late
+
     try:
         known = AutoConfig.for_model(architecture).to_dict()
     except ValueError as error:

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-import timm
 import torch
 import torch.nn.functional as F
-from timm.models import parse_model_name
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -56,6 +54,8 @@ class FrameEncoder(nn.Module):
 
     def __init__(self, name: str, options: Mapping[str, Any], pretrained: bool) -> None:
         super().__init__()
+        import timm  # noqa: PLC0415  takes over a second, and is needed late
+
         self.model = timm.create_model(name, pretrained=pretrained, **{"num_classes": 0, **options})
         if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in self.model.modules()):
             raise ValueError(
@@ -170,6 +170,9 @@ class FrameEncoder(nn.Module):
 
 def _built_as(name: str, options: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
     """Returns `frame_model` and `frame_options` that make a timm model again, without what its weights came from."""
+    import timm  # noqa: PLC0415  takes over a second, and is needed late
+    from timm.models import parse_model_name  # noqa: PLC0415  likewise
+
     plain = {key: value for key, value in options.items() if not str(key).startswith(_WEIGHTS)}
     if parse_model_name(name)[0] is None and len(plain) == len(options):
         return {"frame_model": name, "frame_options": plain or None}

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from PIL.Image import Image
 from torch import Tensor
-from torchvision.transforms.v2 import functional as transforms
 
 from peav.checkpoints import MediaSettings
 from peav.data.media.decode import count_frames, frame_times, load_frames
 from peav.data.media.probing import MediaError, MediaInfo, VideoStream
+from peav.data.media.resizing import resize_frames
 from peav.data.media.stills import count_still_frames, cover_art, load_picture
 from peav.inputs.windows import Window
 from peav.types import Seconds
@@ -156,7 +156,9 @@ class ArrayVideo:
         if isinstance(self.frames, Tensor):
             frames = _squashed(self.frames[chosen], media.frame_size)
         else:
-            pictures = [transforms.pil_to_tensor(self.frames[index].convert("RGB")) for index in chosen]
+            pictures = [
+                torch.from_numpy(np.array(self.frames[index].convert("RGB"))).permute(2, 0, 1) for index in chosen
+            ]
             frames = torch.stack([_squashed(picture, media.frame_size) for picture in pictures])
         return frames, part / count if seconds is not None else float("nan")
 
@@ -223,4 +225,4 @@ def _read(item: VideoLike, name: str, probe_file: Callable[[str, str], MediaInfo
 
 def _squashed(frames: Tensor, size: int) -> Tensor:
     """Resizes frames (..., 3, H, W) to a square, as `load_frames` does."""
-    return frames if frames.shape[-2:] == (size, size) else transforms.resize(frames, [size, size], antialias=True)
+    return resize_frames(frames, (size, size))

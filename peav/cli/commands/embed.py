@@ -57,7 +57,8 @@ def embed(
         batch_seconds: seconds of media that go through the model at once; more is faster and takes more memory.
         precision: `auto` is bf16 on GPUs that compute in it and fp32 elsewhere.
         device: `cpu`, `cuda`, ... or `auto`.
-        workers: processes that decode; the CPUs by default, at most 8; 0 for none.
+        workers: processes that decode; by default the CPUs, at most 8, or none where that is done sooner than they start; 0 for none.
+            A file that crashes the decoder costs a process its life, and without processes the command.
         animations: what is taken of GIF, APNG and animated WebP: the `first` picture, or `all` as a video.
         cover_art: take the cover of a file of sound as its picture.
         trust: let the model name classes by their dotted path, which are then imported, and run.

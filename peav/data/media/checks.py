@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 import torch
-from torchcodec.decoders import AudioDecoder, VideoDecoder
 
+from peav.data.media.decoders import audio_decoder, video_decoder
 from peav.data.media.errors import MediaError
 from peav.data.media.ffmpeg import ONE_FILE, STRICT, Ran, as_url, run_ffmpeg
 from peav.data.media.headers import UNKNOWN_LENGTH, wav_data
@@ -153,7 +153,7 @@ def _decode_errors(paths: Sequence[str | Path], streams: Sequence[str]) -> Ran:
 def _check_audio(path: Path, name: str) -> Seconds:
     """Decodes all samples; returns the second at which they end."""
     try:
-        decoder = AudioDecoder(path)
+        decoder = audio_decoder(path)
         metadata = decoder.metadata
         samples = decoder.get_all_samples()
     except (RuntimeError, ValueError) as error:
@@ -172,7 +172,7 @@ def _check_audio(path: Path, name: str) -> Seconds:
 def _check_video(path: Path, name: str, decode: bool) -> Seconds:
     """Decodes all frames, or the first; returns the second at which they end."""
     try:
-        decoder = VideoDecoder(path, num_ffmpeg_threads=1, seek_mode="exact")
+        decoder = video_decoder(path, num_ffmpeg_threads=1, seek_mode="exact")
         metadata = decoder.metadata
         total = metadata.num_frames or 0
         decoded = sum(
@@ -200,5 +200,5 @@ def _announced_seconds(path: Path, info: MediaInfo) -> Seconds:
     """Returns the second at which the container says that its last stream ends."""
     if info.audio is not None:
         return info.origin + info.duration
-    metadata = VideoDecoder(path, num_ffmpeg_threads=1, seek_mode="approximate").metadata
+    metadata = video_decoder(path, num_ffmpeg_threads=1, seek_mode="approximate").metadata
     return (metadata.begin_stream_seconds_from_header or 0.0) + (metadata.duration_seconds or 0.0)

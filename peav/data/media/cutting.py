@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torchcodec.decoders import AudioDecoder
 
+from peav.data.media.decoders import audio_decoder
 from peav.data.media.errors import MediaError
 from peav.data.media.probing import MediaInfo, first_line, probe
 from peav.data.media.remake import EVEN_SIZE, H264, KEEP_TIMES, REPEATABLE
@@ -105,7 +105,7 @@ def check_finite(path: str | Path, name: str, begin: Seconds, duration: Seconds)
         MediaError: if there are any, or the sound cannot be decoded.
     """
     try:
-        samples = AudioDecoder(path).get_samples_played_in_range(begin, begin + duration)
+        samples = audio_decoder(path).get_samples_played_in_range(begin, begin + duration)
     except (RuntimeError, ValueError) as error:
         if "No audio frames" in str(error):
             return 0.0  # the sound starts later or has ended

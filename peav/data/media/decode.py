@@ -13,14 +13,12 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import torch
 from torch import Tensor
-from torchcodec import FrameBatch
-from torchcodec.decoders import AudioDecoder, VideoDecoder, VideoStreamMetadata
-from torchvision.transforms.v2 import functional as transforms
 
+from peav.data.media.decoders import audio_decoder, video_decoder
 from peav.data.media.errors import MediaError
 from peav.data.media.probing import (
     INEXACT_SECONDS,
@@ -35,9 +33,14 @@ from peav.data.media.probing import (
     stream_kind,
 )
 from peav.data.media.remake import copy_of, make_pictures, make_sound, shift_of
+from peav.data.media.resizing import resize_frames
 from peav.data.media.stills import count_still_frames, load_animation, load_picture, picture_kind, probe_picture
 from peav.data.media.tracks import STILL_CODECS, Pictures, judge_audio, judge_video
 from peav.types import Downmix, Sampling, Seconds
+
+if TYPE_CHECKING:
+    from torchcodec import FrameBatch
+    from torchcodec.decoders import VideoStreamMetadata
 
 #: Frames that are held at full size at once: 1080p takes 6 MB each.
 _FRAMES_AT_ONCE = 32
@@ -84,7 +87,7 @@ def load_audio(
     path = source_name(source, path)
     if downmix not in ("meta", "mean"):
         raise ValueError(f"downmix must be 'meta' or 'mean', got {downmix!r}")
-    decoder = _open(AudioDecoder, source, path, sample_rate=sample_rate, num_channels=1 if downmix == "meta" else None)
+    decoder = _open(audio_decoder, source, path, sample_rate=sample_rate, num_channels=1 if downmix == "meta" else None)
     metadata = decoder.metadata
     stream_start = metadata.begin_stream_seconds_from_header or 0.0
     if not isinstance(source, bytes):
@@ -190,7 +193,7 @@ def load_frames(
         return _picture_frames(
             source, num_frames, fps, start + (origin or 0.0), duration, size, sampling, path, animated
         )
-    decoder = _open(VideoDecoder, source, path, num_ffmpeg_threads=1, seek_mode="exact")
+    decoder = _open(video_decoder, source, path, num_ffmpeg_threads=1, seek_mode="exact")
     metadata = decoder.metadata
     how = _remedy(source, path, metadata)
     if how != "plain":
@@ -315,9 +318,7 @@ def _resized(get: Callable[[list[_T]], FrameBatch], which: list[_T], size: tuple
     parts = []
     for begin in range(0, len(which), _FRAMES_AT_ONCE):
         frames = get(which[begin : begin + _FRAMES_AT_ONCE]).data
-        if size is not None and frames.shape[-2:] != torch.Size(size):
-            frames = transforms.resize(frames, list(size), antialias=True)
-        parts.append(frames)
+        parts.append(frames if size is None else resize_frames(frames, size))
     return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 

@@ -11,15 +11,17 @@ import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from torchcodec.decoders import AudioDecoder, VideoDecoder, VideoStreamMetadata
-
+from peav.data.media.decoders import audio_decoder, video_decoder
 from peav.data.media.errors import MediaError
 from peav.data.media.headers import Sound, container
 from peav.data.media.playlists import refusal
 from peav.data.media.tracks import STILL_CODECS, Pictures, judge_audio, judge_video, moving_track, sound_span
 from peav.types import Seconds
+
+if TYPE_CHECKING:
+    from torchcodec.decoders import VideoStreamMetadata
 
 Source = str | Path | bytes
 _T = TypeVar("_T")
@@ -176,7 +178,7 @@ def source_name(source: Source, path: str | None) -> str:
 
 
 def open_decoder(decoder: Callable[..., _T], source: Source, path: str, **options: object) -> _T | None:
-    """Opens a file with torchcodec's `AudioDecoder` or `VideoDecoder`; None where it holds no such stream.
+    """Opens a file with `audio_decoder` or `video_decoder`; None where it holds no such stream.
 
     Raises:
         MediaError: if it cannot be opened; `path` names it.
@@ -202,11 +204,11 @@ def open_decoder(decoder: Callable[..., _T], source: Source, path: str, **option
 
 def stream_kind(decoder: Callable[..., object]) -> str:
     """Returns what a decoder decodes, `audio` or `video`."""
-    return "audio" if decoder is AudioDecoder else "video"
+    return "audio" if decoder is audio_decoder else "video"
 
 
 def _probe_audio(source: Source, path: str) -> AudioStream | None:
-    decoder = open_decoder(AudioDecoder, source, path)
+    decoder = open_decoder(audio_decoder, source, path)
     if decoder is None:
         return None
     metadata = decoder.metadata
@@ -234,7 +236,7 @@ def _probe_audio(source: Source, path: str) -> AudioStream | None:
 
 
 def _probe_video(source: Source, path: str, index: int | None = None) -> VideoStream | None:
-    decoder = open_decoder(VideoDecoder, source, path, num_ffmpeg_threads=1, seek_mode="exact", stream_index=index)
+    decoder = open_decoder(video_decoder, source, path, num_ffmpeg_threads=1, seek_mode="exact", stream_index=index)
     if decoder is None:
         return None
     metadata = decoder.metadata

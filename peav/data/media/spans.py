@@ -7,8 +7,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
-from torchcodec.decoders import VideoDecoder
-
+from peav.data.media.decoders import video_decoder
 from peav.data.media.ffmpeg import ONE_FILE, STRICT, Ran, run_ffmpeg
 from peav.data.media.probing import MediaInfo
 from peav.types import Seconds
@@ -73,7 +72,7 @@ def _shown_from(path: Path, info: MediaInfo, start: Seconds) -> Seconds:
     """Returns a moment just before the time stamp of the picture that is shown at a second; that second where none is yet."""
     if info.video is None or start <= max(0.0, info.video.start - info.origin):
         return start
-    decoder = VideoDecoder(path, num_ffmpeg_threads=1, seek_mode="exact", stream_index=info.video.index)
+    decoder = video_decoder(path, num_ffmpeg_threads=1, seek_mode="exact", stream_index=info.video.index)
     time = min(info.origin + start, math.nextafter(info.video.start + info.video.duration, 0.0))
     try:
         # The one for a single time finds the next picture where rates vary.

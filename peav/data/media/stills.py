@@ -22,11 +22,11 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
-from torchvision.transforms.v2 import functional as transforms
 
 from peav.data.media.errors import MediaError
 from peav.data.media.ffmpeg import ONE_FILE, find_ffmpeg
 from peav.data.media.probing import MediaInfo, Source, VideoStream, probe, source_name
+from peav.data.media.resizing import resize_frames
 from peav.data.workers import end_with_parent
 from peav.opening import is_regular
 from peav.types import Sampling, Seconds
@@ -272,7 +272,7 @@ def shrink_picture(source: Source, output: Path, size: int, name: str) -> MediaI
         MediaError: if it cannot be decoded.
     """
     pixels = load_picture(source, (size, size), name)
-    transforms.to_pil_image(pixels).save(output, "JPEG", quality=95, subsampling=0)
+    Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(output, "JPEG", quality=95, subsampling=0)
     return probe_picture(output, name)
 
 
@@ -446,7 +446,5 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _squashed(image: Image.Image, size: tuple[int, int] | None) -> Tensor:
-    pixels = transforms.pil_to_tensor(image)
-    if size is None or pixels.shape[-2:] == torch.Size(size):
-        return pixels
-    return transforms.resize(pixels, list(size), antialias=True)
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+    return pixels if size is None else resize_frames(pixels, size)
