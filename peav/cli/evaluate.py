@@ -90,6 +90,8 @@ def run_evaluation(
     # Narrower than this the table would lose its figures; a pipe says 80.
     console = Console(width=max(Console().width, 120))
     console.print(evaluation.to_rich())
+    if evaluation.event_rows():
+        console.print(evaluation.events_to_rich())
     if controlled is not None:
         console.print(control_sentence(controlled))
     return folder

@@ -307,12 +307,14 @@ def table_section(material: Material) -> str:
 
 
 def phrases_section(material: Material) -> str:
-    """AUROC by phrase."""
+    """The event metrics, and AUROC by phrase."""
     frames = material.evaluation.frames
     if frames is None:
         return parts.absent(material.evaluation.frame_summary())
     note = "AUROC ranks frames; it does not see errors of boundaries or calibration."
-    return f"<p>{escape(material.evaluation.frame_summary())} {note}</p>{parts.phrases_table(frames)}"
+    summary = f"<p>{escape(material.evaluation.frame_summary())} {note}</p>"
+    rows = material.evaluation.event_rows()
+    return summary + (parts.table(("events", "value"), rows) if rows else "") + parts.phrases_table(frames)
 
 
 def scales_section(material: Material) -> str:

@@ -13,6 +13,7 @@ from rich.table import Table
 from torch import Tensor
 
 from peav.evaluation.detection import auroc_in_blocks, event_labels
+from peav.evaluation.events import METRICS, event_metrics
 from peav.evaluation.retrieval import (
     DirectionRanks,
     SharedPositives,
@@ -76,6 +77,8 @@ class FrameLevel:
         per_phrase: by phrase `auroc` (None without both classes), `num_clips` that hold it, `active_seconds`.
         num_clips: annotated clips with audio.
         seconds: their total length.
+        metrics: of the events, by the names of `peav.evaluation.events.METRICS`; None where one is not defined. Empty in files written
+            before there were any.
     """
 
     macro: float | None
@@ -83,6 +86,7 @@ class FrameLevel:
     per_phrase: dict[str, dict[str, float | None]]
     num_clips: int
     seconds: float
+    metrics: dict[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,7 @@ class Evaluation:
         flat |= {f"{name}/dual_softmax_R@1": d.dual_softmax["R@1"] for name, d in self.directions.items()}
         if self.frames is not None:
             found = {"frames/macro_auroc": self.frames.macro, "frames/micro_auroc": self.frames.micro}
+            found |= {f"frames/{name}": value for name, value in self.frames.metrics.items()}
             flat |= {key: value for key, value in found.items() if value is not None}
         return flat
 
@@ -140,6 +145,8 @@ class Evaluation:
         text = "\n".join(f"| {line} |" for line in lines)
         if self.frames is not None:
             text += f"\n\n{self.frame_summary()}"
+            rows = [f"| {name} | {value} |" for name, value in self.event_rows()]
+            text += "\n\n" + "\n".join(["| events | value |", "|---|---:|", *rows]) if rows else ""
         return text
 
     def frame_summary(self) -> str:
@@ -150,6 +157,22 @@ class Evaluation:
         counted = sum(row["auroc"] is not None for row in self.frames.per_phrase.values())
         scope = f"{counted} of {len(self.frames.per_phrase)} phrases, {self.frames.num_clips} clips"
         return f"Frame AUROC: macro {macro}, micro {micro} ({scope}, {self.frames.seconds:.0f} s)."
+
+    def event_rows(self) -> list[tuple[str, str]]:
+        """Returns the cells of the table of event metrics: what is measured, and its value."""
+        metrics = {} if self.frames is None else self.frames.metrics
+        return [
+            (METRICS[name], "undefined" if value is None else f"{value:.3f}")
+            for name, value in metrics.items()
+            if name in METRICS
+        ]
+
+    def events_to_rich(self) -> Table:
+        """Returns the event metrics as a table for the terminal."""
+        table = Table("events", "value", title="Events, F1 and false alarms at a probability of 0.5")
+        for row in self.event_rows():
+            table.add_row(*row)
+        return table
 
     def to_rich(self) -> Table:
         """Returns the results as a table for the terminal."""
@@ -223,7 +246,7 @@ def _logits(table: EmbeddingTable, phrases: Tensor, frames: Tensor) -> Tensor:
 
 
 def evaluate_frames(table: EmbeddingTable) -> FrameLevel:
-    """Computes the frame AUROC over the annotated clips; the logits of all frames are never held at once.
+    """Computes the frame AUROC and the event metrics over the annotated clips; the logits of all frames are never held at once.
 
     Raises:
         ValueError: if the table has no frames.
@@ -255,7 +278,14 @@ def evaluate_frames(table: EmbeddingTable) -> FrameLevel:
         per_phrase=per_phrase,
         num_clips=len(clips),
         seconds=found.num_frames * part.frame_seconds,
+        metrics=event_metrics(
+            part, clips, lambda clip: _logits(table, part.text_event, part.frames[clip]), _is_calibrated(table)
+        ),
     )
+
+
+def _is_calibrated(table: EmbeddingTable) -> bool:
+    return table.logit_scale is not None and table.logit_bias is not None
 
 
 def _labels(part: FramePart, clip: int) -> Tensor:

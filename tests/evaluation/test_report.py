@@ -105,6 +105,7 @@ def test_a_full_report_has_every_part_and_needs_no_other_file(table, evaluation,
     assert f'{100 * best["R@1"]:.1f}<span class="unit"> %' in text
     assert f"{best['R@1'] / best['chance_R@1']:.3g} × chance" in text
     assert f"{evaluation.frames.macro:.3f}" in text
+    assert f"<td>PSDS1</td><td>{evaluation.frames.metrics['psds1']:.3f}</td>" in text
     assert "of 24 directions" in text
     assert text.count('class="example"') == 4 and text.count('class="mel"') == 12
     ranks_first = sum(hit.right for e in retrieved_examples(table) for hit in e.hits)

@@ -4,13 +4,29 @@ import json
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchmetrics.functional.classification import binary_auroc
 
 from peav.evaluation import EmbeddingTable, Evaluation, evaluate_table, retrieval, suites
-from peav.evaluation.detection import event_labels
+from peav.evaluation.detection import (
+    PSDS1,
+    PSDS2,
+    Collar,
+    Intersection,
+    ScoredClip,
+    Segments,
+    absent_counts,
+    active_frames,
+    calibration,
+    calibration_sums,
+    event_labels,
+    f1_score,
+    false_alarms,
+    psds,
+)
 from peav.evaluation.retrieval import retrieval_metrics, similarity
 from peav.evaluation.suites import DIRECTIONS, evaluate_frames, percent
 from tests.evaluation.synthetic import HOP, PHRASES, make_table
@@ -127,6 +143,34 @@ def test_frame_level_leaves_out_clips_without_annotation(table, evaluation):
     assert any(padded.per_phrase[p]["num_clips"] != evaluation.frames.per_phrase[p]["num_clips"] for p in PHRASES)
 
 
+def test_event_metrics_are_those_of_the_logits_and_of_all_annotated_clips(table, evaluation):
+    clips = []
+    for c, events in enumerate(table.events):
+        if events is None:
+            continue
+        logits = (10 * table.frames[c] @ table.text_event.T - 4).numpy()
+        truth = [(PHRASES.index(phrase), onset, offset) for phrase, onset, offset in events]
+        clips.append(ScoredClip(logits, np.arange(len(logits) + 1) * HOP, truth))
+    assert any(not clip.events for clip in clips)
+    found = evaluation.frames.metrics
+    assert found["psds1"] == pytest.approx(psds(clips, PSDS1).value, abs=1e-6)
+    assert found["psds1_alpha_st_0"] == pytest.approx(psds(clips, replace(PSDS1, alpha_st=0.0)).value, abs=1e-6)
+    assert found["psds2"] == pytest.approx(psds(clips, PSDS2).value, abs=1e-6)
+    likely = [replace(clip, scores=1 / (1 + np.exp(-clip.scores))) for clip in clips]
+    for name, matching in (("event_f1", Collar()), ("segment_f1", Segments()), ("intersection_f1", Intersection())):
+        assert found[name] == pytest.approx(f1_score(likely, matching, 0.5).macro)
+    assert found["false_alarms_per_hour"] == pytest.approx(false_alarms(absent_counts(likely, 0.5).sum(0)).per_hour)
+    p = np.concatenate([clip.scores for clip in likely])
+    y = np.concatenate([active_frames(clip) for clip in likely]).astype(np.float64)
+    assert found["brier"] == pytest.approx(float(((p - y) ** 2).mean()))
+    assert found["ece"] == pytest.approx(calibration(calibration_sums(p, y)).ece, abs=1e-6)
+
+
+def test_without_a_scale_a_logit_is_no_probability(table):
+    found = evaluate_frames(replace(table, logit_scale=None, logit_bias=None)).metrics
+    assert {name for name, value in found.items() if value is not None} == {"psds1", "psds1_alpha_st_0", "psds2"}
+
+
 def test_the_frame_level_in_blocks_equals_the_whole(table, monkeypatch):
     """Ties are counted between frames of different blocks too; frames of four values give many."""
     coarse = [(2 * f).round().clamp(-1, 1) for f in table.frames]
@@ -222,12 +266,16 @@ def test_json_round_trip_and_tables(evaluation):
     assert Evaluation.from_json(evaluation.to_json()) == evaluation
     assert set(json.loads(evaluation.to_json())) == {"num_clips", "directions", "skipped", "frames", "temperature"}
     lines = evaluation.to_markdown().splitlines()
-    table = [line for line in lines if line.startswith("|")]
+    rows = [line for line in lines if line.startswith("|")]
+    table, events = rows[:26], rows[26:]
     assert len(table) == 26 and {line.count("|") for line in table} == {9}
     d = evaluation.directions["audio->video"]
     assert f"| audio->video | {percent(d.plain['R@1'])} |" in table[2]
-    assert "Frame AUROC: macro" in lines[-1]
+    assert any(line.startswith("Frame AUROC: macro") for line in lines)
     assert evaluation.to_rich().row_count == 24
+    assert events[2] == f"| PSDS1 | {evaluation.frames.metrics['psds1']:.3f} |"
+    assert len(events) == 11 and evaluation.events_to_rich().row_count == 9
+    assert evaluation.scalars()["frames/event_f1"] == evaluation.frames.metrics["event_f1"]
     assert evaluation.scalars()["audio->video/R@1"] == d.plain["R@1"]
     assert evaluation.scalars()["frames/macro_auroc"] == evaluation.frames.macro
 
