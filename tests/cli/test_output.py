@@ -21,6 +21,7 @@ HELPFUL = (
     r"INFO `Trainer\(limit_\w+=\d+\)` was configured so \d+ batch(es)? will be used\.",
     r"INFO \d+ objectives train: .*",
     r"INFO training: \d+ clips in \d+ buckets of durations",
+    r"INFO training: .*\d+ (clips learn their|have both, and learn the) transcript.*",
     r"INFO `Trainer\.fit` stopped: `max_epochs=\d+` reached\.",
     r"INFO (Restoring states|Loaded model weights) from the checkpoint (path )?at .*",
     r"INFO wrote \d+ clips' embeddings .*",
