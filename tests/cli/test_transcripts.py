@@ -97,7 +97,7 @@ def write_config(path: Path, objectives: dict[str, Any], **text: Any) -> Path:
     return path
 
 
-@pytest.mark.parametrize("spoken", ["VCTK", "LibriSpeech"], indirect=True)
+@pytest.mark.parametrize("spoken", ["VCTK", pytest.param("LibriSpeech", marks=pytest.mark.slow)], indirect=True)
 def test_read_speech_trains_by_default(spoken: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     losses = fit(spoken, tmp_path)
     assert losses, "no batch has a text of what is heard: the transcripts were not read"
