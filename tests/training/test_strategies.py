@@ -61,7 +61,8 @@ SHARDED = [
 @pytest.mark.parametrize(
     ("strategy", "ranks", "kind", "encoders"),
     [
-        *(("auto", 1, "virtual", "small"), ("ddp", 2, "real", "small"), ("ddp", 2, "virtual", "small")),
+        *(("ddp", 2, "real", "small"), ("ddp", 2, "virtual", "small")),
+        pytest.param("auto", 1, "virtual", "small", marks=pytest.mark.slow),  # test_virtual.py has one process
         *SHARDED,
     ],
 )

@@ -105,7 +105,7 @@ def count(kind: str, folder: Path) -> dict[str, Any]:
     return {"total": waits.total, "waits": str(waits), "losses": found.losses, "expected": expected.losses}
 
 
-@pytest.mark.parametrize("kind", ["tiny_cpu", "released"])
+@pytest.mark.parametrize("kind", ["tiny_cpu", pytest.param("released", marks=pytest.mark.slow)])
 def test_a_step_that_logs_nothing_waits_ten_times_at_most(kind: str, tmp_path: Path) -> None:
     """Through Lightning's trainer and the optimizer; and what a device computes is what the CPU does.
 
