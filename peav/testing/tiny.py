@@ -36,7 +36,12 @@ def tiny_text(num_rows: int, vocab_size: int = 32, length: int = 7, seed: int = 
 
 
 def tiny_events(num_clips: int, num_phrases: int = 3) -> EventInput:
-    """Makes events for `num_clips` clips: clip i holds phrase i mod `num_phrases`, from 0.04 s to 0.2 s; the last clip is unknown."""
+    """Makes events for `num_clips` clips: clip i holds phrase i mod `num_phrases`, from 0.04 s to 0.2 s; the last clip is unknown.
+
+    >>> events = tiny_events(4, 2)
+    >>> events.clip.tolist(), events.phrase.tolist(), events.annotated.tolist()
+    ([0, 1, 2], [0, 1, 0], [True, True, True, False])
+    """
     clip = torch.arange(num_clips - 1)
     annotated = torch.ones(num_clips, dtype=torch.bool)
     annotated[-1] = False

@@ -190,11 +190,10 @@ class SaveRun(Checkpoint):
         self._received = signal.Signals(number)
 
     def _agree(self, due: bool) -> tuple[signal.Signals | None, bool]:
-        """Returns the signal that any rank has received, and whether it is time by the clock of the first."""
+        """Returns the signal that any rank has received, and whether it is time by the clock of any."""
         if self._group is None:
             return self._received, due
-        first = distributed.rank() == 0
-        word = torch.tensor([0 if self._received is None else int(self._received), int(due and first)])
+        word = torch.tensor([0 if self._received is None else int(self._received), int(due)])
         dist.all_reduce(word, dist.ReduceOp.MAX, group=self._group)
         number, agreed = word.tolist()
         return (signal.Signals(number) if number else None), bool(agreed)

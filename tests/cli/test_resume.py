@@ -70,6 +70,18 @@ def test_what_a_resume_cannot_honour_is_refused_before_anything_is_written(
     assert written(run) == before
 
 
+@pytest.mark.parametrize(("count", "rest"), [(5, ". Give"), (6, "; and 1 more. Give")])
+def test_five_differences_are_named_and_further_ones_counted(
+    world: Path, run: Path, count: int, rest: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = ("embedding_dim=64", "objectives.audio_video=null", "tune=heads", "lora_rank=4")
+    settings = [*(f"--model.{setting}" for setting in model), "--seed_everything=1", "--trainer.limit_train_batches=3"]
+    command = options(world, run, "--trainer.max_epochs=2", f"--ckpt_path={last(run)}", *settings[:count])
+    assert main(command) == 1
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert f"seed_everything is '1', it was '0'{rest} those of the run" in said
+
+
 def test_other_clips_under_the_same_name_are_refused_at_an_epochs_end_too(
     world: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -34,9 +34,6 @@ PLACES = (
 )
 # fmt: on
 
-#: How many different sentences the grammar holds.
-SENTENCES = len(SUBJECTS) * len(VERBS) * len(NUMBERS) * len(OBJECTS) * (len(PLACES) + 1)
-
 
 def sentence(rng: np.random.Generator, short: bool = False) -> str:
     """Returns a sentence, such as "the farmer sold seven lamps near the river"; a short one names no place."""
