@@ -76,7 +76,7 @@ format: setup ## format the code
 	$(BIN)/ruff check --fix .
 
 MUTANTS ?= 100
-mutation: setup ## change operators at random, MUTANTS of them, one at a time, and list the changes that no test notices (two hours; half of one for the tests under coverage, once)
+mutation: setup ## change operators at random, MUTANTS of them, one at a time, and list the changes that no test notices (hours: all tests run once under coverage, then most changes take seconds)
 	$(BIN)/python -m tests.mutation --count $(MUTANTS)
 
 docs: setup ## run what the guides show

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import replace
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchmetrics.functional.classification import binary_auroc
 
@@ -278,6 +280,17 @@ def test_json_round_trip_and_tables(evaluation):
     assert evaluation.scalars()["frames/event_f1"] == evaluation.frames.metrics["event_f1"]
     assert evaluation.scalars()["audio->video/R@1"] == d.plain["R@1"]
     assert evaluation.scalars()["frames/macro_auroc"] == evaluation.frames.macro
+
+
+def test_in_the_terminal_directions_are_on_the_left_and_numbers_on_the_right(evaluation):
+    printed = io.StringIO()
+    Console(width=200, file=printed).print(evaluation.to_rich())
+    lines = printed.getvalue().splitlines()
+    rows = [line.strip("│").split("│") for line in lines if line.startswith("│")]
+    assert len(rows) == 24 and any(direction.endswith("  ") for direction, *_ in rows)
+    for direction, *numbers in rows:
+        assert direction == f" {direction.strip()}".ljust(len(direction))
+        assert all(number == f"{number.strip()} ".rjust(len(number)) for number in numbers)
 
 
 def test_save_and_load(table, tmp_path):

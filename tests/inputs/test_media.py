@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 from torchcodec.decoders import VideoDecoder
 
 from peav.data.media.decode import load_audio
+from peav.inputs.audio import wav_bytes
 from peav.model import PEAV
 from tests.data.conftest import write_float_wav
 from tests.inputs.helpers import CLOSE, EXACT, RATE, all_frames, by_hand, make_model, noise, wide_wav
@@ -34,6 +36,14 @@ def test_a_file_is_the_array_that_it_holds(model: PEAV, clips: Path) -> None:
     )
     assert not torch.allclose(from_file, expected, rtol=0, atol=1e-7)  # the rounding of 16 bits is heard
     assert not torch.allclose(model.embed(audio=noise(1.5, seed=1), sample_rate=RATE)["audio"], expected, atol=1e-3)
+
+
+def test_samples_become_a_wav_that_says_of_itself_what_it_holds(tmp_path: Path) -> None:
+    (tmp_path / "samples.wav").write_bytes(wav_bytes(noise(0.5, channels=2), RATE))
+    entries = "stream=codec_name,sample_rate,channels,bits_per_sample,duration,bit_rate"
+    command = ["ffprobe", "-v", "error", "-show_entries", entries, "-of", "csv=p=0", str(tmp_path / "samples.wav")]
+    found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    assert found == f"pcm_f32le,{RATE},2,32,0.500000,{RATE * 2 * 32}"
 
 
 def test_stereo_at_96_khz(model: PEAV, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@
     python -m tests.mutation --count 40 --only peav/data      one room
     python -m tests.mutation --count 100 --again              runs again what was not noticed
 
-First, all tests run once under coverage, to know which of them run which lines (half an hour on one core); later, those that are new.
+First, all tests run once under coverage, to know which of them run which lines (95 minutes on crowded cores); later, those that are new.
 A run that was stopped goes on where it was; a larger count goes on from a smaller one. What cannot be noticed, since the changed program
 does the same, is listed with the reason in tests/mutation/equivalent.json.
 """
@@ -16,6 +16,8 @@ import contextlib
 import json
 import logging
 import queue
+import signal
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -113,7 +115,12 @@ def run(root: Path, options: argparse.Namespace) -> list[Result]:
             ):
                 todo.append(mutant)
         with ThreadPoolExecutor(options.processes) as pool:
-            list(pool.map(one, todo))
+            try:
+                list(pool.map(one, todo))
+            except BaseException:
+                for bench in benches:  # whose tests the pool would wait for
+                    bench.close()
+                raise
     return [results.by_key[mutant.key()] for mutant in chosen]
 
 
@@ -143,5 +150,6 @@ def main(root: Path = ROOT, arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     main()

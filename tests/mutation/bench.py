@@ -83,9 +83,9 @@ class Bench:
         self._warm: subprocess.Popen[str] | None = None
 
     def close(self) -> None:
-        """Ends the warm process."""
+        """Ends the warm process, and the tests that it runs."""
         if self._warm is not None:
-            self._warm.kill()
+            self._warm.terminate()
             self._warm.wait()
 
     @contextlib.contextmanager

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -290,6 +293,23 @@ def test_which_tests_run_a_line_and_what_a_crash_or_a_hang_is(checkout: Path, tm
     assert [test.name for test in record.watching(mutant(checkout, "peav/sums.py", "+"))] == names
     (checkout / "tests/test_loops.py").write_text("# a comment\n" + PACKAGE["tests/test_loops.py"])
     assert record.missing() == ["tests/test_loops.py"]
+
+
+def test_who_ends_the_check_ends_the_tests_that_it_runs(checkout: Path) -> None:
+    begun = checkout / "begun"
+    sleeping = (
+        "import os, time\n\n\ndef test_long():\n    open({!r}, 'w').write(str(os.getpid()))\n    time.sleep(100)\n"
+    )
+    (checkout / "tests/test_long.py").write_text(sleeping.format(str(begun)))
+    with make_bench(checkout) as bench, ThreadPoolExecutor(1) as pool:
+        running = pool.submit(bench.pytest, ["tests/test_long.py"], 100)
+        while not begun.exists() or not begun.read_text():
+            time.sleep(0.05)
+        bench.close()
+        with pytest.raises(RuntimeError, match="ended with exit code 143"):
+            running.result(timeout=60)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(begun.read_text()), 0)
 
 
 def test_a_line_is_known_by_its_text_and_place() -> None:

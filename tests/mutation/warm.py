@@ -148,6 +148,7 @@ def run(job: dict[str, Any]) -> int | None:
 def run_here(job: dict[str, Any]) -> int:
     """Runs tests in this process; returns pytest's exit code."""
     os.setsid()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     output = os.open(job["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(output, 1)
@@ -186,6 +187,8 @@ def main() -> None:
     # What is answered goes out by a descriptor of its own: libraries print, too.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
+    # Who is told to end ends the tests that it runs, too.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     preload(json.loads(sys.stdin.readline()))
     for line in sys.stdin:
         answers.write(json.dumps(run(json.loads(line))) + "\n")

@@ -75,22 +75,6 @@ def test_without_weights_no_clip_comes_twice_in_an_epoch(settings: dict) -> None
     assert abs(counts.mean() - 40 * 4000 / 4003) < 1e-9 and counts.min() >= 36 and counts.max() <= 43
 
 
-def test_there_may_be_more_domains_than_sixteen_bits_hold_groups() -> None:
-    clips, silent = 20_000, 2**14 + 6
-    names = tuple(f"domain {number}" for number in range(clips))
-    one_each = Population(
-        duration=np.ones(clips),
-        domain=np.arange(clips, dtype=np.uint32),
-        origin=np.zeros(clips, np.uint8),
-        domains=names,
-        chunk=None,
-        digest="many",
-    )
-    weights = {name: float(number != silent) for number, name in enumerate(names)}
-    sampled = set(TrainingPlan(one_each, 4, domain_weights=weights).batches(0).ravel().tolist())
-    assert silent not in sampled and len(sampled) > 0.99 * clips
-
-
 def test_shares_follow_the_weights_within_two_percent() -> None:
     clips = population(20_000)
     plan = TrainingPlan(clips, 32, domain_weights=DOMAINS, origin_weights=ORIGINS, num_buckets=4)
