@@ -3,8 +3,9 @@
 Importing this package loads nothing heavy: what it offers is imported when it is first used.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from peav.lazy import lazy_names
 
 if TYPE_CHECKING:
     from peav.model import PEAV
@@ -13,15 +14,6 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["PEAV", "__version__", "register_encoder", "register_objective"]
 
-#: What is imported when it is asked for, and from where.
-_LAZY = {"PEAV": "peav.model", "register_encoder": "peav.registry", "register_objective": "peav.registry"}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_LAZY[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY})
+__getattr__, __dir__ = lazy_names(
+    __name__, {"PEAV": "peav.model", "register_encoder": "peav.registry", "register_objective": "peav.registry"}
+)

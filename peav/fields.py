@@ -251,9 +251,11 @@ def is_field(name: str) -> bool:
     (True, False)
     """
     kind = name.removeprefix("captions.")
-    if name in MEDIA_FIELDS or name in fields or (kind == TRANSCRIPT != name):
+    if name in MEDIA_FIELDS or name in fields:
         return True
-    return kind != name and kind not in _TAKEN_TYPES and is_name(kind)
+    if kind == name:  # no caption
+        return False
+    return kind == TRANSCRIPT or (kind not in _TAKEN_TYPES and is_name(kind))
 
 
 def check_field(name: str) -> str:

@@ -17,7 +17,7 @@ from peav.data.curation.edit import mix, split_manifest
 from peav.data.datamodule import ClipDataModule
 from peav.data.loading.augment import Gain, Noise
 from peav.data.media.normalize import Normalize
-from peav.data.packing.checking import PackSettings
+from peav.data.packing.jobs import PackSettings
 from peav.data.synthetic import synthesize
 from peav.encoders.audio import SpecAugment
 from peav.masking import SpanMasking

@@ -16,6 +16,7 @@ PACKAGE = ROOT / "peav"
 #: Layer by the first part of a module's path under peav/.
 LAYERS = {
     "host": 0,
+    "lazy": 0,
     "types": 0,
     "registry": 0,
     "fields": 0,

@@ -6,8 +6,9 @@ What is named here is imported when it is first used: a process that decodes, or
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from peav.lazy import lazy_names
 
 if TYPE_CHECKING:
     from peav.data.loading.collate import Collate, Tokenize, collate
@@ -70,8 +71,8 @@ __all__ = [
     "save_manifest",
 ]
 
-#: What is imported when it is asked for, and from where.
-_LAZY = {
+#: Where each name comes from.
+_PLACES = {
     **dict.fromkeys(("Collate", "Tokenize", "collate"), "peav.data.loading.collate"),
     **dict.fromkeys(("ClipDataset",), "peav.data.loading.dataset"),
     **dict.fromkeys(("DecodedClip", "DecodeSettings"), "peav.data.loading.decoding"),
@@ -92,12 +93,4 @@ _LAZY = {
     **dict.fromkeys(("Field", "register_field"), "peav.fields"),
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_LAZY[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY})
+__getattr__, __dir__ = lazy_names(__name__, _PLACES)

@@ -39,7 +39,7 @@ class Stack:
 
     Attributes:
         layers: in the order of computation. `tune: last` trains the last of them, `tune: lora` puts adapters beside their linear maps,
-            and FSDP2 shards each by itself.
+            FSDP2 shards each by itself; `compile_layers` compiles each by itself, and sets its attribute `compiled`.
         after: what follows them, trained with the last ones: a final norm, an output projection.
         frontend: whether they belong to a frontend, of which `tune` changes nothing: its own settings say what of it is trained.
     """

@@ -12,8 +12,22 @@ from torch import nn
 from peav.embedding_model import EmbeddingModel
 
 
+def layers_of(model: EmbeddingModel) -> list[nn.Module]:
+    """Returns the layers that the encoders name (`Encoder.stacks`).
+
+    Raises:
+        ValueError: if there are none.
+    """
+    layers = [
+        layer for encoder in model.each_encoder().values() for stack in encoder.stacks() for layer in stack.layers
+    ]
+    if not layers:
+        raise ValueError("compile_layers: no encoder says which layers it has (`Encoder.stacks`)")
+    return layers
+
+
 def compile_model(model: EmbeddingModel) -> None:
-    """Compiles each layer that the encoders name (`Encoder.stacks`), in place, and sets its attribute `compiled`.
+    """Compiles each layer that the encoders name, in place, and sets its attribute `compiled`; once.
 
     Layers of one kind share their graphs, so that twelve of them are compiled as fast as one, and nothing of the model is renamed: its
     checkpoints are the same. Lengths are data: after the second one that is seen a graph serves all. What lies between the layers,
@@ -22,13 +36,10 @@ def compile_model(model: EmbeddingModel) -> None:
     Raises:
         ValueError: if no encoder says which layers it has.
     """
-    layers = [
-        layer for encoder in model.each_encoder().values() for stack in encoder.stacks() for layer in stack.layers
-    ]
-    if not layers:
-        raise ValueError("compile_layers: no encoder says which layers it has (`Encoder.stacks`)")
     compiled: dict[Any, Any] = {}
-    for layer in layers:
+    for layer in layers_of(model):
+        if getattr(layer, "compiled", False):
+            continue
         kind = type(layer), tuple((name, tuple(p.shape)) for name, p in layer.named_parameters())
         if kind not in compiled:
             compiled[kind] = torch.compile(_forward_of_kind(len(compiled)))

@@ -28,7 +28,7 @@ from peav.objectives import Objective
 from peav.tokenizing import Tokenizers
 from peav.training.assembly import agree, build, check_targets, check_teachers, hide_spans, needed_encoders, provided_by
 from peav.training.boundary import StepEnds
-from peav.training.compiling import compile_model
+from peav.training.compiling import compile_model, layers_of
 from peav.training.features import CachePrecision, CheckFeatures, FeatureCache, check_cache
 from peav.training.guard import FiniteGuard, name_suspects
 from peav.training.initial import load_initial, read_initial
@@ -85,8 +85,8 @@ class PeavModule(LightningModule):
             on in a `ring`, which takes longer and needs memory for one device's rows only.
         max_nonfinite_steps: steps in a row whose loss or gradient is not finite, after which training stops. Each of them is left out.
         log_gradient_norms: log the norm of each objective's gradient at the embeddings, every so many steps.
-        compile_layers: compile the encoders' layers (`torch.compile`): the first steps take a minute or more, those after them less
-            time and memory on a GPU.
+        compile_layers: compile the encoders' layers for training (`torch.compile`): the first steps wait for the compiler, a minute or
+            more. Evaluation runs them as they are.
 
     Raises:
         ValueError: if no objective is left, one reads an embedding that no encoder provides, or the checkpoint cannot be read.
@@ -181,7 +181,7 @@ class PeavModule(LightningModule):
             load_initial(self.model, built_objectives, checkpoint)
         apply_tuning(self.model, tune, tune_layers, lora_rank)
         if compile_layers:
-            compile_model(self.model)
+            layers_of(self.model)  # which refuses models without any
         self._freeze_what_nothing_trains()
         hide_spans(self.model, built_objectives)
         #: Whether a teacher may know something already.
@@ -323,7 +323,12 @@ class PeavModule(LightningModule):
         return [CheckFeatures()]
 
     def configure_model(self) -> None:
-        """Shards the model where the strategy does (FSDP2: `lightning.pytorch.strategies.ModelParallelStrategy`)."""
+        """Compiles the layers that are to be trained so, and shards the model where the strategy does.
+
+        FSDP2 is `lightning.pytorch.strategies.ModelParallelStrategy`.
+        """
+        if self.hparams["compile_layers"] and self.trainer.state.fn == TrainerFn.FITTING:
+            compile_model(self.model)
         mesh = self.device_mesh
         if mesh is not None and not isinstance(self.model, FSDPModule):
             if mesh["tensor_parallel"].size() > 1:

@@ -30,10 +30,9 @@ def embed(
 ) -> None:
     """Embed files of audio, video and pictures, and texts, into one table.
 
-    A file gives what it holds: audio, video, or both and their joint embedding. A still picture is a
-    video of one frame. A run that was interrupted goes on where it was when it
-    is started again; until it is done, its results lie in OUT with the suffix .partial. Files that cannot be decoded are listed with
-    their reasons in OUT with the suffix .rejects.jsonl.
+    A file gives what it holds: audio, video, or both and their joint embedding. A still picture is a video of one frame. A run that was
+    interrupted goes on where it was when it is started again; until it is done, its results lie in OUT with the suffix .partial. Files
+    that cannot be decoded are listed with their reasons in OUT with the suffix .rejects.jsonl.
 
     The .npz holds `ids` (N,), paths and then texts; for each embedding NAME an array (N, D) and NAME.present (N,), which says which
     rows have it; of frame-level models NAME_frames (frames of all rows, D) and NAME_frames.lengths (N,). The .parquet has the columns

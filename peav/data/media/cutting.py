@@ -10,8 +10,9 @@ import torch
 
 from peav.data.media.decoders import audio_decoder
 from peav.data.media.errors import MediaError
+from peav.data.media.ffmpeg import REPEATABLE, as_url
 from peav.data.media.probing import MediaInfo, first_line, probe
-from peav.data.media.remake import EVEN_SIZE, H264, KEEP_TIMES, REPEATABLE
+from peav.data.media.remake import EVEN_SIZE, H264, KEEP_TIMES
 from peav.data.media.spans import AUDIO_BEFORE, run_span, span_input
 from peav.types import Seconds
 
@@ -65,7 +66,7 @@ def cut_span(parts: Mapping[str, Part], output: Path, start: Seconds, duration: 
             if filters:
                 outputs += [f"-filter:{kind[0]}", ",".join(filters)]
         outputs += [*H264, *codec, "-threads", "1", *REPEATABLE]
-        return [*arguments, *outputs, "-f", form, "-y", f"file:{output}"]
+        return [*arguments, *outputs, "-f", form, "-y", as_url(output)]
 
     error = run_span(parts[kinds[0]].path, start, command).error
     if error:

@@ -13,7 +13,7 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -188,11 +188,10 @@ def load_frames(
     path = source_name(source, path)
     if sampling not in ("time", "index"):
         raise ValueError(f"sampling must be 'time' or 'index', got {sampling!r}")
+    wanted = _Wanted(num_frames, fps, start, duration, size, sampling)
     if picture_kind(source) is not None:
         _decodes["video"] += 1
-        return _picture_frames(
-            source, num_frames, fps, start + (origin or 0.0), duration, size, sampling, path, animated
-        )
+        return _picture_frames(source, wanted._replace(start=start + (origin or 0.0)), path, animated)
     decoder = _open(video_decoder, source, path, num_ffmpeg_threads=1, seek_mode="exact")
     metadata = decoder.metadata
     how = _remedy(source, path, metadata)
@@ -201,7 +200,7 @@ def load_frames(
             raise MediaError(
                 path, "torchcodec shows wrong pictures of such files: prepare them again by `peav prepare`"
             )
-        return _frames_of_copy(source, how, num_frames, fps, start, duration, size, sampling, path)
+        return _frames_of_copy(source, how, wanted, path)
     first, end, total = (
         metadata.begin_stream_seconds or 0.0,
         metadata.end_stream_seconds or 0.0,
@@ -234,7 +233,7 @@ def load_frames(
     except (RuntimeError, IndexError) as error:
         if "pre-allocated tensor" in str(error):  # so torchcodec says that the size of the pictures changes
             if not isinstance(source, bytes):
-                return _frames_of_copy(source, "encode", num_frames, fps, start, duration, size, sampling, path)
+                return _frames_of_copy(source, "encode", wanted, path)
             error = RuntimeError("the size of its pictures changes: prepare it again")
         raise MediaError(path, f"video cannot be decoded: {first_line(error)}") from error
     return frames, duration / count
@@ -250,21 +249,22 @@ def _remedy(source: Source, path: str, metadata: VideoStreamMetadata) -> Picture
     return judge_video(source, codec, trimmed)
 
 
-def _frames_of_copy(
-    source: str | Path,
-    how: Pictures,
-    num_frames: int | None,
-    fps: float | None,
-    start: Seconds,
-    duration: Seconds | None,
-    size: tuple[int, int] | None,
-    sampling: Sampling,
-    path: str,
-) -> tuple[Tensor, Seconds]:
+class _Wanted(NamedTuple):
+    """Which frames are wanted; see `load_frames`."""
+
+    num_frames: int | None
+    fps: float | None
+    start: Seconds
+    duration: Seconds | None
+    size: tuple[int, int] | None
+    sampling: Sampling
+
+
+def _frames_of_copy(source: str | Path, how: Pictures, wanted: _Wanted, path: str) -> tuple[Tensor, Seconds]:
     info = probe(source, path)
-    duration = info.duration - start if duration is None else duration
-    copy = _pictures_copy(source, path, info, how)
-    return load_frames(copy, num_frames, fps, start, duration, size, sampling, path, 0.0)
+    if wanted.duration is None:
+        wanted = wanted._replace(duration=info.duration - wanted.start)
+    return load_frames(_pictures_copy(source, path, info, how), *wanted, path=path, origin=0.0)
 
 
 def _sound_copy(source: str | Path, path: str, info: MediaInfo) -> Path:
@@ -287,17 +287,8 @@ def _pictures_copy(source: str | Path, path: str, info: MediaInfo, how: Pictures
     )
 
 
-def _picture_frames(
-    source: Source,
-    num_frames: int | None,
-    fps: float | None,
-    start: Seconds,
-    duration: Seconds | None,
-    size: tuple[int, int] | None,
-    sampling: Sampling,
-    path: str,
-    animated: bool,
-) -> tuple[Tensor, Seconds]:
+def _picture_frames(source: Source, wanted: _Wanted, path: str, animated: bool) -> tuple[Tensor, Seconds]:
+    num_frames, fps, start, duration, size, sampling = wanted
     info = probe_picture(source, path, "all" if animated else "first")
     if info.video is None or info.video.still:
         count = count_still_frames(num_frames, sampling)

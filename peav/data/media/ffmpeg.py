@@ -26,6 +26,9 @@ ONE_FILE = ("-protocol_whitelist", "file")
 #: Options that make every error fatal.
 STRICT = ("-xerror", "-err_detect", "explode")
 
+#: Options of an output in which nothing differs from run to run.
+REPEATABLE = ("-map_metadata", "-1", "-flags", "+bitexact", "-fflags", "+bitexact")
+
 #: What is known about each way to get FFmpeg, for the error message.
 _FFMPEG_HELP = "install it (Debian: apt-get install ffmpeg)"
 
@@ -65,6 +68,17 @@ def find_ffmpeg() -> str:
         MediaError: if there is none.
     """
     return find_command("ffmpeg")
+
+
+def h264(crf: int, gop: int) -> tuple[str, ...]:
+    """Returns the options of H.264 of which single frames decode fast: no B-frames.
+
+    Args:
+        crf: quality, of x264: lower is better and larger.
+        gop: frames from one key frame to the next, at most.
+    """
+    quality = ("-crf", str(crf), "-g", str(gop), "-bf", "0", "-pix_fmt", "yuv420p")
+    return ("-c:v", "libx264", "-preset", "veryfast", *quality)
 
 
 def as_url(path: str | Path) -> str:

@@ -1,6 +1,6 @@
 """What the first bytes of a file say about its sound, read without FFmpeg: whether header and samples are bound to agree.
 
-Ordinary wav, flac, mp4 and mp3 are known for what they are within a millisecond or two. All other files are asked by `ffprobe`,
+Ordinary wav, flac, mp4, mp3 and ogg are known for what they are within a millisecond or two. All other files are asked by `ffprobe`,
 which takes a process and a look at every packet (`peav.data.media.tracks`).
 """
 
@@ -142,7 +142,7 @@ def _mp3(stream: BinaryIO, size: int) -> Sound | None:
     """An mp3 is what its Xing, Info or VBRI header says if that counts all of its bytes."""
     begin = 0
     while (tag := stream.read(10))[:3] == b"ID3" and len(tag) == 10:
-        begin += 10 + sum((byte & 0x7F) << shift for byte, shift in zip(tag[6:10], (21, 14, 7, 0), strict=True))
+        begin += 10 + _seven_bits(tag[6:10])
         begin += 10 if tag[5] & 0x10 else 0
         stream.seek(begin)
     stream.seek(begin)
@@ -161,6 +161,11 @@ def _mp3(stream: BinaryIO, size: int) -> Sound | None:
             after = stream.read(4096).lstrip(b"\0")
             return "whole" if counted and (not after or after.startswith(_MP3_ENDS)) else "odd"
     return "odd"
+
+
+def _seven_bits(length: bytes) -> int:
+    """Returns a length of ID3v2: four bytes of seven bits."""
+    return sum((byte & 0x7F) << shift for byte, shift in zip(length, (21, 14, 7, 0), strict=True))
 
 
 def _mp4(stream: BinaryIO, size: int) -> Sound | None:
@@ -281,9 +286,7 @@ def without_tags(path: Path, output: Path) -> bool:
             continue
         length = 128
         if match[0][:3] == b"ID3":
-            length = 10 + sum(
-                (byte & 0x7F) << shift for byte, shift in zip(match[0][6:10], (21, 14, 7, 0), strict=True)
-            )
+            length = 10 + _seven_bits(match[0][6:10])
         elif not (data[begin + 128 : begin + 131] == b"ID3" or data[begin + 128 : begin + 129] in (b"", b"\xff")):
             continue  # letters in the sound
         kept.append(data[at:begin])

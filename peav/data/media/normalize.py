@@ -9,6 +9,7 @@ from typing import Literal
 from peav.data.media.checks import TOLERANCE_SECONDS, check_media
 from peav.data.media.cutting import Part, check_finite, cut_span, is_float
 from peav.data.media.errors import MediaError
+from peav.data.media.ffmpeg import REPEATABLE, as_url, h264
 from peav.data.media.probing import MediaInfo, probe
 from peav.data.media.spans import AUDIO_BEFORE, NOTHING_SECONDS, held_seconds, run_span, span_input
 from peav.types import Seconds
@@ -102,13 +103,11 @@ def normalize_span(
             filters += [f"fps=fps={how.video_fps:g}:start_time=0"]
             filters += [f"scale={how.video_size}:{how.video_size}:flags=bilinear", "setsar=1"]
             codec = ["-map", f"0:{info.index(kind)}", "-vf", ",".join(filters), "-an"]
-            codec += ["-c:v", "libx264", "-preset", "veryfast", "-crf", str(how.crf), "-g", str(how.gop), "-bf", "0"]
-            codec += ["-pix_fmt", "yuv420p", "-threads", "1", "-f", "mp4"]
+            codec += [*h264(how.crf, how.gop), "-threads", "1", "-f", "mp4"]
         else:
             filters += [f"aresample={how.audio_sample_rate}:async=1:first_pts=0"]
             codec = ["-map", f"0:{info.index(kind)}", "-af", ",".join(filters), "-vn", *encoder, "-f", ending]
-        codec += ["-map_metadata", "-1", "-fflags", "+bitexact", "-flags", "+bitexact", "-y", f"file:{output}"]
-        return ["-threads", "1", *source, *codec]
+        return ["-threads", "1", *source, *codec, *REPEATABLE, "-y", as_url(output)]
 
     ran = run_span(path, start, command)
     if ran.error:

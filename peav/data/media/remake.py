@@ -20,21 +20,18 @@ from pathlib import Path
 from typing import Literal
 
 from peav.data.media.errors import MediaError
-from peav.data.media.ffmpeg import ONE_FILE, as_url, run_ffmpeg
+from peav.data.media.ffmpeg import ONE_FILE, REPEATABLE, as_url, h264, run_ffmpeg
 from peav.data.media.headers import container, without_tags
 from peav.data.media.playlists import refusal
 from peav.data.media.tracks import read_packets
 from peav.types import Seconds
 
-#: H.264 with a key frame every 16 frames and no B-frames, so that single frames decode fast.
-H264 = ("-c:v", "libx264", "-preset", "veryfast", "-crf", "18", "-g", "16", "-bf", "0", "-pix_fmt", "yuv420p")
+#: Pictures that are encoded anew although nobody asked for it lose nothing that is seen.
+H264 = h264(crf=18, gop=16)
 
 #: What keeps times as they are in an mp4, and sizes as H.264 wants them.
 KEEP_TIMES = ("-fps_mode", "vfr", "-enc_time_base:v", "-1", "-video_track_timescale", "90000")
 EVEN_SIZE = "scale=trunc(iw/2)*2:trunc(ih/2)*2"
-
-#: Nothing that differs from run to run.
-REPEATABLE = ("-map_metadata", "-1", "-flags", "+bitexact", "-fflags", "+bitexact")
 
 #: FLAC has no more channels.
 _MOST_CHANNELS = 8
@@ -77,16 +74,8 @@ def make_sound(
         )
     moved = f"asetpts=PTS-{shift:.6f}/TB," if shift > 0 else ""
     aligned = ["-af", f"{moved}aresample=async=1:first_pts=0"]
-    flac = ["-c:a", "flac", "-sample_fmt", "s32" if wide else "s16"]
-    flac += [
-        *(() if until is None else ("-t", f"{until:.6f}")),
-        "-compression_level",
-        "2",
-        *REPEATABLE,
-        "-f",
-        "flac",
-        "-y",
-    ]
+    flac = ["-c:a", "flac", "-sample_fmt", "s32" if wide else "s16", "-compression_level", "2"]
+    flac += [*(() if until is None else ("-t", f"{until:.6f}")), *REPEATABLE, "-f", "flac", "-y"]
     bare = output.with_name(output.name + ".mp3")
     tagged = container(path) == "mp3" and without_tags(path, bare)
     source = ["-threads", "1", *ONE_FILE, "-i", as_url(bare if tagged else path), "-map", f"0:{index}"]

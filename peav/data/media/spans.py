@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from peav.data.media.decoders import video_decoder
-from peav.data.media.ffmpeg import ONE_FILE, STRICT, Ran, run_ffmpeg
+from peav.data.media.ffmpeg import ONE_FILE, STRICT, Ran, as_url, run_ffmpeg
 from peav.data.media.probing import MediaInfo
 from peav.types import Seconds
 
@@ -55,7 +55,7 @@ def span_input(
     # FFmpeg counts from the first stream, even where encoder delay puts that before 0.
     shift = info.origin - min(stream.start for stream in (info.audio, info.video) if stream is not None)
     letter = "a" if kind == "audio" else ""
-    source = [*ONE_FILE, "-i", f"file:{path}"]
+    source = [*ONE_FILE, "-i", as_url(path)]
     if start > before or info.origin > 0:
         source = ["-ss", f"{start - before + shift:.6f}", "-t", f"{duration + before:.6f}", *source]
         if not before:
@@ -107,7 +107,7 @@ def run_span(path: Path, start: Seconds, command: Callable[[Seconds], list[str]]
 
 @lru_cache(maxsize=64)
 def _whole_file_error(path: Path, size: int, modified: int) -> str:
-    source = [*STRICT, *ONE_FILE, "-threads", "1", "-i", f"file:{path}"]
+    source = [*STRICT, *ONE_FILE, "-threads", "1", "-i", as_url(path)]
     return run_ffmpeg(
         [*source, "-map", "0:V:0?", "-map", "0:a:0?", "-fps_mode", "passthrough", "-f", "null", "-"]
     ).error

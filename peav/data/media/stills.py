@@ -24,7 +24,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from peav.data.media.errors import MediaError
-from peav.data.media.ffmpeg import ONE_FILE, find_ffmpeg
+from peav.data.media.ffmpeg import ONE_FILE, REPEATABLE, as_url, find_ffmpeg, h264
 from peav.data.media.probing import MediaInfo, Source, VideoStream, probe, source_name
 from peav.data.media.resizing import resize_frames
 from peav.data.workers import end_with_parent
@@ -147,9 +147,7 @@ def probe_picture(source: Source, path: str | None = None, animations: Animation
         if animations == "all" and kind in _ANIMATED and getattr(image, "is_animated", False):
             times = [length for _, length in _pictures(image)]
             count, seconds = len(times), sum(times)
-    if count == 1:
-        return _info(1, 0.0, height, width, kind)
-    return _info(count, seconds, height, width, kind)
+    return _info(count, seconds if count > 1 else 0.0, height, width, kind)
 
 
 def check_picture(source: Source, path: str | None = None, animations: Animations = "first") -> MediaInfo:
@@ -250,7 +248,7 @@ def cover_art(path: str | Path) -> bytes | None:
     Raises:
         MediaError: if there is no `ffmpeg` command.
     """
-    command = [find_ffmpeg(), "-nostdin", "-v", "error", *ONE_FILE, "-i", f"file:{path}"]
+    command = [find_ffmpeg(), "-nostdin", "-v", "error", *ONE_FILE, "-i", as_url(path)]
     command += ["-map", "0:v:0?", "-frames:v", "1", "-c", "copy", "-f", "image2pipe", "pipe:1"]
     result = subprocess.run(command, capture_output=True, check=False, preexec_fn=end_with_parent)
     return result.stdout if result.returncode == 0 and result.stdout else None
@@ -306,9 +304,8 @@ def write_animation(
     count = max(1, round(duration * fps))
     frames = load_animation(source, [start + index / fps for index in range(count)], (size, size), name)
     command = [find_ffmpeg(), "-nostdin", "-v", "error", "-f", "rawvideo", "-pix_fmt", "rgb24"]
-    command += ["-video_size", f"{size}x{size}", "-framerate", f"{fps:g}", "-i", "pipe:0", "-c:v", "libx264"]
-    command += ["-preset", "veryfast", "-crf", str(crf), "-g", str(gop), "-bf", "0", "-pix_fmt", "yuv420p"]
-    command += ["-threads", "1", "-fflags", "+bitexact", "-flags", "+bitexact", "-f", "mp4", "-y", f"file:{output}"]
+    command += ["-video_size", f"{size}x{size}", "-framerate", f"{fps:g}", "-i", "pipe:0", *h264(crf, gop)]
+    command += ["-threads", "1", *REPEATABLE, "-f", "mp4", "-y", as_url(output)]
     pixels = frames.permute(0, 2, 3, 1).contiguous().numpy().tobytes()
     result = subprocess.run(command, input=pixels, capture_output=True, check=False, preexec_fn=end_with_parent)
     if result.returncode:

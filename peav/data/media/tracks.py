@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from peav.data.media.ffmpeg import ONE_FILE, find_command
+from peav.data.media.ffmpeg import ONE_FILE, as_url, find_command
 from peav.data.media.headers import Sound, container, count_videos, judge_sound
 from peav.data.workers import end_with_parent
 from peav.types import Seconds
@@ -37,7 +37,6 @@ _TIMED = ("matroska", "mov", "asf", "flv", "avi")
 
 #: FFmpeg fills a gap of more seconds; less is the rounding of time stamps.
 _GAP_SECONDS = 0.05
-
 
 #: A packet that lasts longer than this, and much longer than others, hides a gap: so mp4 has it.
 _LONG_SECONDS = 0.12
@@ -100,7 +99,7 @@ def _read_packets(path: str, size: int, modified: int) -> Packets:
         entries,
         "-of",
         "compact",
-        f"file:{path}",
+        as_url(path),
     ]
     result = subprocess.run(
         command, capture_output=True, text=True, errors="replace", check=False, preexec_fn=end_with_parent

@@ -5,13 +5,12 @@ from __future__ import annotations
 import errno
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import torch
 
-from peav.data.manifests.records import EVENT_TOLERANCE_SECONDS, Event, Note, Record, RecordError, Reject, fit_events
+from peav.data.manifests.records import EVENT_TOLERANCE_SECONDS, Record, RecordError, fit_events
 from peav.data.manifests.texts import fit_captions, missing_media
 from peav.data.media.checks import (
     CHANGED,
@@ -25,22 +24,29 @@ from peav.data.media.errors import MediaError
 from peav.data.media.ffmpeg import FFMPEG, FULL_DISK
 from peav.data.media.normalize import Normalize, check_normalized, normalize_span
 from peav.data.media.probing import MediaInfo, probe
-from peav.data.media.remake import make_pictures, make_sound, shift_of
+from peav.data.media.remake import make_pictures, shift_of
 from peav.data.media.spans import NOTHING_SECONDS
 from peav.data.media.stills import (
-    Animations,
-    check_picture,
-    cover_art,
-    is_animation,
-    picture_kind,
     shrink_picture,
     write_animation,
 )
 from peav.data.media.tracks import announced_end
-from peav.data.packing.chunking import ChunkCaptions, chunk_record
-from peav.data.packing.journal import Outcome
-from peav.data.packing.own_fields import KeptFields, OwnFieldError, keep_own, read_own
-from peav.fields import Field, Stored
+from peav.data.packing.chunking import chunk_record
+from peav.data.packing.jobs import CheckedClip, CheckedRecord, Job, PackSettings, Settled, rejected
+from peav.data.packing.own_fields import OwnFieldError, keep_own, read_own
+from peav.data.packing.sources import (
+    COPIED,
+    COVER,
+    ENCODED,
+    SOUND,
+    Found,
+    Source,
+    note_animations,
+    probe_source,
+    read_source,
+    with_cover,
+)
+from peav.fields import Stored
 from peav.types import Seconds
 
 #: A span that differs from the whole file by less than this is the whole file, in seconds.
@@ -48,153 +54,6 @@ _WHOLE_SECONDS = 0.05
 
 #: A rest of a long recording is a clip from so many seconds on.
 _MIN_CHUNK_SECONDS = 1.0
-
-#: How files end that were made anew of a whole source, and pictures that were taken out of a file of sound.
-_SOUND, _COPIED, _ENCODED, _COVER = ".sound.flac", ".copied.mkv", ".encoded.mp4", ".cover"
-
-#: What becomes of a clip one of whose media cannot be read: it is kept without it, or left out.
-Partial = Literal["keep", "reject"]
-
-
-@dataclass(frozen=True)
-class PackSettings:
-    """What is done with every record.
-
-    Attributes:
-        min_seconds: shorter clips are rejected.
-        check_video: decode video a second time with all errors fatal.
-        chunk_seconds: length of the clips that longer recordings are cut into; 0 leaves them whole.
-        chunk_captions: what becomes of captions about a whole recording that is cut.
-        normalize: what clips are re-encoded to; None keeps their media as they are.
-        still_seconds: duration of a clip that is nothing but a still picture.
-        animations: whether the `first` picture of an animation is taken, or `all` as a video.
-        cover_art: take the cover of a file of sound as its picture.
-        partial: what becomes of a clip of which a medium cannot be read, and another can.
-    """
-
-    min_seconds: Seconds = 0.1
-    check_video: bool = True
-    chunk_seconds: Seconds = 30.0
-    chunk_captions: ChunkCaptions = "copy"
-    normalize: Normalize | None = None
-    still_seconds: Seconds = 1.0
-    animations: Animations = "first"
-    cover_art: bool = False
-    partial: Partial = "reject"
-
-    def __post_init__(self) -> None:
-        for name, choices in (("animations", ("first", "all")), ("partial", ("keep", "reject"))):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name} must be {' or '.join(map(repr, choices))}, got {getattr(self, name)!r}")
-        if self.still_seconds <= 0:
-            raise ValueError(f"still_seconds must be above 0, got {self.still_seconds}")
-        for name in ("min_seconds", "chunk_seconds"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
-        if self.chunk_captions not in ("copy", "drop"):
-            raise ValueError(f"chunk_captions must be 'copy' or 'drop', got {self.chunk_captions!r}")
-
-
-@dataclass(frozen=True)
-class Settled:
-    """A record whose outcome is known; it goes through the workers so that the order is kept."""
-
-    outcome: Outcome
-
-
-@dataclass(frozen=True)
-class Job:
-    """A record to check.
-
-    Attributes:
-        index: position in the order of the records; names its scratch files.
-        record: the clip, or long recording.
-        root: folder that its paths start from.
-        scratch: folder for what is cut out.
-        settings: what is done with it.
-        fields: of one's own kind, by name.
-    """
-
-    index: int
-    record: Record
-    root: Path
-    scratch: Path
-    settings: PackSettings
-    fields: dict[str, Field] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class CheckedClip:
-    """A clip after its check: `reject` is set, or all the rest.
-
-    Attributes:
-        record: the clip.
-        reject: why it cannot be used.
-        unreadable: whether that is because a medium of it cannot be read.
-        paths: what to pack, by role.
-        infos: what that holds, by role.
-        scratch: those of `paths` that are to be deleted afterwards.
-        duration: of the clip, seconds.
-        source_seconds: duration of its longest source file.
-        sources: what the source files hold, by role.
-        events: its events, clamped into it; None when not annotated.
-        notes: what its author should know.
-        lost: media that could not be read, and why; the clip is without them.
-        own: its fields of one's own kind.
-    """
-
-    record: Record
-    reject: Reject | None = None
-    unreadable: bool = False
-    paths: dict[str, Path] = field(default_factory=dict)
-    infos: dict[str, MediaInfo] = field(default_factory=dict)
-    scratch: tuple[Path, ...] = ()
-    duration: Seconds = 0.0
-    source_seconds: Seconds = 0.0
-    sources: dict[str, MediaInfo] = field(default_factory=dict)
-    events: tuple[Event, ...] | None = None
-    notes: tuple[str, ...] = ()
-    lost: dict[str, str] = field(default_factory=dict)
-    own: KeptFields = field(default_factory=KeptFields)
-
-    @property
-    def all_notes(self) -> list[Note]:
-        """What is written down of it."""
-        lost = [
-            Note(self.record.id, self.record.line, f"kept without its {kind}, which cannot be read: {reason}", kind)
-            for kind, reason in self.lost.items()
-        ]
-        return [*lost, *(Note(self.record.id, self.record.line, note) for note in self.notes)]
-
-    def holds(self, kind: str) -> str | None:
-        """Returns the role whose file holds `audio` or `video`, None where none does."""
-        other = "video" if kind == "audio" else "audio"
-        roles = (role for role, info in self.infos.items() if getattr(info, kind) is not None and role != other)
-        return next(roles, None)
-
-
-@dataclass(frozen=True)
-class CheckedRecord:
-    """A record after its check, and its clips, rejected ones included."""
-
-    record: Record
-    clips: list[CheckedClip]
-
-
-def rejected(
-    record: Record, file: str | None, reason: str, missing: bool = False, unreadable: bool = False
-) -> CheckedClip:
-    """Returns the outcome of a clip that cannot be used."""
-    file = file if file is not None else next(iter(record.files.values()), None)
-    return CheckedClip(record, Reject(record.id, file, record.line, reason, missing), unreadable)
-
-
-def crashed(item: Job | Settled) -> CheckedRecord | Settled:
-    """Returns the outcome of a record whose check killed its process."""
-    if isinstance(item, Settled):
-        return item
-    reason = "the process that decoded it died: FFmpeg crashed on it, or the memory ran out"
-    return CheckedRecord(item.record, [rejected(item.record, None, reason)])
 
 
 def check_records(items: Sequence[Job | Settled]) -> list[CheckedRecord | Settled]:
@@ -239,7 +98,7 @@ def _is_film(info: MediaInfo) -> bool:
 
 
 def _is_encoded(clip: CheckedClip, path: Path) -> bool:
-    return path in clip.scratch and not path.name.endswith(_COPIED)
+    return path in clip.scratch and not path.name.endswith(COPIED)
 
 
 def _file_of(record: Record, role: str) -> str | None:
@@ -249,7 +108,7 @@ def _file_of(record: Record, role: str) -> str | None:
 def _of_one_size(job: Job, clip: CheckedClip, role: str) -> CheckedClip:
     """Encodes pictures whose size changes anew; the sound beside them stays where it is."""
     file, info, path = _file_of(clip.record, role) or "", clip.infos[role], clip.paths[role]
-    output = job.scratch / f"{job.index}-{role}{_ENCODED}"
+    output = job.scratch / f"{job.index}-{role}{ENCODED}"
     try:
         make_pictures(path, output, info.index("video"), file, "encode", shift_of(info.begin, info.origin))
         made = check_media(output, ("video",), 0.0, None, file, probe(output, file, origin=0.0))
@@ -261,24 +120,6 @@ def _of_one_size(job: Job, clip: CheckedClip, role: str) -> CheckedClip:
         if info.audio is not None:
             paths["audio"], infos["audio"] = path, info
     return replace(clip, paths=paths, infos=infos, scratch=(*clip.scratch, output))
-
-
-@dataclass(frozen=True)
-class _Source:
-    """A source file, and what its sound and its pictures are read from, by name: the file itself, or what was made of it.
-
-    Errors call it `file`.
-    """
-
-    path: Path
-    info: MediaInfo
-    parts: dict[str, Part]
-    file: str
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether the file itself holds all of it."""
-        return all(part.path == self.path for part in self.parts.values())
 
 
 def _check_job(job: Job) -> list[CheckedClip]:
@@ -313,7 +154,7 @@ def _without(job: Job, bad: CheckedClip, alone: bool, kinds: Sequence[str]) -> l
 def _with_shared(job: Job, clips: list[CheckedClip]) -> list[CheckedClip]:
     """Gives files that several clips may be packed of to the first of them, to be deleted with it, and deletes the others."""
     packed = [index for index, clip in enumerate(clips) if clip.paths]
-    for ending in (_SOUND, _COPIED, _ENCODED, _COVER):
+    for ending in (SOUND, COPIED, ENCODED, COVER):
         for path in job.scratch.glob(f"{job.index}-*{ending}"):
             whole = next((index for index in packed if path in clips[index].paths.values()), None)
             if whole is None:
@@ -323,64 +164,23 @@ def _with_shared(job: Job, clips: list[CheckedClip]) -> list[CheckedClip]:
     return clips
 
 
-def _read_source(job: Job, role: str, path: Path, info: MediaInfo, file: str, exact: bool, end: Seconds) -> _Source:
-    """Has FFmpeg make anew what torchcodec would get wrong.
-
-    Args:
-        job: the job.
-        role: of the file in the record.
-        path: the file.
-        info: what it holds.
-        file: how errors call it.
-        exact: whether spans are cut out of it, or it is encoded anew.
-        end: second at which the last clip ends.
-
-    Raises:
-        MediaError: if it is damaged.
-        OSError: if the disk is full.
-    """
-    parts, shift, stem = {}, shift_of(info.begin, info.origin), job.scratch / f"{job.index}-{role}"
-    audio, video = info.audio, info.video
-    if audio is not None and role != "video":
-        parts["audio"] = Part(path, info)
-        if audio.sound == "odd" or (audio.sound == "whole" and exact):
-            output = stem.with_name(stem.name + _SOUND)
-            try:
-                make_sound(
-                    path, output, audio.index, file, audio.wide, audio.num_channels, shift, end if exact else None
-                )
-                parts["audio"] = Part(output, probe(output, file, origin=0.0))
-            except MediaError:
-                output.unlink(missing_ok=True)
-                if audio.sound == "odd":
-                    raise
-                # Damaged somewhere: each clip is cut out of the file itself, so that the others live.
-    if video is not None and role != "audio":
-        parts["video"] = Part(path, info)
-        if video.pictures != "plain":
-            output = stem.with_name(stem.name + (_COPIED if video.pictures == "copy" else _ENCODED))
-            make_pictures(path, output, video.index, file, video.pictures, shift)
-            parts["video"] = Part(output, probe(output, file, origin=0.0))
-    return _Source(path, info, parts, file)
-
-
 def _check_record(job: Job, without: str | None = None, only: str | None = None) -> list[CheckedClip]:
     """Checks a record; without its `audio` or `video` and only its clip of an id where these are given."""
     record, settings = job.record, job.settings
     file: str | None = None
     try:
-        found: dict[str, _Found] = {}
+        found: dict[str, Found] = {}
         for role, file in record.files.items():
             path = job.root / file
             if not path.is_file():
                 return [rejected(record, file, "no such file", missing=True)]
-            if role != without and (info := _probe(job, role, path, file, without)) is not None:
-                found[role] = _Found(path, info, file)
+            if role != without and (info := probe_source(job, role, path, file, without)) is not None:
+                found[role] = Found(path, info, file)
         if not found:
             return [rejected(record, None, f"holds nothing but {without}")]
-        record = _note_animations(record, settings, found)
+        record = note_animations(record, settings, found)
         if settings.cover_art and without != "video":
-            found, record = _with_cover(job, record, found)
+            found, record = with_cover(job, record, found)
         longest = max(one.info.duration for one in found.values())
         if not longest:  # stills alone
             longest = record.start + (record.duration or settings.still_seconds)
@@ -392,12 +192,12 @@ def _check_record(job: Job, without: str | None = None, only: str | None = None)
         stored = read_own(job.fields, record, job.root)
         shortest = max(settings.min_seconds, _MIN_CHUNK_SECONDS)
         parts = chunk_record(record, duration, settings.chunk_seconds, shortest, settings.chunk_captions)
-        sources: dict[str, _Source] = {}
+        sources: dict[str, Source] = {}
         for role, one in found.items():
             file = one.file
             part = parts[0] is not record or _is_part(record, duration, one.info)
             exact = part or settings.normalize is not None
-            sources[role] = _read_source(job, role, one.path, one.info, file, exact, record.start + duration)
+            sources[role] = read_source(job, role, one, exact, record.start + duration)
     except OwnFieldError as error:
         return [rejected(record, error.file, str(error), missing=error.file is not None)]
     except MediaError as error:
@@ -417,51 +217,6 @@ def _check_record(job: Job, without: str | None = None, only: str | None = None)
     ]
 
 
-@dataclass(frozen=True)
-class _Found:
-    """A source file, what it holds, and how errors call it."""
-
-    path: Path
-    info: MediaInfo
-    file: str
-
-
-def _probe(job: Job, role: str, path: Path, file: str, without: str | None) -> MediaInfo | None:
-    """Reads what a file holds, a picture fully; None where that is nothing but what is to be left out."""
-    if picture_kind(path) is not None:
-        if role == "audio":
-            raise MediaError(file, "holds no audio: it is a picture")
-        return None if without == "video" else check_picture(path, file, job.settings.animations)
-    if without is None:
-        return probe(path, file)
-    return probe(path, file, kinds=[kind for kind in ("audio", "video") if kind != without])
-
-
-def _note_animations(record: Record, settings: PackSettings, found: dict[str, _Found]) -> Record:
-    videos = [(one, one.info.video) for one in found.values() if one.info.video is not None]
-    if settings.animations == "all" or not any(video.still and is_animation(one.path) for one, video in videos):
-        return record
-    note = "an animation, of which the first picture is taken (--animations all takes them all, as a video)"
-    return replace(record, notes=(*record.notes, note))
-
-
-def _with_cover(job: Job, record: Record, found: dict[str, _Found]) -> tuple[dict[str, _Found], Record]:
-    """Adds the cover of a file of sound as the clip's picture, where it has one and no video."""
-    sound = next((one for one in found.values() if one.info.audio is not None), None)
-    if sound is None or any(one.info.video is not None for one in found.values()):
-        return found, record
-    cover = cover_art(sound.path)
-    if cover is None:
-        return found, record
-    path = job.scratch / f"{job.index}-video{_COVER}"
-    path.write_bytes(cover)
-    try:
-        info = check_picture(path, sound.file)
-    except MediaError as error:
-        return found, replace(record, notes=(*record.notes, f"its cover art is left out: {error.reason}"))
-    return {**found, "video": _Found(path, info, sound.file)}, record
-
-
 def _fit_texts(record: Record, duration: Seconds) -> Record:
     notes = list(record.notes)
     captions = {
@@ -476,7 +231,7 @@ def _fit_texts(record: Record, duration: Seconds) -> Record:
 def _check_clip(
     job: Job,
     record: Record,
-    sources: dict[str, _Source],
+    sources: dict[str, Source],
     stored: dict[str, Stored],
     duration: Seconds,
     longest: Seconds,
@@ -523,7 +278,7 @@ def _is_part(record: Record, duration: Seconds, info: MediaInfo) -> bool:
 
 
 def _keep_or_cut(
-    job: Job, record: Record, sources: dict[str, _Source], duration: Seconds, stem: Path
+    job: Job, record: Record, sources: dict[str, Source], duration: Seconds, stem: Path
 ) -> tuple[dict[str, Path], dict[str, MediaInfo]]:
     settings = job.settings
     paths: dict[str, Path] = {}
@@ -532,9 +287,8 @@ def _keep_or_cut(
         needs, file, video = () if role == "media" else (role,), source.file, source.info.video
         if role != "media" and role not in source.parts:
             raise MediaError(file, f"holds no {role}")
-        if (
-            video is not None and video.image
-        ):  # decoded already, and packed whole: a part of an animation begins later in it
+        if video is not None and video.image:
+            # Decoded already, and packed whole: a part of an animation begins later in it.
             paths[role] = source.path
             infos[role] = replace(source.info, origin=0.0 if video.still else record.start)
             continue
@@ -556,7 +310,7 @@ def _keep_or_cut(
     return paths, infos
 
 
-def _keep_parts(source: _Source, settings: PackSettings, file: str) -> dict[str, Part]:
+def _keep_parts(source: Source, settings: PackSettings, file: str) -> dict[str, Part]:
     """Checks the sound and the pictures of a file of which FFmpeg made one or both anew; each is packed for itself."""
     made = {}
     for kind, part in source.parts.items():
@@ -567,7 +321,7 @@ def _keep_parts(source: _Source, settings: PackSettings, file: str) -> dict[str,
     return made
 
 
-def _refuse_truncated(source: _Source, held: Seconds, file: str) -> None:
+def _refuse_truncated(source: Source, held: Seconds, file: str) -> None:
     end = announced_end(source.path)
     if end is not None and held < end - source.info.origin - TOLERANCE_SECONDS:
         raise MediaError(file, f"truncated: its streams end at {held:.2f} s of {end - source.info.origin:.2f} s")
@@ -581,7 +335,7 @@ def _without_traces(info: MediaInfo) -> MediaInfo:
 
 
 def _normalize(
-    job: Job, record: Record, sources: dict[str, _Source], duration: Seconds, stem: Path
+    job: Job, record: Record, sources: dict[str, Source], duration: Seconds, stem: Path
 ) -> tuple[dict[str, Path], dict[str, MediaInfo]]:
     how = job.settings.normalize or Normalize()
     made: dict[str, Path] = {}
@@ -615,7 +369,7 @@ def _normalize(
 
 
 def _normalize_picture(
-    source: _Source, stem: Path, start: Seconds, duration: Seconds, how: Normalize
+    source: Source, stem: Path, start: Seconds, duration: Seconds, how: Normalize
 ) -> tuple[Path, MediaInfo]:
     video = source.info.video
     if video is None or video.still:

@@ -15,7 +15,7 @@ from peav.data.manifests.identities import ABSENT, bytes_group
 from peav.data.manifests.manifest import manifest_path, shards_path
 from peav.data.manifests.records import SPLITS
 from peav.data.media.probing import VideoStream
-from peav.data.packing.checking import CheckedClip
+from peav.data.packing.jobs import CheckedClip
 from peav.data.packing.journal import EARLIER, JOURNAL, OUTCOMES, Durable, Journal, LineFile, Outcome, OutcomeLog
 from peav.data.stores.samples import Sample, ShardError
 from peav.data.stores.shards import ShardWriter

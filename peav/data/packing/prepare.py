@@ -24,8 +24,9 @@ from peav.data.manifests.records import Record, Reject, iter_records
 from peav.data.media.ffmpeg import FULL_DISK, find_ffmpeg
 from peav.data.media.normalize import Normalize
 from peav.data.media.stills import Animations
-from peav.data.packing.checking import CheckedRecord, Job, PackSettings, Partial, Settled, check_records, crashed
+from peav.data.packing.checking import check_records
 from peav.data.packing.chunking import ChunkCaptions
+from peav.data.packing.jobs import CheckedRecord, Job, PackSettings, Partial, Settled, crashed
 from peav.data.packing.journal import EARLIER, JOURNAL, OUTCOMES, LineFile, Outcome, read_journal
 from peav.data.packing.listing import list_reader, list_records
 from peav.data.packing.packer import Packer, remove_logs

@@ -10,7 +10,6 @@ from peav.evaluation.detection.collar import Collar
 from peav.evaluation.detection.f1 import F1, best_thresholds, clip_counts, f1_of_counts, f1_score
 from peav.evaluation.detection.false_alarms import FalseAlarms, absent_counts, false_alarms
 from peav.evaluation.detection.frames import (
-    FrameAUROC,
     auroc_in_blocks,
     event_labels,
     frame_auroc,
@@ -30,7 +29,6 @@ __all__ = [
     "Calibration",
     "Collar",
     "FalseAlarms",
-    "FrameAUROC",
     "FrameROC",
     "Intersection",
     "Interval",

@@ -15,6 +15,9 @@ Floats = npt.NDArray[np.floating]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
+#: Times are compared to a microsecond: 0.7 * 0.3 and 0.21 are the same.
+DECIMALS = 6
+
 #: (label, onset, offset): the column of the scores, and seconds from the start of the clip.
 LabelEvent = tuple[int, Seconds, Seconds]
 

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from peav.evaluation.detection.clips import Bools, Floats, Ints, ScoredClip, Truth, expand
-from peav.evaluation.detection.counts import Changes, Counts, join_blocks, no_changes
-from peav.evaluation.detection.intersection import DECIMALS
-from peav.evaluation.detection.runs import Runs, runs_in_blocks
+from peav.evaluation.detection.clips import DECIMALS, Bools, Floats, Ints, ScoredClip, Truth, expand
+from peav.evaluation.detection.counts import Changes, Counts, no_changes
+from peav.evaluation.detection.runs import Runs, count_runs
 from peav.types import Seconds
 
 
@@ -39,10 +38,7 @@ class Collar:
 
     def count(self, clips: Sequence[ScoredClip], floor: Floats) -> Counts:
         """Counts at every threshold of at least `floor`; see `Matching`."""
-        labels = len(floor)
-        return join_blocks(
-            [(start, self._count(block, runs, labels)) for start, block, runs in runs_in_blocks(clips, floor)]
-        )
+        return count_runs(self._count, clips, floor)
 
     def _count(self, clips: Sequence[ScoredClip], runs: Runs, labels: int) -> Counts:
         truth = Truth.of(clips)

@@ -112,16 +112,6 @@ def no_changes() -> Changes:
     return Changes(none, index, index, none)
 
 
-def join_blocks(blocks: Sequence[tuple[int, Counts]]) -> Counts:
-    """Joins counts of consecutive clips, each with the number of its first clip."""
-    return Counts(
-        tp=Changes.join([counts.tp.moved(start) for start, counts in blocks]),
-        fp=Changes.join([counts.fp.moved(start) for start, counts in blocks]),
-        ct=Changes.join([counts.ct.moved(start) for start, counts in blocks]),
-        num_true=np.concatenate([counts.num_true for _, counts in blocks]),
-    )
-
-
 def totals(parts: Sequence[tuple[Floats, Floats]]) -> tuple[Floats, list[Floats]]:
     """Adds up what changed above each score.
 

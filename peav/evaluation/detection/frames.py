@@ -1,4 +1,6 @@
-"""Frame-level detection: ground truth as frames, and the area under the ROC curve over frames.
+"""Frame-level detection: ground truth as frames, and the area under the ROC curve over frames, in torch and a block at a time.
+
+`peav.evaluation.detection.roc` has the same area, and the partial one, of clips whose scores are all held; a test holds both equal.
 
 A rank AUROC over the labels of `frame_labels` equals
 `sed_scores_eval.segment_based.auroc(segment_length=frame_seconds)`. It hides errors of boundaries and calibration.
@@ -104,7 +106,7 @@ def _twice_wrong(ordered: Tensor, negatives: Tensor) -> int:
 
 
 @dataclass(frozen=True)
-class FrameAUROC:
+class FrameAUROCValues:
     """Area under the ROC curve over frames.
 
     Attributes:
@@ -122,7 +124,7 @@ class FrameAUROC:
     num_frames: int
 
 
-def frame_auroc(scores: Tensor, labels: Tensor, mask: Tensor) -> FrameAUROC:
+def frame_auroc(scores: Tensor, labels: Tensor, mask: Tensor) -> FrameAUROCValues:
     """Computes the frame AUROC of each text over the pooled valid frames of all clips, and its macro and micro means.
 
     Args:
@@ -146,7 +148,7 @@ def frame_auroc(scores: Tensor, labels: Tensor, mask: Tensor) -> FrameAUROC:
     return auroc_in_blocks([s[y] for s, y in zip(pooled, truth, strict=True)], [(pooled, truth)])
 
 
-def auroc_in_blocks(positives: Sequence[Tensor], blocks: Iterable[tuple[Tensor, Tensor]]) -> FrameAUROC:
+def auroc_in_blocks(positives: Sequence[Tensor], blocks: Iterable[tuple[Tensor, Tensor]]) -> FrameAUROCValues:
     """Computes the frame AUROC of scores that come a block at a time, exactly.
 
     Args:
@@ -170,7 +172,7 @@ def auroc_in_blocks(positives: Sequence[Tensor], blocks: Iterable[tuple[Tensor, 
     counts = [len(scores) for scores in ordered]
     per_text = [_share(value, count, num_frames - count) for value, count in zip(wrong, counts, strict=True)]
     both = [value for value in per_text if value is not None]
-    return FrameAUROC(
+    return FrameAUROCValues(
         macro=sum(both) / len(both) if both else None,
         micro=_share(micro_wrong, sum(counts), len(counts) * num_frames - sum(counts)),
         per_text=per_text,

@@ -7,12 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from peav.evaluation.detection.clips import Bools, Floats, Ints, ScoredClip, Truth, expand
-from peav.evaluation.detection.counts import Changes, Counts, join_blocks, no_changes
-from peav.evaluation.detection.runs import Runs, runs_in_blocks
-
-#: Times are compared to a microsecond: 0.7 * 0.3 and 0.21 are the same.
-DECIMALS = 6
+from peav.evaluation.detection.clips import DECIMALS, Bools, Floats, Ints, ScoredClip, Truth, expand
+from peav.evaluation.detection.counts import Changes, Counts, no_changes
+from peav.evaluation.detection.runs import Runs, count_runs
 
 
 @dataclass(frozen=True)
@@ -39,10 +36,7 @@ class Intersection:
 
     def count(self, clips: Sequence[ScoredClip], floor: Floats) -> Counts:
         """Counts at every threshold of at least `floor`; see `Matching`."""
-        labels = len(floor)
-        return join_blocks(
-            [(start, self._count(block, runs, labels)) for start, block, runs in runs_in_blocks(clips, floor)]
-        )
+        return count_runs(self._count, clips, floor)
 
     def _count(self, clips: Sequence[ScoredClip], runs: Runs, labels: int) -> Counts:
         truth = Truth.of(clips)

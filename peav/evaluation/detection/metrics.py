@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -104,8 +105,9 @@ class DetectionMetric(Metric):
             raise ValueError(f"expected scores of {self.num_labels} labels, got {tuple(scores.shape)}")
         self._add(scored_clips(scores, mask, events, self.frame_seconds, known, durations))
 
+    @abstractmethod
     def _add(self, clips: Sequence[ScoredClip]) -> None:
-        raise NotImplementedError
+        """Adds clips to the state."""
 
     def _as_tensor(self, value: float | None) -> Tensor:
         return torch.tensor(float("nan") if value is None else value, device=self.device)
@@ -253,8 +255,9 @@ class _Sums(DetectionMetric):
         if clips:
             self.sums += torch.from_numpy(self._of(clips)).to(self.sums)
 
+    @abstractmethod
     def _of(self, clips: Sequence[ScoredClip]) -> np.ndarray:
-        raise NotImplementedError
+        """Returns what some clips add to `sums`."""
 
 
 class DetectionF1(_Sums):

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from peav.evaluation.detection.clips import Bools, Floats, ScoredClip, known_labels, num_labels
-from peav.evaluation.detection.intersection import DECIMALS
+from peav.evaluation.detection.clips import DECIMALS, Bools, Floats, ScoredClip, known_labels, num_labels
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,13 @@ from its lowest score down to the higher one of its two neighbours.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from peav.evaluation.detection.clips import Bools, Floats, Ints, ScoredClip
+from peav.evaluation.detection.counts import Changes, Counts
 
 #: Frames above the floor that are looked at together, and scores that are held for it.
 _FRAMES_AT_ONCE, _SCORES_AT_ONCE = 2**18, 2**24
@@ -37,6 +38,25 @@ class Runs:
     offset: Floats
     high: Floats
     low: Floats
+
+
+def count_runs(
+    count: Callable[[Sequence[ScoredClip], Runs, int], Counts], clips: Sequence[ScoredClip], floor: Floats
+) -> Counts:
+    """Counts by a rule that compares runs with events, a few clips at a time.
+
+    Args:
+        count: of some clips, their runs and the number of labels, with clips numbered from 0.
+        clips: all clips.
+        floor: (L,) of each label; frames below it are in no run.
+    """
+    blocks = [(start, count(block, runs, len(floor))) for start, block, runs in runs_in_blocks(clips, floor)]
+    return Counts(
+        tp=Changes.join([counts.tp.moved(start) for start, counts in blocks]),
+        fp=Changes.join([counts.fp.moved(start) for start, counts in blocks]),
+        ct=Changes.join([counts.ct.moved(start) for start, counts in blocks]),
+        num_true=np.concatenate([counts.num_true for _, counts in blocks]),
+    )
 
 
 def runs_in_blocks(clips: Iterable[ScoredClip], floor: Floats) -> Iterator[tuple[int, Sequence[ScoredClip], Runs]]:

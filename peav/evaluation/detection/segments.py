@@ -8,9 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from peav.evaluation.detection.clips import Bools, Floats, ScoredClip, known_labels
+from peav.evaluation.detection.clips import DECIMALS, Bools, Floats, ScoredClip, known_labels
 from peav.evaluation.detection.counts import Changes, Counts, no_changes
-from peav.evaluation.detection.intersection import DECIMALS
 from peav.types import Seconds
 
 
