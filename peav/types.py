@@ -281,6 +281,8 @@ class TextInput:
 class EventInput:
     """Annotated sound events of a batch: K distinct phrases, and E intervals that say which clip holds which phrase when.
 
+    What is None is as the attribute says; `stated` writes it out. `peav.objectives.frame` says what follows for each clip and phrase.
+
     Attributes:
         phrases: the K distinct phrases (N = K rows).
         annotated: (B,) bool; a clip without annotation is unknown for every phrase, not free of it.
@@ -288,6 +290,17 @@ class EventInput:
         phrase: (E,) int64, row of the phrase.
         onset: (E,) float32, seconds from the start of the clip.
         offset: (E,) float32, seconds from the start of the clip.
+        confidence: (E,) float32 in [0, 1], how sure the annotation is; None for 1.
+        timed: (E,) bool; False for a weak label: the phrase is heard somewhere in the clip, from 0 to the clip's end, and with a
+            confidence of 0 nowhere in it. None for True.
+        vocabulary: (B,) int64, which closed vocabulary was annotated in the clip, a column of `members`: of its phrases those that the clip
+            does not hold are absent, all others unknown. -1: every phrase that the clip does not hold is absent. -2: every one is
+            unknown. None for -1.
+        members: (K, V) bool, which vocabularies a phrase belongs to; V is the same on all ranks. None where there are no vocabularies.
+        lineage: (K, A) int64, keys of a phrase and its ancestors: first that of its own text, then that of its label id, then those of
+            its ancestors in any order; -1 where there is none. Two phrases are related where the text or label id of one is in the
+            lineage of the other. None where no phrase has an ancestor.
+        bank: (K,) bool, phrases that no clip of this rank holds, drawn as further negatives. None for False.
     """
 
     phrases: TextInput
@@ -296,6 +309,25 @@ class EventInput:
     phrase: Tensor
     onset: Tensor
     offset: Tensor
+    confidence: Tensor | None = None
+    timed: Tensor | None = None
+    vocabulary: Tensor | None = None
+    members: Tensor | None = None
+    lineage: Tensor | None = None
+    bank: Tensor | None = None
+
+    def stated(self) -> EventInput:
+        """Returns the events with nothing left to None: V is 0 where there are no vocabularies, A is 2 where there is no lineage."""
+        device, (num_phrases,) = self.clip.device, self.phrases.group.shape
+        defaults: dict[str, Any] = {
+            "confidence": torch.ones_like(self.onset),
+            "timed": torch.ones_like(self.clip, dtype=torch.bool),
+            "vocabulary": torch.full_like(self.annotated, -1, dtype=torch.int64),
+            "members": torch.zeros(num_phrases, 0, dtype=torch.bool, device=device),
+            "lineage": torch.stack((self.phrases.group, torch.full_like(self.phrases.group, -1)), 1),
+            "bank": torch.zeros(num_phrases, dtype=torch.bool, device=device),
+        }
+        return replace(self, **{name: value for name, value in defaults.items() if getattr(self, name) is None})
 
     def read_by(self, encoder: str) -> EventInput:
         """Returns the events, their phrases with the ids that are meant for an encoder."""

@@ -34,6 +34,9 @@ def take(value: _Rows, rows: Tensor) -> _Rows:
             phrase=value.phrase[kept],
             onset=value.onset[kept],
             offset=value.offset[kept],
+            confidence=None if value.confidence is None else value.confidence[kept],
+            timed=None if value.timed is None else value.timed[kept],
+            vocabulary=None if value.vocabulary is None else value.vocabulary[rows],
         )
     taken = {
         field.name: getattr(value, field.name)[rows]

@@ -158,6 +158,7 @@ def join_rows(parts: Sequence[Any]) -> Any:
     """
     first = parts[0]
     if isinstance(first, EventInput):
+        parts = _alike(parts)
         clips = torch.tensor([0, *(len(part.annotated) for part in parts[:-1])]).cumsum(0).tolist()
         phrases = torch.tensor([0, *(len(part.phrases.group) for part in parts[:-1])]).cumsum(0).tolist()
         parts = [
@@ -180,6 +181,23 @@ def join_rows(parts: Sequence[Any]) -> Any:
     if any(part != first for part in parts[1:]):
         raise ValueError(f"chunks that differ in {first!r} cannot be one virtual batch")
     return first
+
+
+def _alike(events: Sequence[EventInput]) -> list[EventInput]:
+    """Returns events of which all state what one of them states, with lineages of one width."""
+    optional = [f.name for f in fields(EventInput) if f.default is None]
+    used = [name for name in optional if any(getattr(part, name) is not None for part in events)]
+    made = []
+    for part in events:
+        stated = part.stated()
+        made.append(replace(part, **{name: getattr(stated, name) for name in used}))
+    width = max((part.lineage.shape[1] for part in made if part.lineage is not None), default=0)
+    return [
+        part
+        if part.lineage is None
+        else replace(part, lineage=F.pad(part.lineage, (0, width - part.lineage.shape[1]), value=-1))
+        for part in made
+    ]
 
 
 def _padded(tensor: Tensor, shape: Sequence[int]) -> Tensor:
