@@ -52,8 +52,10 @@ real: setup ## fetch real recordings (300 MB of packages), train on speech, soun
 clean-demo: ## remove what the demo made
 	rm -rf $(RUN)
 
+# A process a core, each with one thread; a file's tests stay together, for they share what they set up.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 test: setup ## all tests but the slow ones
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-slow: setup ## the slow tests, by name
 	$(BIN)/python -m pytest -m slow

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from peav.cli import embed as command
+from peav.data.media.decode import decode_counts
 from peav.model import PEAV
 from tests.cli.embed.helpers import GOOD, RATE, TEXTS, noise, read, rejects, run
 from tests.data.conftest import write_float_wav, write_wav
@@ -46,6 +47,25 @@ def test_a_folder_and_texts(checkpoint: Path, folder: Path, tmp_path: Path, caps
     # What is there is not overwritten.
     assert run(checkpoint, out, folder) == 1
     assert "is there already" in capsys.readouterr().err
+
+
+def test_processes_are_started_where_they_are_worth_it(
+    checkpoint: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By default what takes less time to decode than processes take to start is decoded here, and all else in them."""
+    before = decode_counts()["audio"]
+    assert run(checkpoint, tmp_path / "here.npz", folder / "deep", workers=None) == 0
+    here = decode_counts()["audio"]
+    assert here > before
+    monkeypatch.setattr(command, "_START_SECONDS", 0.2)
+    assert run(checkpoint, tmp_path / "there.npz", folder / "deep", workers=None, batch_seconds=1.0) == 0
+    assert decode_counts()["audio"] == here
+    for name, value in read(tmp_path / "here.npz").items():
+        there = read(tmp_path / "there.npz")[name]
+        if value.dtype.kind == "f":
+            np.testing.assert_allclose(there, value, atol=1e-5, err_msg=name)
+        else:
+            np.testing.assert_array_equal(there, value, err_msg=name)
 
 
 def test_processes_and_groups_change_nothing(

@@ -186,7 +186,7 @@ def test_stopped_again_and_again_it_ends_with_the_same_bytes(
     start: Callable[..., Run], arguments: dict[str, Any], whole: dict[str, bytes], tmp_path: Path
 ) -> None:
     kept: dict[Path, int] = {}
-    for number, chunks, workers in ((signal.SIGKILL, 2, 2), (signal.SIGTERM, 6, 1), (signal.SIGINT, 9, 0)):
+    for number, chunks, workers in ((signal.SIGKILL, 1, 2), (signal.SIGTERM, 3, 1), (signal.SIGINT, 5, 0)):
         run = start(workers=workers)
         run.wait_for(lambda run=run, chunks=chunks: run.durable_chunks() >= chunks)  # type: ignore[misc]
         run.process.send_signal(number)
