@@ -29,8 +29,9 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 #: What cannot be the name of a field of one's own: fields of a record, of a batch, and what their parts are called.
 RESERVED_NAMES = frozenset(
     (
-        *("audio", "video", "audio_video", "media", "events", "captions", "transcript", "text", "features", "files"),
+        *("audio", "video", "audio_video", "media", "events", "vocabulary", "captions", "transcript", "text"),
         *("id", "ids", "start", "duration", "domain", "split", "licence", "dataset", "extra", "caption"),
+        *("features", "files"),
     )
 )
 

@@ -99,6 +99,10 @@ def run_evaluation(
     return folder
 
 
+#: From this confidence on an event is true in evaluation, as is the custom with soft labels (MAESTRO Real, DCASE 2023 task 4b).
+TRUE_CONFIDENCE = 0.5
+
+
 def embed_split(
     checkpoint: Path, data: Path, split: str, batch_size: int, num_workers: int, device: str, trust: bool = False
 ) -> tuple[EmbeddingTable, PeavModule, ClipDataset]:
@@ -148,8 +152,11 @@ def _with_progress(loader: ClipLoader, what: str) -> Iterator[Batch]:
 
 
 def clip_texts(clip: Clip) -> ClipTexts:
-    """Returns everything that was written about a clip."""
-    events = None if clip.events is None else [(e.phrase, e.onset, e.offset) for e in clip.events]
+    """Returns everything that was written about a clip. Where one of its events has no times, nobody knows its events in time."""
+    events = None
+    if clip.events is not None and not any(event.is_weak for event in clip.events):
+        heard = [event for event in clip.events if event.confidence >= TRUE_CONFIDENCE]
+        events = [(event.phrase, *event.span) for event in heard if event.span is not None]
     captions = {kind: list(texts) for kind, texts in clip.texts.items()}
     return ClipTexts(clip.id, captions, clip.transcript, events)
 

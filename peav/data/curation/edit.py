@@ -26,6 +26,7 @@ from peav.data.curation.where import SeenLabels, Where
 from peav.data.manifests.clip import PACKED_ID, Clip
 from peav.data.manifests.fields import hint
 from peav.data.manifests.identities import bytes_group
+from peav.data.manifests.labels import Labels, load_labels
 from peav.data.manifests.manifest import find_manifest, iter_manifest
 from peav.data.manifests.records import SPLITS
 from peav.data.packing.report import write_tokenizer
@@ -96,7 +97,7 @@ def split_manifest(
             )
     settings = {"splits": chosen, "by": by, "validation": validation, "test": test, "seed": seed}
     seen = {split: array("q") for split in SPLITS}
-    with EditWriter(out, "peav data split", settings, [data]) as writer:
+    with EditWriter(out, "peav data split", settings, [data], load_labels(data, options)) as writer:
         position = 0
         for split, path in paths.items():
             for _, clip in iter_manifest(path):
@@ -184,8 +185,9 @@ def mix(
 ) -> EditReport:
     """Puts clips of several prepared folders into one. Where they have no data set yet, they get the name of their folder.
 
-    A clip whose id another folder has too is called NAME/ID. The same packed clip in two sources is an error; equal media that were
-    packed twice are noted where they are in two splits.
+    A clip whose id another folder has too is called NAME/ID, and so is a vocabulary (`labels.json`) that holds other phrases than the one
+    of its name in another folder; the parents of phrases are put together. The same packed clip in two sources is an error; equal media
+    that were packed twice are noted where they are in two splits.
 
     Args:
         out: folder to write.
@@ -203,6 +205,7 @@ def mix(
 
     Raises:
         EditError: if `out` holds other data, names clash, two sources have the same packed clip, or no clip is left.
+        LabelsError: if the labels of a folder cannot be read, or the parents of phrases form a circle once they are put together.
         FileNotFoundError: if a folder was not prepared.
         ManifestError: if a manifest cannot be read.
         ValueError: if a share or a filter cannot be met.
@@ -223,7 +226,7 @@ def mix(
     plan = _Plan(folders, where, limits, seed, options)
     settings = {"where": asdict(where), "shares": dict(shares or {}), "tokenizer": tokenizer, "seed": seed}
     seen, media = {split: array("q") for split in SPLITS}, CrossSplitDuplicates()
-    with EditWriter(out, "peav data mix", settings, sources) as writer:
+    with EditWriter(out, "peav data mix", settings, sources, plan.labels) as writer:
         writer.report.notes += plan.notes
         for folder, clip in plan.clips():
             clip = plan.adopt(folder, clip)
@@ -260,6 +263,8 @@ class _Plan:
         self._folders, self._where, self._seed, self._options = folders, where, seed, options
         self._below: dict[str, float] = {}
         self._address = cache(partial(absolute_store, options=options))
+        self._vocabularies: dict[str, dict[str, str]] = {}
+        self.labels = self._merge_labels()
         seen, held, packed = SeenLabels(where), [], []
         for folder in folders:
             ids, training, seconds, spans = array("q"), array("q"), array("d"), array("q")
@@ -304,7 +309,22 @@ class _Plan:
                 extra = {**extra, PACKED_ID: clip.packed_id}
             name = f"{folder.name}/{name}"
         store = self._address(folder.data, clip.store)
-        return replace(clip, id=name, store=store, extra=extra)
+        vocabulary = self._vocabularies[folder.name].get(clip.vocabulary, clip.vocabulary)
+        return replace(clip, id=name, store=store, vocabulary=vocabulary, extra=extra)
+
+    def _merge_labels(self) -> Labels:
+        held = {folder.name: load_labels(folder.data, self._options) for folder in self._folders}
+        clashing = {name for one in held.values() for other in held.values() for name in one.clashing(other)}
+        merged = Labels()
+        for source, labels in held.items():
+            names = {name: f"{source}/{name}" for name in labels.vocabularies if name in clashing}
+            self._vocabularies[source] = names
+            merged = merged.merged(labels.renamed(names))
+        if clashing:
+            self.notes.append(
+                f"several sources have other phrases in the vocabularies {', '.join(sorted(clashing))}: they are called NAME/VOCABULARY"
+            )
+        return merged
 
     def _read(self, folder: Source, look: Callable[[Clip], None] = lambda clip: None) -> Iterator[Clip]:
         for split in splits_of(folder.data, self._options):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from peav.data.manifests.clip import Clip
+from peav.data.manifests.labels import Labels, write_labels
 from peav.data.manifests.manifest import manifest_path
 from peav.data.manifests.records import SPLITS
 from peav.data.packing.report import PrepareReport, write_report
@@ -94,12 +95,16 @@ class EditWriter:
         command: that edits.
         settings: what it was given.
         sources: what it read.
+        labels: of the clips.
     """
 
-    def __init__(self, out: Path, command: str, settings: dict[str, Any], sources: Iterable[str]) -> None:
+    def __init__(
+        self, out: Path, command: str, settings: dict[str, Any], sources: Iterable[str], labels: Labels
+    ) -> None:
         self.out = out
         self.report = EditReport(str(out))
-        self._settings = {"made_by": command, **settings}
+        self._settings = {"made_by": command, **settings} | ({"labels": labels.digest} if labels else {})
+        self._labels = labels
         self._sources = ", ".join(sources)
         self._streams: dict[str, TextIO] = {}
         self._stores: dict[str, None] = {}
@@ -139,6 +144,7 @@ class EditWriter:
                 path.unlink(missing_ok=True)
         for name in ("tokenizer.json", "prepare.json"):
             (self.out / name).unlink(missing_ok=True)
+        write_labels(self.out, self._labels)
 
     def finish(self) -> EditReport:
         """Writes prepare.json, whose presence says that the folder is whole, and remembers that its author knows its stores."""

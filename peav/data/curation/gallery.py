@@ -139,7 +139,7 @@ def _sound(clip: Clip, sample: Sample, seconds: Seconds) -> dict[str, str]:
     samples = load_audio(source, _SAMPLE_RATE, max(clip.offset, 0.0), seconds, path=name, origin=origin)
     if not bool(torch.isfinite(samples).all()):
         raise MediaError(name, "holds NaN or infinite samples")
-    spans = [(event.phrase, event.onset, event.offset) for event in clip.events or ()]
+    spans = [(event.phrase, *event.span) for event in clip.events or () if event.span is not None]
     picture = figure_uri(sound_figure(decibels(samples, _SAMPLE_RATE).numpy(), seconds, spans), dpi=110)
     return {"sound": picture, "heard": sound_uri(samples, _SAMPLE_RATE)}
 

@@ -17,9 +17,10 @@ from peav.data.curation.counting import Share
 from peav.data.curation.gallery import STYLE, Tile, TileMaker, choose_clips, figure_uri
 from peav.data.curation.page_style import CSS
 from peav.data.curation.player import PLAYED_SECONDS, player
-from peav.data.curation.stats import ManifestStats, manifest_stats, percent
+from peav.data.curation.stats import ALL_ELSE_ABSENT, ManifestStats, manifest_stats, percent
 from peav.data.manifests.clip import Clip
 from peav.data.manifests.manifest import open_manifest
+from peav.data.manifests.records import Event
 from peav.data.stores.remote import StoreOptions
 from peav.plot_style import COLOURS
 
@@ -190,6 +191,9 @@ def _tables(stats: ManifestStats) -> str:
     ]
     for name, shares in (("domain", stats.domains), ("dataset", stats.datasets), ("licence", stats.licences)):
         parts.append(_shares(name, shares))
+    if set(stats.vocabularies) - {""}:
+        rows = {label or ALL_ELSE_ABSENT: share for label, share in stats.vocabularies.items()}
+        parts.append(_shares("vocabulary of annotated clips", rows))
     if stats.fields:
         parts.append(_table(("field", "clips"), ((name, f"{count:,}") for name, count in stats.fields.items())))
     for name, top in (("phrase", stats.top_phrases), ("caption of several clips", stats.top_captions)):
@@ -256,9 +260,16 @@ def _texts(clip: Clip) -> str:
     if clip.events is None:
         lines.append('<li class="kind">events: not annotated</li>')
     else:
-        events = [
-            f"{_words(event.phrase)} {event.onset:.2f} to {event.offset:.2f} s" for event in clip.events[:_EVENTS_SHOWN]
-        ]
+        events = [f"{_words(event.phrase)} {_when(event)}" for event in clip.events[:_EVENTS_SHOWN]]
         more = [f"and {len(clip.events) - _EVENTS_SHOWN} more"] if len(clip.events) > _EVENTS_SHOWN else []
         lines.append(f'<li><span class="kind">events:</span> {"; ".join(events + more) or "none"}</li>')
+        if clip.vocabulary:
+            lines.append(f'<li><span class="kind">vocabulary:</span> {_words(clip.vocabulary)}</li>')
     return f"<ul>{''.join(lines)}</ul>"
+
+
+def _when(event: Event) -> str:
+    if event.is_absent:
+        return "is not in it"
+    sure = f" ({event.confidence:.2g})" if event.is_soft else ""
+    return f"somewhere{sure}" if event.span is None else f"{event.span[0]:.2f} to {event.span[1]:.2f} s{sure}"

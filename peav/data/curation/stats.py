@@ -29,6 +29,9 @@ TOP_CAPTIONS = 10
 #: Captions with more words are counted as having so many.
 _MAX_WORDS = 10_000
 
+#: How people read the vocabulary "".
+ALL_ELSE_ABSENT = "(all else is absent)"
+
 _RARE = "(a text too rare to be held)"
 
 
@@ -67,7 +70,11 @@ class ManifestStats:
         transcripts: clips that have one.
         annotated: clips whose events are known.
         with_events: clips that have one at least.
-        events: all of them.
+        events: all that are heard.
+        event_kinds: events that are `strong` (with times), `weak` (without) or `absent` (the phrase is not in the clip), and how many of
+            the former two are `soft` (their confidence lies between 0 and 1).
+        vocabularies: annotated clips and their hours by the closed vocabulary that was annotated; "" where whatever is not among the
+            events is absent, `open` where nothing else is known.
         phrases: distinct ones, in any spelling of case, spaces and final punctuation.
         top_phrases: the most frequent, and how often they occur.
         duration_counts: clips in each bin of `DURATION_EDGES`.
@@ -97,6 +104,8 @@ class ManifestStats:
     annotated: int
     with_events: int
     events: int
+    event_kinds: dict[str, int]
+    vocabularies: dict[str, Share]
     phrases: int
     top_phrases: list[tuple[str, int]]
     duration_counts: list[int]
@@ -134,6 +143,11 @@ class ManifestStats:
                 for label, share in shares.items():
                     table.add_row(Text(label or "(none)"), f"{share.clips:,}", f"{share.hours:.2f}")
                 tables.append(table)
+        if set(self.vocabularies) - {""}:
+            table = Table("vocabulary", "annotated clips", "hours")
+            for label, share in self.vocabularies.items():
+                table.add_row(Text(label or ALL_ELSE_ABSENT), f"{share.clips:,}", f"{share.hours:.2f}")
+            tables.append(table)
         durations = Table("seconds", "clips", "of all")
         for label, count in self.duration_bins():
             durations.add_row(label, f"{count:,}", f"{percent(count, self.clips)} %")
@@ -163,6 +177,12 @@ class ManifestStats:
             f"{self.without_caption:,} clips have none.",
             f"{self.with_events:,} of {self.annotated:,} annotated clips have events.",
         ]
+        kinds = self.event_kinds
+        if kinds["weak"] or kinds["absent"] or kinds["soft"]:
+            lines.append(
+                f"{kinds['strong']:,} events have times, {kinds['weak']:,} are somewhere in their clip, {kinds['soft']:,} of these have a "
+                f"soft label; {kinds['absent']:,} phrases are said to be absent from a clip."
+            )
         if self.clips:
             lines.append(
                 f"Clips last {self.shortest:.2f} to {self.longest:.2f} s; {self.parts:,} are parts of longer media."
@@ -214,6 +234,8 @@ class StatsBuilder:
         self._covered: Counter[tuple[str, str]] = Counter()
         self._captions: Counter[tuple[str, str]] = Counter()
         self._fields: Counter[str] = Counter()
+        self._event_kinds: Counter[str] = Counter()
+        self._vocabularies = LabelCounts()
         self._words: Counter[int] = Counter()
         self._durations = [0] * len(DURATION_EDGES)
         self._groups = {name: GroupCounts() for name in ("id", "audio", "video", "caption", "phrase")}
@@ -230,7 +252,7 @@ class StatsBuilder:
             "none": not (clip.has_audio or clip.has_video),
             "transcripts": bool(clip.transcript),
             "annotated": clip.events is not None,
-            "with_events": bool(clip.events),
+            "with_events": not all(event.is_absent for event in clip.events or ()),
             "without_caption": not clip.captions,
         }
         for name in held:
@@ -244,8 +266,12 @@ class StatsBuilder:
         for kind in ("audio", "video"):
             if (group := clip.group(kind)) != ABSENT:
                 self._groups[kind].add(group)
+        if clip.events is not None:
+            self._vocabularies.add(clip.vocabulary, clip.duration)
         for event in clip.events or ():
-            self._counts["events"] += 1
+            self._counts["events"] += not event.is_absent
+            self._event_kinds["absent" if event.is_absent else "weak" if event.is_weak else "strong"] += 1
+            self._event_kinds["soft"] += event.is_soft
             self._add_text("phrase", event.phrase)
         self._fields.update(clip.own.keys())
         self._add_captions(clip)
@@ -280,6 +306,8 @@ class StatsBuilder:
             annotated=counts["annotated"],
             with_events=counts["with_events"],
             events=counts["events"],
+            event_kinds={kind: self._event_kinds[kind] for kind in ("strong", "weak", "absent", "soft")},
+            vocabularies=self._vocabularies.shares(),
             phrases=self._groups["phrase"].distinct,
             top_phrases=self._top("phrase", TOP_PHRASES, 1),
             duration_counts=list(self._durations),

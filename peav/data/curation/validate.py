@@ -19,6 +19,7 @@ from peav.data.curation.duplicates import CrossSplitDuplicates, duplicate_ids, d
 from peav.data.curation.shard_checks import check_rows
 from peav.data.manifests.clip import CUSTOM_FIELDS, clip_from_json
 from peav.data.manifests.fields import RecordError, hint
+from peav.data.manifests.labels import Labels, LabelsError, load_labels
 from peav.data.manifests.line_checks import line_problems, unknown_fields
 from peav.data.manifests.manifest import find_manifest, has_split
 from peav.data.manifests.records import SPLITS, parse_line
@@ -43,7 +44,8 @@ class Problem:
 
     Attributes:
         level: `error`, or `note` for what may well be meant.
-        kind: one word: `line`, `id`, `split`, `events`, `captions`, `medium`, `field`, `store`, `row`, `bytes`, `unnamed`, `leak`.
+        kind: one word: `line`, `id`, `split`, `events`, `labels`, `captions`, `medium`, `field`, `store`, `row`, `bytes`, `unnamed`,
+            `leak`.
         split: of the manifest; None where it concerns no single one.
         line: in it, from 1; None where it concerns no single one.
         id: of the clip, where it has one.
@@ -163,6 +165,7 @@ def validate(
     with ExitStack() as stack:
         stream = stack.enter_context(open(problems_file, "w", encoding="utf-8")) if problems_file else None
         check = _Check(ValidationReport(str(data)), stream, paths)
+        check.read_labels(data, options)
         for name in splits:
             check.lines(name)
         check.clips()
@@ -200,6 +203,15 @@ class _Check:
         self.shared = CrossSplitDuplicates()
         self._stream = stream
         self._paths = paths
+        self._labels: Labels | None = Labels()
+
+    def read_labels(self, data: str | Path, options: StoreOptions | None) -> None:
+        """Reads the labels of the folder; where they cannot be read the clips are not compared with them."""
+        try:
+            self._labels = load_labels(data, options)
+        except LabelsError as error:
+            self._labels = None
+            self.note(Problem("error", "labels", None, None, None, str(error)))
 
     def add(self, level: str, kind: str, message: str, position: int | None = None) -> None:
         """Notes a problem of a clip, or of none in particular."""
@@ -238,6 +250,9 @@ class _Check:
                         clips += 1
                         for level, kind, message in line_problems(data, clip, split):
                             self.note(Problem(level, kind, split, number, clip.id, message))
+                        why = None if self._labels is None else self._labels.problem(clip.vocabulary, clip.events or ())
+                        if why is not None:
+                            self.note(Problem("error", "labels", split, number, clip.id, why))
                         extra.update(unknown_fields(clip))
                         kinds.update(clip.captions.keys())
                         self.table.add(clip, split, number, begin)

@@ -192,7 +192,9 @@ def _events(clips: Sequence[DecodedClip], tokenize: Tokenize | None) -> EventInp
     rows: list[tuple[int, float, float]] = []
     for row, clip in enumerate(clips):
         for event in clip.events:
-            onset, offset = max(event.onset, 0.0), min(event.offset, clip.duration)
+            if event.span is None:
+                continue
+            onset, offset = max(event.span[0], 0.0), min(event.span[1], clip.duration)
             if onset >= offset:
                 continue
             written.append(event.phrase)

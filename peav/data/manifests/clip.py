@@ -1,8 +1,10 @@
 """The typed view of a manifest line: a Lhotse cut as the clip that it stands for.
 
 A manifest is a CutSet JSONL: Lhotse reads, filters and edits it. A cut's recording is the source file (its path as the records
-have it), its span is the clip, its supervisions are the events (`text` is the phrase). A clip without sound has no recording,
-which Lhotse reads and writes well although it cannot validate it. The rest is custom:
+have it), its span is the clip, its supervisions are the events (`text` is the phrase). Custom fields of a supervision are `label` and
+`confidence`, where the event has them, and `weak: true` of one without times, which spans the clip that it was given for. So a part
+that is cut out of the clip is known by it: what is weak in the whole is unknown there, and what is absent is absent. A clip without
+sound has no recording, which Lhotse reads and writes well although it cannot validate it. The rest is custom:
 
 | field | meaning |
 |---|---|
@@ -10,6 +12,7 @@ which Lhotse reads and writes well although it cannot validate it. The rest is c
 | transcript | as in the record: text, or [{text, start, end}], times in seconds of the packed media |
 | domain, split, licence, dataset | as in the record |
 | annotated | whether events are known |
+| vocabulary | the closed vocabulary that was annotated, where it has a name, or `open` (`peav.data.manifests.labels`) |
 | has_audio, has_video | what the packed clip holds |
 | files | {role: path} of the source |
 | origins | {role: seconds}, time zero of the packed media on their own clocks |
@@ -30,9 +33,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from peav.data.manifests.fields import RecordError, check_names, check_tree, check_value, read_number, read_text
+from peav.data.manifests.fields import (
+    RecordError,
+    check_names,
+    check_tree,
+    check_value,
+    read_number,
+    read_share,
+    read_text,
+)
 from peav.data.manifests.identities import ABSENT, bytes_group
-from peav.data.manifests.records import SPLITS, Event, Record, parse_line
+from peav.data.manifests.records import OPEN, SPLITS, Event, Record, parse_line
 from peav.data.manifests.texts import (
     Caption,
     during,
@@ -52,6 +63,9 @@ PACKED_ID = "packed_id"
 #: The custom field that has the fields of the user's own kinds.
 OWN_FIELDS = "own_fields"
 
+#: How far the span of a weak supervision may differ from that of its cut, in seconds: times are rounded.
+EDGE_SECONDS = 1e-3
+
 #: The custom fields that are peav's own.
 CUSTOM_FIELDS = (
     "captions",
@@ -61,6 +75,7 @@ CUSTOM_FIELDS = (
     "licence",
     "dataset",
     "annotated",
+    "vocabulary",
     "has_audio",
     "has_video",
     "files",
@@ -88,6 +103,8 @@ class Clip:
         transcript: what is said, or None.
         segments: what is said when, where that is known; `transcript` is then their texts.
         events: its sound events; None when it was not annotated.
+        vocabulary: the closed vocabulary that was annotated; "" where all is absent that is not among the events, "open" where nothing
+            else is known.
         domain: free label; "" when not given.
         split: `train`, `validation` or `test`.
         licence: of the media; "" when not given.
@@ -116,6 +133,7 @@ class Clip:
     transcript: str | None = None
     segments: tuple[Caption, ...] = ()
     events: tuple[Event, ...] | None = None
+    vocabulary: str = ""
     domain: str = ""
     split: str = "train"
     licence: str = ""
@@ -184,17 +202,7 @@ class Clip:
     def to_json(self) -> dict[str, Any]:
         """Returns the cut as Lhotse writes it."""
         recording = self.recording
-        supervisions = [
-            {
-                "id": f"{self.id}-{index}",
-                "recording_id": recording["id"] if recording else self.id,
-                "start": event.onset,
-                "duration": event.offset - event.onset,
-                "channel": 0,
-                "text": event.phrase,
-            }
-            for index, event in enumerate(self.events or ())
-        ]
+        supervisions = [self._supervision(index, event) for index, event in enumerate(self.events or ())]
         custom: dict[str, Any] = {
             "captions": {
                 kind: [self._in_media(item).to_json() for item in items] for kind, items in self.captions.items()
@@ -204,7 +212,7 @@ class Clip:
             # Lhotse takes a dictionary with the keys width and height for one of its images.
             "video": dict(self.video) if self.video is not None else None,
         }
-        plain = [name for name in CUSTOM_FIELDS if name not in custom]
+        plain = [name for name in CUSTOM_FIELDS if name not in custom and (name != "vocabulary" or self.vocabulary)]
         custom |= {name: getattr(self, name) for name in plain}
         custom |= {"files": dict(self.files), "origins": dict(self.origins), **self.extra}
         if self.own:
@@ -219,6 +227,21 @@ class Clip:
         if recording is not None:
             cut["recording"] = dict(recording)
         return {**cut, "custom": custom, "type": "MonoCut"}
+
+    def _supervision(self, index: int, event: Event) -> dict[str, Any]:
+        onset, offset = event.span or (0.0, self.duration)
+        custom: dict[str, Any] = {} if event.span else {"weak": True}
+        custom |= {"label": event.label} if event.label else {}
+        custom |= {"confidence": event.confidence} if event.confidence != 1 else {}
+        return {
+            "id": f"{self.id}-{index}",
+            "recording_id": self.recording["id"] if self.recording else self.id,
+            "start": onset,
+            "duration": offset - onset,
+            "channel": 0,
+            "text": event.phrase,
+            **({"custom": custom} if custom else {}),
+        }
 
     def _in_media(self, caption: Caption) -> Caption:
         """Returns a caption with the times of the packed media, which the file has."""
@@ -249,7 +272,7 @@ def clip_from_json(data: Mapping[str, Any]) -> Clip:
     """
     if data.get("type", "MonoCut") != "MonoCut":
         raise RecordError(
-            f"a clip is a MonoCut of Lhotse's, got a {data['type']}: one that is padded or mixed has no packed media"
+            f"a clip is a MonoCut of Lhotse's, got {data['type']!r}: one that is padded or mixed has no packed media"
         )
     check_names(data, CUT_FIELDS, "cut field")
     clip_id = read_text(data, "id")
@@ -276,6 +299,7 @@ def clip_from_json(data: Mapping[str, Any]) -> Clip:
     media_duration = read_number(custom, "media_duration")
     read_text(custom, PACKED_ID)
     begin = start or 0.0
+    events, lost = _events(data, custom, duration)
     media_start = begin if media_start is None else media_start
     media_duration = duration if media_duration is None else media_duration
     clip = Clip(
@@ -283,7 +307,8 @@ def clip_from_json(data: Mapping[str, Any]) -> Clip:
         duration=duration,
         start=begin,
         captions=parse_captions(custom.get("captions"), 1 << 30, []),
-        events=_events(data, custom, duration),
+        events=events,
+        vocabulary=OPEN if lost else read_text(custom, "vocabulary") or "",
         domain=read_text(custom, "domain") or "",
         split=split,
         licence=read_text(custom, "licence") or "",
@@ -359,6 +384,7 @@ def clip_from_record(record: Record) -> Clip:
         transcript=join_segments(record.transcript),
         segments=tuple(segment for segment in record.transcript if segment.start is not None),
         events=record.events,
+        vocabulary=record.vocabulary,
         domain=record.domain,
         split=record.split,
         licence=record.licence,
@@ -368,23 +394,37 @@ def clip_from_record(record: Record) -> Clip:
     )
 
 
-def _events(data: Mapping[str, Any], custom: Mapping[str, Any], duration: Seconds) -> tuple[Event, ...] | None:
+def _events(
+    data: Mapping[str, Any], custom: Mapping[str, Any], duration: Seconds
+) -> tuple[tuple[Event, ...] | None, bool]:
+    """Returns the events of a cut, and whether one was lost that is somewhere in the clip out of which the cut was made."""
     annotated = _flag(custom, "annotated", bool(data.get("supervisions")))
     supervisions = data.get("supervisions") or []
     if not isinstance(supervisions, list) or not all(isinstance(item, dict) for item in supervisions):
         raise RecordError(f"'supervisions' must be a list of objects, got {supervisions!r}")
     if not annotated:
-        return None
-    events = []
+        return None, False
+    events, lost = [], False
     for item in supervisions:
         phrase = read_text(item, "text")
         begin, length = read_number(item, "start", minimum=-4e9), read_number(item, "duration")
         if phrase is None or not phrase.strip() or begin is None or length is None:
             raise RecordError(f"an event is a supervision with text, start and duration, got {item!r}")
+        own = _object(item, "custom") if item.get("custom") is not None else {}
+        label, confidence = read_text(own, "label") or "", read_share(own, "confidence")
+        if _flag(own, "weak"):
+            # Its span is that of the clip for which it was given.
+            within = begin >= -EDGE_SECONDS and begin + length <= duration + EDGE_SECONDS
+            around = begin <= EDGE_SECONDS and begin + length >= duration - EDGE_SECONDS
+            if around if confidence == 0 else within:
+                events.append(Event(phrase, label=label, confidence=confidence))
+            else:
+                lost = True
+            continue
         onset, offset = max(begin, 0.0), min(begin + length, duration)
         if onset < offset:
-            events.append(Event(phrase, onset, offset))
-    return tuple(events)
+            events.append(Event(phrase, onset, offset, label, confidence))
+    return tuple(events), lost
 
 
 def _own(custom: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

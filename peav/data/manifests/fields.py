@@ -108,6 +108,20 @@ def read_number(data: Mapping[str, Any], name: str, minimum: float = 0.0) -> flo
     return float(value)
 
 
+def read_share(data: Mapping[str, Any], name: str, default: float = 1.0) -> float:
+    """Returns a number from 0 to 1.
+
+    Raises:
+        RecordError: if it is something else.
+    """
+    value = data.get(name)
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:  # NaN neither
+        raise RecordError(f"{name!r} must be a number from 0 to 1, got {value!r}")
+    return float(value)
+
+
 def read_path(data: Mapping[str, Any], name: str) -> str | None:
     """Returns a path inside the source folder, None where it is absent.
 

@@ -6,18 +6,20 @@
 
 `media` is one file that may hold both sound and picture; `audio` and `video` are separate files. `start` and `duration` cut a
 span out of them; the times of events and captions count from the start of the clip. `events: []` says that the clip was annotated
-and nothing was heard; without `events` it is unknown.
+and nothing was heard; without `events` it is unknown. An event without times is heard somewhere in the clip (a weak label), or, with
+confidence 0, is not heard in it. `vocabulary` names what was listened for (`peav.data.manifests.labels`).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from peav.data.manifests.fields import RecordError, check_names, hint, read_number, read_path, read_text
+from peav.data.manifests.fields import RecordError, check_names, hint, read_number, read_path, read_share, read_text
+from peav.data.manifests.identities import normalize_text
 from peav.data.manifests.taken_ids import TakenIds
 from peav.data.manifests.texts import Caption, clean_captions, decode_entities, parse_captions, parse_transcript
 from peav.fields import fields as own_fields
@@ -36,13 +38,17 @@ RECORD_FIELDS = (
     "transcript",
     "domain",
     "events",
+    "vocabulary",
     "split",
     "licence",
     "dataset",
 )
 
 #: The fields of an event.
-EVENT_FIELDS = ("phrase", "onset", "offset")
+EVENT_FIELDS = ("phrase", "onset", "offset", "label", "confidence")
+
+#: The vocabulary of a clip of which nothing but its own events is known.
+OPEN = "open"
 
 #: The splits that a clip may belong to.
 SPLITS = ("train", "validation", "test")
@@ -65,11 +71,58 @@ EVENT_TOLERANCE_SECONDS = 0.05
 
 @dataclass(frozen=True)
 class Event:
-    """A sound event: what is heard, and when, in seconds from the start of the clip."""
+    """A sound event: what is heard, and when.
+
+    Attributes:
+        phrase: what is heard.
+        onset: where it begins, in seconds from the start of the clip; None where nobody knows when it is heard: a weak label.
+        offset: where it ends; None where `onset` is.
+        label: its id in the ontology of a corpus, such as `/m/0bt9lr`; "" when it has none.
+        confidence: how sure it is, from 0 to 1: a soft label. An event without times and with confidence 0 is not in the clip.
+
+    Raises:
+        RecordError: if only one of onset and offset is given, or the confidence is out of range.
+
+    >>> Event("rain", 0.5, 2.0).span, Event("rain").span, Event("rain", confidence=0.0).is_absent
+    ((0.5, 2.0), None, True)
+    """
 
     phrase: str
-    onset: Seconds
-    offset: Seconds
+    onset: Seconds | None = None
+    offset: Seconds | None = None
+    label: str = ""
+    confidence: float = 1.0
+
+    def __post_init__(self) -> None:
+        if (self.onset is None) != (self.offset is None):
+            raise RecordError(
+                f"event {self.phrase!r} has an onset of {self.onset} and an offset of {self.offset}: give both, or neither where nobody "
+                "knows when it is heard"
+            )
+        if not 0 <= self.confidence <= 1:  # NaN neither
+            raise RecordError(
+                f"the confidence of event {self.phrase!r} must be a number from 0 to 1, got {self.confidence!r}"
+            )
+
+    @property
+    def span(self) -> tuple[Seconds, Seconds] | None:
+        """Onset and offset; None of an event without times."""
+        return None if self.onset is None or self.offset is None else (self.onset, self.offset)
+
+    @property
+    def is_absent(self) -> bool:
+        """Whether it says that the phrase is not in the clip."""
+        return self.onset is None and self.confidence == 0
+
+    @property
+    def is_weak(self) -> bool:
+        """Whether it says that the phrase is somewhere in the clip."""
+        return self.onset is None and self.confidence > 0
+
+    @property
+    def is_soft(self) -> bool:
+        """Whether its confidence lies between 0 and 1."""
+        return 0 < self.confidence < 1
 
 
 @dataclass(frozen=True)
@@ -88,6 +141,8 @@ class Record:
         transcript: what is said, in one piece or in timed segments; empty when not given.
         domain: free label, such as "speech" or "music"; "" when not given.
         events: annotated events; None when the clip was not annotated.
+        vocabulary: the closed vocabulary that was annotated (`peav.data.manifests.labels`): its other phrases are absent, and nothing is
+            known of any further one. "" says that whatever is not among the events is absent; "open" that nothing else is known.
         split: `train`, `validation` or `test`.
         licence: of the media, free text; "" when not given.
         dataset: where the clip comes from, such as "AudioCaps"; "" when not given.
@@ -108,6 +163,7 @@ class Record:
     transcript: tuple[Caption, ...] = ()
     domain: str = ""
     events: tuple[Event, ...] | None = None
+    vocabulary: str = ""
     split: str = "train"
     licence: str = ""
     dataset: str = ""
@@ -248,7 +304,7 @@ def parse_record(data: Mapping[str, Any], line: int = 0, max_caption_words: int 
     >>> parse_record({"id": "a", "audio": "a.wav", "domian": "music"})
     Traceback (most recent call last):
     peav.data.manifests.fields.RecordError: unknown field 'domian': did you mean 'domain'? The fields are id, media, audio, video, start, \
-duration, captions, transcript, domain, events, split, licence, dataset
+duration, captions, transcript, domain, events, vocabulary, split, licence, dataset
     """
     own = {name: value for name, value in data.items() if name not in RECORD_FIELDS and name in own_fields}
     if any(name not in RECORD_FIELDS and name not in own for name in data):
@@ -278,6 +334,7 @@ duration, captions, transcript, domain, events, split, licence, dataset
         transcript=clean_captions(parse_transcript(data.get("transcript"), notes), "the transcript", notes),
         domain=read_text(data, "domain") or "",
         events=_clean_events(parse_events(data.get("events"))),
+        vocabulary=read_text(data, "vocabulary") or "",
         split=split,
         licence=read_text(data, "licence") or "",
         dataset=read_text(data, "dataset") or "",
@@ -310,16 +367,19 @@ def fit_events(events: tuple[Event, ...], duration: Seconds) -> tuple[Event, ...
         RecordError: if an event reaches out of the clip by more than `EVENT_TOLERANCE_SECONDS`.
 
     >>> fit_events((Event("rain", 0.0, 5.02),), 5.0)
-    (Event(phrase='rain', onset=0.0, offset=5.0),)
+    (Event(phrase='rain', onset=0.0, offset=5.0, label='', confidence=1.0),)
     """
     fitted = []
     for event in events:
-        if event.offset > duration + EVENT_TOLERANCE_SECONDS or event.onset >= duration:
-            raise RecordError(
-                f"event {event.phrase!r} at {event.onset:g} to {event.offset:g} s lies outside its clip of {duration:.3f} s; "
-                "event times count from the start of the clip"
-            )
-        fitted.append(Event(event.phrase, event.onset, min(event.offset, duration)))
+        if event.span is not None:
+            onset, offset = event.span
+            if offset > duration + EVENT_TOLERANCE_SECONDS or onset >= duration:
+                raise RecordError(
+                    f"event {event.phrase!r} at {onset:g} to {offset:g} s lies outside its clip of {duration:.3f} s; event times count "
+                    "from the start of the clip"
+                )
+            event = replace(event, offset=min(offset, duration))
+        fitted.append(event)
     return tuple(fitted)
 
 
@@ -341,10 +401,24 @@ def parse_events(value: Any) -> tuple[Event, ...] | None:
             raise RecordError(f"an event needs a 'phrase' that is not empty, got {item!r}")
         onset = read_number(item, "onset", minimum=-EVENT_TOLERANCE_SECONDS)
         offset = read_number(item, "offset")
-        if onset is None or offset is None:
-            raise RecordError(f"an event needs 'onset' and 'offset', got {item!r}")
-        onset = max(onset, 0.0)
-        if onset >= offset:
-            raise RecordError(f"event {phrase!r} ends at {offset:g} s, not after it begins at {onset:g} s")
-        events.append(Event(phrase, onset, offset))
+        if onset is not None and offset is not None:
+            onset = max(onset, 0.0)
+            if onset >= offset:
+                raise RecordError(f"event {phrase!r} ends at {offset:g} s, not after it begins at {onset:g} s")
+        events.append(Event(phrase, onset, offset, read_text(item, "label") or "", read_share(item, "confidence")))
+    check_contradictions(events)
     return tuple(events)
+
+
+def check_contradictions(events: Iterable[Event]) -> None:
+    """Refuses events of which one says that a phrase is not in the clip, and another that it is.
+
+    Raises:
+        RecordError: if there are such.
+    """
+    absent = {normalize_text(event.phrase) for event in events if event.is_absent}
+    for event in events if absent else ():
+        if event.confidence > 0 and normalize_text(event.phrase) in absent:
+            raise RecordError(
+                f"event {event.phrase!r} is in the clip by one entry, and by another, without times and with confidence 0, it is not"
+            )

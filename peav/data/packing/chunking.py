@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Literal
 
-from peav.data.manifests.records import Event, Record
+from peav.data.manifests.records import OPEN, Event, Record
 from peav.data.manifests.texts import during
 from peav.types import Seconds
 
@@ -26,9 +26,11 @@ def chunk_record(
 ) -> list[Record]:
     """Cuts a record into records of `chunk_seconds`; one that is no longer stays as it is.
 
-    Events are clipped to the chunks that they reach into. A caption or a segment of a transcript that has times goes to every chunk
-    that holds at least half of it, or of which it covers at least half. A transcript without times goes to none: nobody knows where
-    it is said.
+    Events are clipped to the chunks that they reach into. Of one without times nobody knows in which chunk it is: it goes to none, and
+    then nothing is known of a chunk but its own events (vocabulary `open`); what is absent from the recording is absent from each.
+
+    A caption or a segment of a transcript that has times goes to every chunk that holds at least half of it, or of which it covers at
+    least half. A transcript without times goes to none: nobody knows where it is said.
 
     Args:
         record: the recording.
@@ -39,8 +41,8 @@ def chunk_record(
 
     >>> long = Record("talk", media="talk.mp4", events=(Event("bell", 29.0, 31.0),))
     >>> [(part.id, part.start, part.duration, part.events) for part in chunk_record(long, 45.0, 30.0, 1.0)]
-    [('talk#0000', 0.0, 30.0, (Event(phrase='bell', onset=29.0, offset=30.0),)), \
-('talk#0001', 30.0, 15.0, (Event(phrase='bell', onset=0.0, offset=1.0),))]
+    [('talk#0000', 0.0, 30.0, (Event(phrase='bell', onset=29.0, offset=30.0, label='', confidence=1.0),)), \
+('talk#0001', 30.0, 15.0, (Event(phrase='bell', onset=0.0, offset=1.0, label='', confidence=1.0),))]
     """
     if not chunk_seconds or duration <= chunk_seconds + _SLACK_SECONDS:
         return [record]
@@ -60,6 +62,8 @@ def chunk_record(
     notes = list(record.notes)
     if record.transcript and any(segment.start is None for segment in record.transcript):
         notes.append("its transcript has no times: dropped, for the recording was cut into clips")
+    if weak := sum(event.is_weak for event in record.events or ()):
+        notes.append(f"{weak} events without times dropped, for the recording was cut into {len(parts)} clips")
     untimed = any(caption.start is None for items in record.captions.values() for caption in items)
     if untimed:
         done = "given to each clip" if captions == "copy" else "dropped"
@@ -77,6 +81,7 @@ def _part(record: Record, number: int, begin: Seconds, length: Seconds, captions
         start=record.start + begin,
         duration=length,
         events=events,
+        vocabulary=OPEN if any(event.is_weak for event in record.events or ()) else record.vocabulary,
         captions={kind: items for kind, items in kept.items() if items},
         transcript=during(record.transcript, begin, begin + length, False),
         notes=(),
@@ -84,5 +89,12 @@ def _part(record: Record, number: int, begin: Seconds, length: Seconds, captions
 
 
 def _cut_events(events: Iterable[Event], begin: Seconds, end: Seconds) -> tuple[Event, ...]:
-    spans = ((event.phrase, max(event.onset, begin), min(event.offset, end)) for event in events)
-    return tuple(Event(phrase, onset - begin, offset - begin) for phrase, onset, offset in spans if onset < offset)
+    kept = []
+    for event in events:
+        if event.span is not None:
+            onset, offset = max(event.span[0], begin), min(event.span[1], end)
+            if onset < offset:
+                kept.append(replace(event, onset=onset - begin, offset=offset - begin))
+        elif event.is_absent:
+            kept.append(event)
+    return tuple(kept)

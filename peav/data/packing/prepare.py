@@ -1,6 +1,7 @@
 """`peav prepare SOURCE OUT`: checks media, leaves out what cannot be decoded, and packs the rest.
 
-OUT holds shards/SPLIT/ (LitData, the bytes), manifest/SPLIT.jsonl (Lhotse, everything else), tokenizer.json, rejects.jsonl (what
+OUT holds shards/SPLIT/ (LitData, the bytes), manifest/SPLIT.jsonl (Lhotse, everything else), labels.json (where the source has
+vocabularies or an ontology), tokenizer.json, rejects.jsonl (what
 was left out and why), notes.jsonl (what was kept, but not as given) and prepare.json (counts and settings; written last, so that
 its presence says that the rest is whole). Until then it also holds the logs of `peav.data.packing.journal`: a run that was killed, or
 found the disk full, goes on where it was when the same command is given again, and ends with the same bytes as one that was not.
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from peav.data.locks import locked
+from peav.data.manifests.labels import LABELS_FILE, Labels, read_labels, write_labels
 from peav.data.manifests.records import Record, Reject, iter_records
 from peav.data.media.ffmpeg import FULL_DISK, find_ffmpeg
 from peav.data.media.normalize import Normalize
@@ -58,6 +60,7 @@ _OUTPUTS = (
     "features",
     "scratch",
     "tokenizer.json",
+    LABELS_FILE,
     "rejects.jsonl",
     "notes.jsonl",
     "prepare.json",
@@ -126,6 +129,7 @@ def prepare(
 
     Raises:
         PrepareError: if no clip could be used, if `out` holds something else, if `strict` and a file is bad, or if the disk is full.
+        LabelsError: if `labels.json` of the source cannot be used.
         FileNotFoundError: if there are no records.
         FolderInUse: if another process is at work in `out`.
     """
@@ -152,6 +156,9 @@ def prepare(
         "vocab_size": vocab_size,
         "chunk_bytes": chunk_bytes,
     }
+    labels = read_labels(source) if reader is None else reader.labels(source)
+    if labels:
+        settings["labels"] = labels.digest
     file = source / captions
     listing = list_records(source, file, settings) if reader is None else list_reader(source, settings, exclude=out)
     if not overwrite:
@@ -174,6 +181,7 @@ def prepare(
         reader,
         max_caption_words,
         build_fields(listing.fields),
+        labels,
     )
     with _full_disk_explained(out), locked(out), ends_on_terminate():
         _start(out, listing.digest, overwrite)
@@ -184,6 +192,7 @@ def prepare(
             report = verify_and_count(out, rows, advance)
         if not write_tokenizer(out, "train", vocab_size):
             _log.warning("the training clips have no text: no tokenizer.json is written")
+        write_labels(out, labels)
         report = replace(
             report,
             rejected=tally.rejected,
@@ -226,6 +235,7 @@ class _Run:
     reader: Reader | None
     max_caption_words: int
     fields: dict[str, Field]
+    labels: Labels
     dataset: str = ""
 
     def pack(self, chunk_bytes: int) -> tuple[dict[str, int], Tally]:
@@ -305,8 +315,14 @@ class _Run:
 
     def _items(self, skip: Callable[[str], bool]) -> Iterator[Record | Reject]:
         if self.reader is None:
-            return iter_records(self.captions, self.max_caption_words)
-        return self.reader.read(self.source, self.unpacked, skip)
+            items = iter_records(self.captions, self.max_caption_words)
+        else:
+            items = self.reader.read(self.source, self.unpacked, skip)
+        for item in items:
+            if isinstance(item, Record) and (why := self.labels.problem(item.vocabulary, item.events or ())):
+                _delete_temporary(item)
+                item = Reject(item.id, next(iter(item.files.values()), None), item.line, why)
+            yield item
 
 
 def _delete_temporary(record: Record) -> None:

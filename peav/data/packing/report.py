@@ -46,7 +46,7 @@ class PrepareReport:
         captions: clips that have a caption, by type.
         fields: clips that have a field of the user's own kinds, by name.
         annotated: clips with annotated events.
-        events: annotated events.
+        events: annotated events that are heard.
         hours: total duration.
         rejected: how many were left out.
         rejects: the first of them, and why; all are in rejects.jsonl.
@@ -156,7 +156,9 @@ def _count(clip: Clip, counts: dict[str, Counter[str]]) -> None:
     counts["modalities"].update({"audio": clip.has_audio, "video": clip.has_video, "audio_video": both})
     counts["captions"].update(clip.captions.keys())
     counts["fields"].update(clip.own.keys())
-    counts["single"].update({"annotated": clip.events is not None, "events": len(clip.events or ())})
+    counts["single"].update(
+        {"annotated": clip.events is not None, "events": sum(not event.is_absent for event in clip.events or ())}
+    )
 
 
 def write_tokenizer(out: Path, split: str, vocab_size: int, most: int = _TOKENIZER_TEXTS) -> bool:

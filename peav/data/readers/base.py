@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from peav.data.manifests.labels import Labels, read_labels
 from peav.data.manifests.records import Record, Reject
 
 
@@ -32,3 +33,11 @@ class Reader(ABC):
         Raises:
             FileNotFoundError: if a file that the whole data set rests on is not there.
         """
+
+    def labels(self, source: Path) -> Labels:
+        """Returns the vocabularies and the parents of phrases of the data set; those of `labels.json` in its folder by default.
+
+        Raises:
+            LabelsError: if they cannot be read.
+        """
+        return read_labels(source)

@@ -45,7 +45,21 @@ NUMBERS = (
 )
 LEAVES = st.none() | st.booleans() | NUMBERS | TEXTS
 KEYS = TEXTS | st.sampled_from(
-    [*CUSTOM_FIELDS, *CUT_FIELDS, *RECORD_FIELDS, "text", "origin", "end", "phrase", "onset", "offset", "audio_video"]
+    [
+        *CUSTOM_FIELDS,
+        *CUT_FIELDS,
+        *RECORD_FIELDS,
+        "text",
+        "origin",
+        "end",
+        "phrase",
+        "onset",
+        "offset",
+        "label",
+        "confidence",
+        "weak",
+        "audio_video",
+    ]
 )
 JSON = st.recursive(
     LEAVES, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS, inner, max_size=5), max_leaves=12
@@ -58,7 +72,12 @@ CLIP = Clip(
     captions={"audio": (Caption("rain"), Caption("wind", "synthetic", 0.5, 1.0))},
     transcript="la",
     segments=(Caption("la", "real", 0.25, 1.0),),
-    events=(Event("rain", 0.25, 1.5),),
+    events=(
+        Event("rain", 0.25, 1.5, "/m/06mb1", 0.75),
+        Event("wind", label="/m/03m9d0z"),
+        Event("thunder", confidence=0.0),
+    ),
+    vocabulary="weather",
     domain="music",
     licence="CC0",
     dataset="X",
@@ -85,7 +104,11 @@ RECORD = {
     "captions": {"audio": ["rain", {"text": "wind", "origin": "synthetic", "start": 0.5, "end": 1.0}]},
     "transcript": [{"text": "la", "start": 0.0, "end": 1.0}],
     "domain": "music",
-    "events": [{"phrase": "rain", "onset": 0.25, "offset": 1.5}],
+    "events": [
+        {"phrase": "rain", "onset": 0.25, "offset": 1.5, "label": "/m/06mb1", "confidence": 0.75},
+        {"phrase": "wind", "confidence": 0},
+    ],
+    "vocabulary": "weather",
     "split": "test",
     "licence": "CC0",
     "dataset": "X",
@@ -115,7 +138,8 @@ def check_clip(line: bytes) -> Clip | None:
         str(error).encode()  # printed, and written to files
         return None
     assert 0 < clip.duration <= 4e9 and clip.start >= 0 and clip.id.strip() and clip.split in SPLITS
-    assert all(0 <= event.onset < event.offset <= clip.duration for event in clip.events or ())
+    spans = [event.span for event in clip.events or () if event.span is not None]
+    assert all(0 <= onset < offset <= clip.duration for onset, offset in spans)
     assert all(caption.text.strip() for captions in clip.captions.values() for caption in captions)
     assert all(captions for captions in clip.captions.values())
     # Whatever reads a clip must be able to.
@@ -191,7 +215,9 @@ def check_record(data: dict[str, Any]) -> None:
     json.dumps(notes, ensure_ascii=False).encode()
     assert record.id.strip() and record.files and record.split in SPLITS
     assert record.duration is None or 0 < record.duration <= 4e9
-    assert all(0 <= event.onset < event.offset for event in record.events or ())
+    assert all(0 <= event.confidence <= 1 for event in record.events or ())
+    spans = [event.span for event in record.events or () if event.span is not None]
+    assert all(0 <= onset < offset for onset, offset in spans)
     assert all(segment.text.strip() for segment in record.transcript)
     for captions in record.captions.values():
         assert captions and all(caption.text.strip() for caption in captions)

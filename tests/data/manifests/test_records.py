@@ -35,8 +35,17 @@ GOOD: dict[str, Any] = {"id": "a", "media": "a.mp4"}
         ({"events": [{"phrase": "x", "onset": 1, "offset": 1}]}, "not after it begins"),
         ({"events": [{"phrase": "x", "onset": -1, "offset": 1}]}, "at least"),
         ({"events": [{"phrase": " ", "onset": 0, "offset": 1}]}, "needs a 'phrase'"),
-        ({"events": [{"phrase": "x", "onset": 0}]}, "needs 'onset' and 'offset'"),
+        ({"events": [{"phrase": "x", "onset": 0}]}, "give both, or neither"),
         ({"events": [{"phrase": "x", "start": 0, "offset": 1}]}, "unknown event field 'start'"),
+        (
+            {"events": [{"phrase": "x", "confidence": float("nan")}]},
+            "'confidence' must be a number from 0 to 1, got nan",
+        ),
+        ({"events": [{"phrase": "x", "confidence": 1.5}]}, "from 0 to 1, got 1.5"),
+        ({"events": [{"phrase": "x", "confidence": True}]}, "from 0 to 1, got True"),
+        ({"events": [{"phrase": "x", "label": 3}]}, "'label' must be a string"),
+        ({"events": [{"phrase": "Dog"}, {"phrase": "dog.", "confidence": 0}]}, "by another, without times"),
+        ({"vocabulary": 3}, "'vocabulary' must be a string"),
         ({"id": ""}, "not empty"),
         ({"id": 7}, "must be a string"),
     ],
@@ -95,3 +104,23 @@ def test_events_are_clamped_by_little_and_refused_beyond() -> None:
     for event in (Event("x", 0.0, 2.06), Event("x", 2.01, 2.02)):
         with pytest.raises(RecordError, match=r"outside its clip of 2\.000 s"):
             fit_events((event,), 2.0)
+
+
+def test_an_event_has_times_or_has_none_and_says_how_sure_it_is() -> None:
+    given = [
+        {"phrase": "rain", "onset": 0.5, "offset": 1, "label": "/m/06mb1", "confidence": 0.3},
+        {"phrase": "wind"},
+        {"phrase": "wind", "onset": 0, "offset": 1},
+        {"phrase": "hail", "onset": 0, "offset": 1, "confidence": 0},
+        {"phrase": "hail", "confidence": 0},
+    ]
+    record, notes = parse_record({**GOOD, "events": given, "vocabulary": "weather"})
+    assert record.events is not None and not notes and record.vocabulary == "weather"
+    kinds = [(event.span is not None, event.is_weak, event.is_absent, event.is_soft) for event in record.events]
+    strong, weak, absent = (True, False, False), (False, True, False), (False, False, True)
+    assert kinds == [(*strong, True), (*weak, False), (*strong, False), (*strong, False), (*absent, False)]
+    assert record.events[0] == Event("rain", 0.5, 1.0, "/m/06mb1", 0.3)
+    assert fit_events(record.events, 5.0) == record.events
+    for onset, offset, confidence in ((1.0, None, 1.0), (None, 1.0, 1.0), (0.0, 1.0, float("nan")), (None, None, -0.1)):
+        with pytest.raises(RecordError, match="event 'x'"):
+            Event("x", onset, offset, confidence=confidence)

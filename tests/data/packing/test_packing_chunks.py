@@ -1,6 +1,7 @@
 """Long recordings become clips, and what was said about them goes along."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,23 @@ def test_events_are_clipped() -> None:
     known = chunk_record(Record("r", media="m.mp4", events=()), 30.0, 10.0, 1.0)
     unknown = chunk_record(Record("r", media="m.mp4"), 30.0, 10.0, 1.0)
     assert {part.events for part in known} == {()} and {part.events for part in unknown} == {None}
+
+
+def test_what_is_somewhere_in_a_recording_is_unknown_in_its_parts() -> None:
+    absent, soft = Event("siren", confidence=0.0), Event("a", 0.0, 12.0, "/m/1", 0.5)
+    events = (soft, Event("dog"), Event("cat", confidence=0.2), absent)
+    parts = chunk_record(Record("r", media="m.mp4", events=events, vocabulary="pets"), 20.0, 10.0, 1.0)
+    assert [part.events for part in parts] == [
+        (replace(soft, offset=10.0), absent),
+        (replace(soft, offset=2.0), absent),
+    ]
+    assert [part.vocabulary for part in parts] == ["open", "open"]
+    assert parts[0].notes == ("2 events without times dropped, for the recording was cut into 2 clips",)
+    # Where all events have times, or the recording stays whole, nothing is lost.
+    parts = chunk_record(Record("r", media="m.mp4", events=(soft, absent), vocabulary="pets"), 20.0, 10.0, 1.0)
+    assert [part.vocabulary for part in parts] == ["pets", "pets"] and not parts[0].notes
+    whole = Record("r", media="m.mp4", events=events, vocabulary="pets")
+    assert chunk_record(whole, 10.0, 10.0, 1.0) == [whole]
 
 
 @pytest.mark.parametrize(("duration", "clips"), [(10.0, 1), (10.25, 1), (10.3, 2), (11.0, 2), (9.0, 1)])

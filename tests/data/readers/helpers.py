@@ -76,6 +76,6 @@ def origins(record: Record) -> set[str]:
     return {caption.origin for captions in record.captions.values() for caption in captions}
 
 
-def events(record: Record) -> list[tuple[str, float, float]] | None:
+def events(record: Record) -> list[tuple[str, float | None, float | None]] | None:
     """Returns its events as tuples."""
     return None if record.events is None else [(item.phrase, item.onset, item.offset) for item in record.events]
