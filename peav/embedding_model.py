@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from peav import registry
+from peav.checkpoints.detection import DetectionSettings
 from peav.checkpoints.spec import TEN_PAIRS, MediaSettings, ModelSpec, Pair
 from peav.encoders.base import Encoder
 from peav.encoders.graph import is_ready, resolve, shared_heads, sources_of
@@ -67,6 +68,7 @@ class EmbeddingModel(nn.Module):
         frames: names of the embeddings that are made frame by frame.
         pairs: pairs of embeddings whose scale and bias the model holds.
         media: what a clip looks like to the model; that of the released models by default.
+        detection: how it finds sounds by name; the defaults of `DetectionSettings` if nobody tuned it.
 
     Attributes:
         unused: tensors of Meta's format that no computation reads, kept for a whole export.
@@ -84,6 +86,7 @@ class EmbeddingModel(nn.Module):
         frames: Collection[str] = (),
         pairs: Collection[Pair] = (),
         media: MediaSettings | None = None,
+        detection: DetectionSettings | None = None,
     ) -> None:
         super().__init__()
         provides = {name: encoder.provides for name, encoder in encoders.items()}
@@ -115,6 +118,7 @@ class EmbeddingModel(nn.Module):
         self.media = media if media is not None else MediaSettings(**self.clip_format.settings())
         known = ClipFormat(sample_rate=self.media.sample_rate, frame_size=self.media.frame_size)
         merge_formats({"the checkpoint (its `media`)": known, "its encoder": self.clip_format})
+        self.detection = detection
         self.unused: dict[str, Tensor] = {}
 
     @classmethod
@@ -122,7 +126,16 @@ class EmbeddingModel(nn.Module):
         """Builds a model of random weights from its specification; `trust` says whether classes may be named by dotted paths."""
         registry.load_plugins()
         encoders = {name: registry.encoders.build(config, trust) for name, config in spec.encoders.items()}
-        return cls(encoders, spec.embeddings, spec.embedding_dim, spec.normalize, spec.frames, spec.pairs, spec.media)
+        return cls(
+            encoders,
+            spec.embeddings,
+            spec.embedding_dim,
+            spec.normalize,
+            spec.frames,
+            spec.pairs,
+            spec.media,
+            spec.detection,
+        )
 
     @property
     def spec(self) -> ModelSpec:
@@ -135,6 +148,7 @@ class EmbeddingModel(nn.Module):
             normalize=self.normalize,
             pairs=self.pairs,
             media=self.media,
+            detection=self.detection,
         )
 
     @property

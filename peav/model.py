@@ -77,7 +77,7 @@ class PEAV(EmbeddingModel):
         return write_checkpoint(path, self.spec, self.state_dict(), self.unused, next(iter(known), None), format)
 
     #: From paths, arrays, pictures and strings to embeddings; and, by frame-level models, to events. See `peav.inputs`.
-    embed, find_events = inputs.embed, inputs.find_events
+    embed, detect, detect_stream = inputs.embed, inputs.detect, inputs.detect_stream
 
     def similarity(self, a: Mapping[str, Tensor], b: Mapping[str, Tensor], pair: Pair | None = None) -> Tensor:
         """Computes the logits of a's rows against b's, `scale * <a_i, b_j> + bias`, as trained; `.sigmoid()` makes them probabilities.

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from peav.model import PEAV
-from peav.spans import Span, find_spans, median_filter
+from peav.spans import Span, SpanFinder, find_spans, median_filter
 
 ASSETS = Path(__file__).parent / "assets/pe_av_tiny"
 
@@ -180,3 +180,56 @@ def test_each_text_may_have_its_own_thresholds() -> None:
     for k, (high, low) in enumerate(zip(highs, lows, strict=True)):
         alone = find_spans(p[:, k : k + 1], mask, high, 0.04, low_threshold=low)
         assert [clip[k] for clip in found] == [clip[0] for clip in alone] and any(alone[0][0])
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_frames_that_come_bit_by_bit_give_the_spans_of_all(seed: int) -> None:
+    """To the last bit, whatever the pieces; and each span as early as it can be."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def pick(*choices: float) -> float:
+        return choices[int(torch.randint(len(choices), (), generator=generator))]
+
+    step, length, texts = 0.04, 1 + 37 * seed, 3
+    p = torch.rand(texts, length, generator=generator)
+    p = (p + p.roll(1, 1) + p.roll(2, 1)) / 3  # so that runs are longer than a frame
+    end = length * step - pick(0.0, 0.03)
+    options = {
+        "min_seconds": pick(0.0, 0.08, 0.2),
+        "merge_seconds": pick(0.0, 0.08, 0.3),
+        "low_threshold": pick(0.3, 0.45, 0.55),
+        "median_seconds": pick(0.0, 0.12, 0.5, 99.0),
+    }
+    mask = torch.ones(1, length, dtype=torch.bool)
+    expected = find_spans(p[None], mask, 0.55, step, [end], **options)[0]
+    finder = SpanFinder(texts, 0.55, step, **options)
+    found: list[list[Span]] = [[] for _ in range(texts)]
+    while finder.num_frames < length:
+        begin = finder.num_frames
+        count = min(int(pick(0, 1, 2, 5, 30)), length - begin)
+        for own, spans in zip(found, finder.add(p[:, begin : begin + count]), strict=True):
+            own += spans
+        if options["median_seconds"] < 1:
+            # Nothing is kept back that is over: after half a filter, a gap, and the run that a later frame may still join.
+            wait = options["median_seconds"] / 2 + options["merge_seconds"] + 2 * step
+            low = find_spans(p[None], mask, options["low_threshold"], step, None, 0.0, *list(options.values())[1:2])[0]
+            for own, spans, runs in zip(found, expected, low, strict=True):
+                now = finder.num_frames * step
+                busy = any(run.onset <= now and run.offset >= now - wait for run in runs)
+                if not options["median_seconds"] and not busy:
+                    assert len(own) == sum(span.offset < now - wait for span in spans)
+    for own, spans in zip(found, finder.finish(end), strict=True):
+        own += spans
+    assert found == expected
+    if seed > 3 and options["median_seconds"] < 1:
+        assert sum(map(len, expected)) > 0
+
+
+def test_a_span_comes_when_nothing_can_change_it() -> None:
+    finder = SpanFinder(1, 0.7, 1.0, merge_seconds=2.0, low_threshold=0.5)
+    given = [0.1, 0.8, 0.6, 0.2, 0.6, 0.2, 0.2, 0.9, 0.9]
+    sizes = [len(finder.add(torch.tensor([[value]]))[0]) for value in given]
+    # The weak run at frame 4 might have become strong and, across a gap of one frame, part of the span; at frame 5 it has not.
+    assert sizes == [0, 0, 0, 0, 0, 1, 0, 0, 0]
+    (last,) = finder.finish(8.5)[0]
+    assert (last.onset, last.offset, last.score) == (7.0, 8.5, pytest.approx(0.9))

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from peav import registry
 from peav.checkpoints import huggingface, meta, meta_config, native
+from peav.checkpoints.detection import DetectionSettings
 from peav.checkpoints.files import (
     CONFIG,
     TOKENIZER,
@@ -47,6 +48,7 @@ __all__ = [
     "TEN_PAIRS",
     "Checkpoint",
     "CheckpointError",
+    "DetectionSettings",
     "Format",
     "MediaSettings",
     "ModelSpec",
@@ -188,6 +190,11 @@ def write_checkpoint(
     """
     metadata: dict[str, str] = {}
     config: dict[str, Any]
+    if spec.detection is not None and format in ("meta", "transformers"):
+        log.warning(
+            "%s format holds no settings of detection: thresholds, filters and windows are left out, and its readers get defaults",
+            "Meta's" if format == "meta" else "transformers'",
+        )
     if format == "peav":
         config, tensors = native.write_config(spec, tokenizer_json), dict(state)
     elif format == "meta":

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from peav.checkpoints.detection import DetectionSettings
 from peav.types import ClipFormat, Downmix, Sampling, Seconds
 
 #: An ordered pair of embedding names.
@@ -77,6 +78,7 @@ class ModelSpec:
         pairs: pairs whose scale and bias the model holds.
         media: what a clip looks like to it; None where the checkpoint does not say, and what its encoders declare is all that is known.
         name: of the architecture it was made of, where it has one.
+        detection: how it finds sounds by name, where that was tuned.
     """
 
     encoders: Mapping[str, Mapping[str, Any]]
@@ -87,6 +89,7 @@ class ModelSpec:
     pairs: tuple[Pair, ...] = ()
     media: MediaSettings | None = None
     name: str = ""
+    detection: DetectionSettings | None = None
 
     @property
     def known_media(self) -> MediaSettings:
@@ -94,8 +97,11 @@ class ModelSpec:
         return self.media if self.media is not None else MediaSettings()
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the specification as JSON data."""
-        return {**asdict(self), "encoders": {name: dict(config) for name, config in self.encoders.items()}}
+        """Returns the specification as JSON data; `detection` where there is one, so that earlier versions read the others."""
+        data = {**asdict(self), "encoders": {name: dict(config) for name, config in self.encoders.items()}}
+        if self.detection is None:
+            del data["detection"]
+        return data
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ModelSpec:
@@ -107,6 +113,8 @@ class ModelSpec:
         try:
             values = dict(data)
             values["media"] = None if values.get("media") is None else MediaSettings(**values["media"])
+            if values.get("detection") is not None:
+                values["detection"] = DetectionSettings.from_dict(values["detection"])
             values["pairs"] = tuple((left, right) for left, right in values["pairs"])
             values["embeddings"], values["frames"] = tuple(values["embeddings"]), tuple(values["frames"])
             values["encoders"] = {

@@ -1,15 +1,25 @@
-"""From what a user has to embeddings: media and texts in, one vector an item out; see `PEAV.embed`.
+"""From what a user has to embeddings and events: media and texts in, vectors and spans out; see `PEAV.embed` and `PEAV.detect`.
 
-`embed` and `find_events` are the methods of that name of `peav.model.PEAV`; `MediaEmbedder` is what they are built of, for those who
-decode elsewhere.
+`embed`, `detect` and `detect_stream` are the methods of that name of `peav.model.PEAV`; `MediaEmbedder` and `Detector` are what they are
+built of, for those who decode elsewhere.
 """
 
+from peav.inputs.detection import (
+    ClipSpans,
+    DetectionRules,
+    Detector,
+    check_detects,
+    check_queries,
+    detect,
+    detect_items,
+    detect_stream,
+    detection_rules,
+)
 from peav.inputs.embedding import (
     BATCH_SECONDS,
     TextKind,
     embed,
     embedding_names,
-    find_events,
     media_settings,
     resolve_window,
 )
@@ -19,6 +29,9 @@ from peav.inputs.windows import Window, check_windows, group_by_length, plan_win
 
 __all__ = [
     "BATCH_SECONDS",
+    "ClipSpans",
+    "DetectionRules",
+    "Detector",
     "Loaded",
     "MediaEmbedder",
     "MediaItem",
@@ -27,12 +40,17 @@ __all__ = [
     "Request",
     "TextKind",
     "Window",
+    "check_detects",
+    "check_queries",
     "check_windows",
     "computes_in_half",
+    "detect",
+    "detect_items",
+    "detect_stream",
+    "detection_rules",
     "embed",
     "embed_texts",
     "embedding_names",
-    "find_events",
     "group_by_length",
     "item_of_file",
     "media_settings",

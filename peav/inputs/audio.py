@@ -57,7 +57,7 @@ class FileAudio:
             samples = self._decode(media, media.sample_rate, window.start, part)
         else:
             # A decoder that begins in the middle resamples on a grid of its own: decode as it is, resample as a part of the whole.
-            begin, end = _with_margin(window.start, part)
+            begin, end = with_margin(window.start, part)
             samples = self._decode(media, self.sample_rate, begin, min(end, self.seconds) - begin)
             part = min(part, begin + len(samples) / self.sample_rate - window.start)
             if part <= 0:
@@ -78,24 +78,26 @@ class ArrayAudio:
         seconds: duration.
         samples: (channels, S) float32, one or two channels.
         sample_rate: in Hz.
+        first: where the first of `samples` stands in the whole, of which the rest is not at hand.
     """
 
     name: str
     seconds: Seconds
     samples: np.ndarray
     sample_rate: int
+    first: int = 0
 
     def load(self, media: MediaSettings, window: Window) -> Tensor:
         """Returns a window as `FileAudio.load` would of a file that holds the samples: it is decoded as one."""
         part = _part(self, media, window)
         if len(self.samples) == 1 and self.sample_rate == media.sample_rate:
-            begin = round(window.start * self.sample_rate)
+            begin = round(window.start * self.sample_rate) - self.first
             samples = torch.zeros(round(part * self.sample_rate))
             found = torch.from_numpy(self.samples[0, begin : begin + len(samples)])
             samples[: len(found)] = found
             return samples
-        begin, end = _with_margin(window.start, part)
-        piece = self.samples[:, begin * self.sample_rate : end * self.sample_rate]
+        begin, end = with_margin(window.start, part)
+        piece = self.samples[:, begin * self.sample_rate - self.first : end * self.sample_rate - self.first]
         return _resampled(piece, self.sample_rate, media, window.start - begin, part, self.name)
 
 
@@ -142,14 +144,18 @@ def _read(item: AudioLike, name: str, sample_rate: int | None, probe_file: Calla
         return FileAudio(str(item), info.duration, str(item), info.origin, info.audio.sample_rate)
     if not isinstance(item, np.ndarray | Tensor):
         raise ValueError(f"{name} is {item!r:.80}, of type {type(item).__name__}: {_HOW}")
-    samples = _samples(item, name)
+    samples = read_samples(item, name)
     if sample_rate is None:
         raise ValueError(f"{name} is an array, which does not say its sample rate: give sample_rate, in Hz")
     return ArrayAudio(name, samples.shape[1] / sample_rate, samples, int(sample_rate))
 
 
-def _samples(value: np.ndarray | Tensor, name: str) -> np.ndarray:
-    """Turns an array into (channels, S) float32, full scale at 1."""
+def read_samples(value: np.ndarray | Tensor, name: str) -> np.ndarray:
+    """Turns an array into (channels, S) float32, full scale at 1.
+
+    Raises:
+        ValueError: if it holds no sound, NaN, or what is out of scale.
+    """
     if isinstance(value, Tensor):
         value = value.detach().cpu()
         value = (value.float() if value.is_floating_point() else value).numpy()
@@ -198,7 +204,7 @@ def wav_bytes(samples: np.ndarray, sample_rate: int) -> bytes:
     return b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WAVE" + chunks
 
 
-def _with_margin(start: Seconds, part: Seconds) -> tuple[int, int]:
+def with_margin(start: Seconds, part: Seconds) -> tuple[int, int]:
     """Returns a longer span: a second more on both sides, for the resampler, and whole seconds, so that it meets the grid of the whole."""
     return max(0, math.floor(start) - 1), math.ceil(start + part) + 1
 

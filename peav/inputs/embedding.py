@@ -1,4 +1,4 @@
-"""`PEAV.embed` and `PEAV.find_events`: from what a user has (paths, arrays, pictures, strings) to embeddings and events."""
+"""`PEAV.embed`: from what a user has (paths, arrays, pictures, strings) to embeddings."""
 
 from __future__ import annotations
 
@@ -9,15 +9,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from peav.checkpoints import FRAME_PAIR, MediaSettings
+from peav.checkpoints import MediaSettings
 from peav.embedding_model import EmbeddingModel
 from peav.inputs.audio import AudioLike
 from peav.inputs.items import MediaItem, Request, read_items
 from peav.inputs.running import KINDS, MediaEmbedder, Output, Precision, embed_texts, kinds_of, select_texts, tokenize
 from peav.inputs.video import VideoLike
 from peav.inputs.windows import check_windows, group_by_length
-from peav.released import score_pair
-from peav.spans import Span, find_spans
 from peav.suggest import suggest
 from peav.types import Seconds
 
@@ -80,7 +78,7 @@ def embed(
         FileNotFoundError: if a file is not there.
         MediaError: if a file cannot be decoded or lacks the stream that it is given for.
     """
-    texts = _texts(text)
+    texts = check_texts(text)
     _check_needless(video, texts, to, num_frames, fps)
     media = media_settings(model.media, num_frames, fps)
     window = resolve_window(model.media, window_seconds, overlap_seconds)
@@ -107,70 +105,6 @@ def embed(
     merged = found | _pad(outputs, model.embedding_dim)
     keys = [key for name in names for key in (name, f"{name}_frames", f"{name}_frames_mask")]
     return {key: merged[key] for key in keys if key in merged}
-
-
-def find_events(
-    model: EmbeddingModel,
-    audio: AudioLike | Sequence[AudioLike],
-    text: str | Sequence[str],
-    threshold: float = 0.3,
-    *,
-    min_seconds: Seconds = 0.0,
-    merge_seconds: Seconds = 0.0,
-    sample_rate: int | None = None,
-    window_seconds: Seconds | Literal["model"] | None = "model",
-    overlap_seconds: Seconds = 0.0,
-    batch_seconds: Seconds = BATCH_SECONDS,
-    precision: Precision = "auto",
-) -> list[list[list[Span]]]:
-    """Finds when each sound is heard in each clip, by a frame-level model.
-
-    Args:
-        model: the model.
-        audio: A clips, as `embed` takes them.
-        text: K sounds to listen for.
-        threshold: probability above which a frame holds the sound; that of the released models is 0.3.
-        min_seconds: shorter events are dropped.
-        merge_seconds: shorter gaps within an event are closed.
-        sample_rate: of arrays, Hz.
-        window_seconds: longest piece that is heard at once; the model's own by default, None for whole clips.
-        overlap_seconds: what neighbouring windows share.
-        batch_seconds: media that go through the model at once.
-        precision: `auto`, `fp32` or `bf16`, as for `embed`.
-
-    Returns:
-        for each clip, for each text, its spans in the order of time; a list of a list even for one clip and one text.
-
-    Raises:
-        ValueError: if the model makes no frames of audio; and as `embed` does.
-        KeyError: if the checkpoint holds no scale and bias for frames and phrases.
-    """
-    medium, phrase = FRAME_PAIR
-    if medium not in model.frame_names or phrase not in model.pooled_names:
-        raise ValueError(
-            "this model makes no audio frames to be compared with phrases of events, so that it cannot say when; frame-level models "
-            f"can, such as facebook/pe-a-frame-base. This one makes {', '.join(model.embedding_names)}"
-        )
-    model.score(FRAME_PAIR)
-    window = resolve_window(model.media, window_seconds, overlap_seconds)
-    phrases = _texts(text)
-    if not phrases or audio is None:
-        raise ValueError("find_events needs audio and text")
-    items = read_items(audio, None, sample_rate)
-    embedder = MediaEmbedder(model, [medium], model.media, window, overlap_seconds, precision)
-    embedder.pooled_names = []  # frames alone are compared
-    spans: list[list[list[Span]]] = []
-    embedded = embed_texts(model, phrases, [phrase], precision)
-    outputs = _embed_items(embedder, items, [], batch_seconds)
-    for item, output in zip(items, outputs, strict=True):
-        frames = output.frames[medium]
-        with torch.inference_mode():
-            logits = score_pair(model, {f"{medium}_frames": frames[None]}, embedded, FRAME_PAIR)
-        probabilities, mask = logits.sigmoid().cpu(), torch.ones(1, len(frames), dtype=torch.bool)
-        duration = torch.tensor([item.seconds], dtype=torch.float64)
-        step = output.frame_seconds[medium]
-        spans += find_spans(probabilities, mask, threshold, step, duration, min_seconds, merge_seconds)
-    return spans
 
 
 def _embed_items(
@@ -209,7 +143,12 @@ def _pad(outputs: Sequence[Output], dim: int) -> dict[str, Tensor]:
     return joined
 
 
-def _texts(text: str | Sequence[str] | None) -> list[str]:
+def check_texts(text: str | Sequence[str] | None) -> list[str]:
+    """Returns the texts that a user gives, as a list; none for None.
+
+    Raises:
+        ValueError: if they are something else than a string or a list of strings.
+    """
     if text is None:
         return []
     texts = [text] if isinstance(text, str) else text

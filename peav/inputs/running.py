@@ -132,7 +132,7 @@ class MediaEmbedder:
         """
         windows = plan_windows(item.seconds, self.window_seconds, self.overlap_seconds)
         if len(windows) > 1 and self.frame_names:
-            windows = plan_windows(item.seconds, self.window_seconds, self.overlap_seconds, self._frame_grid())
+            windows = plan_windows(item.seconds, self.window_seconds, self.overlap_seconds, self.frame_grid())
         return [Request(row, item, window, self.media) for window in windows]
 
     def run(self, loaded: Sequence[Loaded], texts: TextInput | None = None) -> list[Output]:
@@ -187,8 +187,12 @@ class MediaEmbedder:
         covered = {"audio": output.audio_seconds, "video": request.covered("video")}
         return min(seconds for medium, seconds in covered.items() if medium in self.reads[name])
 
-    def _frame_grid(self) -> Seconds | None:
-        """The time between two frames of the model's sequences, on which windows must start: asked of the model itself."""
+    def frame_grid(self) -> Seconds | None:
+        """Returns the time between two frames of the model's sequences, on which windows must start: asked of the model itself.
+
+        Raises:
+            ValueError: if they follow no clock.
+        """
         if self._grid is None:
             timed = [name for name in self.frame_names if "audio" in self.reads[name]]
             if len(timed) < len(self.frame_names):

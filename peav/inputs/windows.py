@@ -81,15 +81,9 @@ def plan_windows(
     check_windows(window_seconds, overlap_seconds)
     if seconds is None or window_seconds is None:
         return [Window(0.0, seconds or 0.0, whole=True)]
-    if seconds <= window_seconds + min(_SLACK_SECONDS, _SLACK_SHARE * window_seconds):
+    if seconds <= window_seconds + _slack(window_seconds):
         return [Window(0.0, seconds, whole=True)]
-    stride = window_seconds - overlap_seconds
-    if grid_seconds is not None:
-        if window_seconds < grid_seconds:
-            raise ValueError(
-                f"window_seconds={window_seconds:g} is shorter than a frame of the model ({grid_seconds:g} s)"
-            )
-        stride = max(1, math.floor(stride / grid_seconds + 1e-6)) * grid_seconds
+    stride = _stride(window_seconds, overlap_seconds, grid_seconds)
     starts = [0.0]
     while starts[-1] + window_seconds < seconds - 1e-9:
         starts.append(len(starts) * stride)
@@ -102,6 +96,77 @@ def plan_windows(
         return [Window(0.0, seconds, whole=True)]
     ends = [start + window_seconds for start in starts[:-1]] + [seconds]
     return [Window(start, end - start) for start, end in zip(starts, ends, strict=True)]
+
+
+class WindowPlan:
+    """The windows of a sound whose end is not known yet: those of `plan_windows`, each as soon as no later end could change it.
+
+    Args:
+        window_seconds: longest window; None for one window of all there is.
+        overlap_seconds: what neighbours share.
+        grid_seconds: where windows may start, in multiples of this.
+
+    Raises:
+        ValueError: if the settings are out of range.
+    """
+
+    def __init__(self, window_seconds: Seconds | None, overlap_seconds: Seconds, grid_seconds: Seconds) -> None:
+        self._settings = (window_seconds, overlap_seconds, grid_seconds)
+        plan_windows(0.0, *self._settings)
+        self.count = 0
+        if window_seconds is not None:
+            self._window = window_seconds
+            self._stride = _stride(window_seconds, overlap_seconds, grid_seconds)
+            # A sound that ends by then may be one window, or end in one that was moved back.
+            self._ahead = _slack(window_seconds) + grid_seconds
+            self._shortest = max(_SHORTEST_SECONDS, _SHORTEST_SHARE * window_seconds)
+            self._overlap = window_seconds - self._stride
+
+    def ready(self, seconds: Seconds, ahead: Seconds = 0.0) -> list[Window]:
+        """Returns the windows, not returned before, that a sound has which lasts longer than this by `ahead`."""
+        found: list[Window] = []
+        while self._settings[0] is not None:
+            start = self.count * self._stride
+            if seconds < start + self._window + max(self._ahead, ahead):
+                break
+            found.append(Window(start, (start + self._window) - start))
+            self.count += 1
+        return found
+
+    def next_start(self, seconds: Seconds) -> Seconds | None:
+        """Returns where the next window will start; None if that depends on where the sound ends, after so many seconds or later."""
+        if self._settings[0] is None:
+            return None
+        start = self.count * self._stride
+        certain = self.count and (self._overlap >= self._shortest or seconds >= start + self._shortest)
+        return start if certain else None
+
+    def first_frame(self, start: Seconds) -> int:
+        """Returns which frame begins at the start of a window."""
+        return round(start / self._settings[2])
+
+    def needed_from(self, seconds: Seconds) -> Seconds:
+        """Returns the earliest second that a later window may hold, of a sound that lasts so many seconds or longer."""
+        if self._settings[0] is None:
+            return 0.0
+        return max(0.0, min(self.count * self._stride, seconds - self._window - self._settings[2]))
+
+    def finish(self, seconds: Seconds) -> list[Window]:
+        """Returns the windows that are left of a sound that lasts so many seconds."""
+        return plan_windows(seconds, *self._settings)[self.count :]
+
+
+def _slack(window_seconds: Seconds) -> Seconds:
+    return min(_SLACK_SECONDS, _SLACK_SHARE * window_seconds)
+
+
+def _stride(window_seconds: Seconds, overlap_seconds: Seconds, grid_seconds: Seconds | None) -> Seconds:
+    stride = window_seconds - overlap_seconds
+    if grid_seconds is None:
+        return stride
+    if window_seconds < grid_seconds:
+        raise ValueError(f"window_seconds={window_seconds:g} is shorter than a frame of the model ({grid_seconds:g} s)")
+    return max(1, math.floor(stride / grid_seconds + 1e-6)) * grid_seconds
 
 
 def group_by_length(seconds: Sequence[Seconds], most_seconds: Seconds) -> list[list[int]]:

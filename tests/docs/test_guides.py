@@ -87,7 +87,7 @@ def test_the_guide_to_using_models_runs(tmp_path: Path, monkeypatch: pytest.Monk
             block = block.replace(released, str(folder))
         exec(compile(block, "docs/using_models.md", "exec"), names)
     assert names["logits"].shape == (2, 2) and set(names["clips"]) == {"audio", "video", "audio_video"}
-    assert len(names["spans"]) == 1 and len(names["spans"][0]) == 2
+    assert [len(clip) for clip in names["found"]] == [2, 2]
     assert set(names["embeddings"]) == {
         *("audio", "video", "audio_video", "text_audio", "text_video", "text_audio_video"),
         *("audio_plus_text", "video_plus_text"),

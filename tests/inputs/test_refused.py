@@ -95,7 +95,7 @@ def test_what_a_model_cannot_do_is_named(model: PEAV, framewise: PEAV, clips: Pa
     with pytest.raises(ValueError, match=r"no head text_audio for texts\. Choices: event"):
         framewise.embed(text="a bell", to="audio")
     with pytest.raises(ValueError, match=r"makes no audio frames.*pe-a-frame"):
-        model.find_events(clips / "mono.wav", "a bell")
+        model.detect(clips / "mono.wav", "a bell")
     with pytest.raises(ValueError, match="shorter than a frame of the model"):
         framewise.embed(audio=clips / "mono.wav", window_seconds=0.05)
     fused = make_model(["audio_video", "text_audio"])

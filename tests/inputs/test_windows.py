@@ -12,8 +12,8 @@ import torch
 
 from peav.data.media.decode import load_audio
 from peav.inputs import Window, plan_windows
+from peav.inputs.windows import WindowPlan
 from peav.model import PEAV
-from peav.spans import find_spans
 from tests.data.conftest import ffmpeg, write_float_wav
 from tests.inputs.helpers import CLOSE, EXACT, HOP, RATE, all_frames, by_hand, noise, wide_wav
 
@@ -163,32 +163,25 @@ def test_frames_come_from_the_window_whose_centre_is_near(framewise: PEAV, secon
         assert min(errors) < 1e-4
 
 
-def test_find_events_gives_spans_of_every_clip_and_text(framewise: PEAV, tmp_path: Path) -> None:
-    waves = [noise(3.11, 1), noise(1.0, 2)]
-    write_float_wav(tmp_path / "a.wav", waves[0])
-    texts = ["a bell", "the red house", "rings"]
-    embedded = framewise.embed(audio=waves, text=texts, sample_rate=RATE)
-    with torch.no_grad():
-        logits = framewise.similarity(
-            {"audio_frames": embedded["audio_frames"]}, {"text_event": embedded["text_event"]}
-        )
-    p = logits.sigmoid()
-    # Between two values that lie apart: rounding must not decide which frames are above.
-    values = p[embedded["audio_frames_mask"][:, None].expand_as(p)].sort().values
-    middle = values[len(values) // 4 : -len(values) // 4]
-    widest = int(middle.diff().argmax())
-    threshold = float(middle[widest : widest + 2].mean())
-    expected = find_spans(p, embedded["audio_frames_mask"], threshold, HOP, [3.11, 1.0])
-    found = framewise.find_events([tmp_path / "a.wav", waves[1]], texts, threshold, sample_rate=RATE)
-    assert [[len(spans) for spans in clip] for clip in found] == [[len(spans) for spans in clip] for clip in expected]
-    flat = [span for clip in found for spans in clip for span in spans]
-    assert len(flat) > 6
-    for span, other in zip(flat, (span for clip in expected for spans in clip for span in spans), strict=True):
-        assert (span.onset, span.offset, span.score) == pytest.approx(
-            (other.onset, other.offset, other.score), abs=1e-5
-        )
-    everything = framewise.find_events(waves[0], "a bell", 0.0, sample_rate=RATE, window_seconds=1.2)
-    assert [(s.onset, s.offset) for s in everything[0][0]] == [(0.0, pytest.approx(3.11))]
-    assert framewise.find_events(waves[0], "a bell", 1.0, sample_rate=RATE) == [[[]]]
-    longest = framewise.find_events(waves[0], "a bell", threshold, merge_seconds=9.0, min_seconds=0.5, sample_rate=RATE)
-    assert len(longest[0][0]) == 1
+@pytest.mark.parametrize(("length", "overlap"), [(2.0, 0.5), (2.0, 0.0), (3.1, 3.0), (0.25, 0.1), (12.0, 2.0)])
+def test_windows_of_a_stream_are_those_of_the_whole(length: float, overlap: float) -> None:
+    grid, fine = 0.12, 0.037
+    for end in np.arange(fine, 14.0, 0.19):
+        expected = plan_windows(float(end), length, overlap, grid)
+        plan, found, seconds = WindowPlan(length, overlap, grid), [], 0.0
+        while seconds < end:
+            seconds = min(seconds + fine, float(end))
+            found += plan.ready(seconds)
+            following = plan.next_start(seconds)
+            if following is not None:
+                assert following == pytest.approx(expected[len(found)].start, abs=1e-9)
+            if len(found) < len(expected):
+                assert plan.needed_from(seconds) <= expected[len(found)].start + 1e-9
+                assert seconds - plan.needed_from(seconds) < 2 * length + 2.0  # what is kept does not grow
+        if len(expected) > 4:
+            assert len(found) >= len(expected) - 3  # most are heard before the end
+        found += plan.finish(seconds)
+        assert [(w.start, w.seconds, w.whole) for w in found] == [(w.start, w.seconds, w.whole) for w in expected]
+    whole = WindowPlan(None, 0.0, grid)
+    assert whole.ready(99.0) == [] and whole.next_start(99.0) is None and whole.needed_from(99.0) == 0.0
+    assert whole.finish(99.0) == [Window(0.0, 99.0, whole=True)]
