@@ -43,6 +43,7 @@ _CONTENT = (
         "window_chunks",
         "modality_dropout",
         "features",
+        "phrase_bank",
     ),
     "shuffle_pairing",
 )
@@ -160,6 +161,8 @@ class ClipDataModule(LightningDataModule):
         cache_megabytes: memory for decoded training clips, shared by the workers of a rank; 0 for none.
         store: of object stores: cache_dir, cache_gigabytes and storage_options.
         field_options: arguments of fields of your own kinds (`peav.fields.Field`), by name.
+        phrase_bank: phrases that are drawn for each batch from the events of all training clips, as further negatives of the
+            frame-level term; those that a clip of the batch has are left out.
 
     Raises:
         ValueError: if a split or a field is unknown, or a number out of range.
@@ -196,6 +199,7 @@ class ClipDataModule(LightningDataModule):
         cache_megabytes: int = 0,
         store: StoreOptions | None = None,
         field_options: dict[str, dict[str, Any]] | None = None,
+        phrase_bank: int = 0,
     ) -> None:
         super().__init__()
         if predict_split not in SPLITS:
@@ -227,6 +231,7 @@ class ClipDataModule(LightningDataModule):
         self.tokenize = tokenize
         self.predict_split = predict_split
         self.cache_megabytes = cache_megabytes
+        self.phrase_bank = phrase_bank
         self.datasets: dict[str, ClipDataset] = {}
         self._loaders: list[ClipLoader] = []
         self._digest: str | None = None
@@ -448,6 +453,7 @@ class ClipDataModule(LightningDataModule):
             video_augment=self.video_augment if training else (),
             store=self.store,
             field_options=self.field_options,
+            phrase_bank=self.phrase_bank if training else 0,
         )
 
     def _fields(self) -> frozenset[str]:

@@ -12,8 +12,10 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from peav.data.loading.decoding import DecodedClip, Replacement
+from peav.data.loading.events import collate_events
 from peav.data.loading.shared_buffers import SMALL_BYTES, pool
-from peav.data.manifests.identities import ABSENT, distinct_texts, text_group
+from peav.data.manifests.identities import ABSENT, text_group
+from peav.data.manifests.labels import Labels
 from peav.fields import Field
 from peav.masking import lengths_to_mask
 from peav.tokenizing import OneTokenizer, Tokenizers
@@ -21,7 +23,6 @@ from peav.types import (
     AudioInput,
     Batch,
     CachedFeatures,
-    EventInput,
     TextInput,
     TokenizeTexts,
     VideoInput,
@@ -33,7 +34,10 @@ Tokenize = Tokenizers | TokenizeTexts
 
 
 def collate(
-    clips: Sequence[DecodedClip], tokenize: Tokenize | None = None, fields: Mapping[str, Field] | None = None
+    clips: Sequence[DecodedClip],
+    tokenize: Tokenize | None = None,
+    fields: Mapping[str, Field] | None = None,
+    labels: Labels | None = None,
 ) -> Batch:
     """Joins B clips into a batch; the fields that the clips carry are filled.
 
@@ -43,8 +47,10 @@ def collate(
         clips: at least one, all decoded for the same fields.
         tokenize: needed when the clips carry captions or events; picklable, for it runs in the workers.
         fields: those of the user's own kinds that the clips carry, by name.
+        labels: vocabularies and ontology of the data set; none by default.
 
     Raises:
+        LabelsError: if a clip names a vocabulary that the labels do not have.
         ValueError: if there is no clip, no tokenizer for texts, or a field of the user's own makes no batch of B rows.
     """
     if not clips:
@@ -54,12 +60,16 @@ def collate(
         kind: tokenize_texts(f"captions.{kind}", [clip.captions[kind] for clip in clips], tokenize)
         for kind in first.captions
     }
+
+    def phrases(texts: Sequence[str]) -> TextInput:
+        return tokenize_texts("events", texts, tokenize)
+
     return Batch(
         ids=tuple(clip.id for clip in clips),
         audio=_audio(clips),
         video=_video(clips),
         captions=captions,
-        events=None if first.annotated is None else _events(clips, tokenize),
+        events=None if first.annotated is None else collate_events(clips, labels or Labels(), phrases),
         duration=torch.tensor([clip.duration for clip in clips], dtype=torch.float32),
         extra={name: _own(clips, (fields or {})[name]) for name in first.own},
     )
@@ -74,18 +84,19 @@ class Collated(NamedTuple):
 
 @dataclass(frozen=True)
 class Collate:
-    """`collate` with its tokenizer and fields, picklable: what a data loader calls."""
+    """`collate` with its tokenizer, fields and labels, picklable: what a data loader calls."""
 
     tokenize: Tokenize | None = None
     fields: Mapping[str, Field] = field(default_factory=dict)
+    labels: Labels = field(default_factory=Labels)
 
     def __call__(self, clips: Sequence[DecodedClip]) -> Collated:
         """Joins clips into a batch; a worker sends small tensors as arrays (`unpack_small`), others in a `BufferPool`."""
         if get_worker_info() is None:
-            batch = collate(clips, self.tokenize, self.fields)
+            batch = collate(clips, self.tokenize, self.fields, self.labels)
         else:
             pool().begin()
-            batch = map_tensors(pack_small(collate(clips, self.tokenize, self.fields)), pool().share)
+            batch = map_tensors(pack_small(collate(clips, self.tokenize, self.fields, self.labels)), pool().share)
         return Collated(batch, tuple(item for clip in clips for item in clip.replaces))
 
 
@@ -185,26 +196,3 @@ def _features(made: Sequence[Tensor], present: Tensor, group: Tensor, seconds: S
         values[row, : len(one)] = one
     mask = lengths_to_mask(torch.where(present, lengths, 0), values.shape[1])
     return CachedFeatures(values, mask, present, group, torch.tensor(seconds, dtype=torch.float32))
-
-
-def _events(clips: Sequence[DecodedClip], tokenize: Tokenize | None) -> EventInput:
-    written: list[str] = []
-    rows: list[tuple[int, float, float]] = []
-    for row, clip in enumerate(clips):
-        for event in clip.events:
-            if event.span is None:
-                continue
-            onset, offset = max(event.span[0], 0.0), min(event.span[1], clip.duration)
-            if onset >= offset:
-                continue
-            written.append(event.phrase)
-            rows.append((row, onset, offset))
-    texts, phrases = distinct_texts(written)
-    return EventInput(
-        phrases=tokenize_texts("events", texts, tokenize),
-        annotated=torch.tensor([bool(clip.annotated) for clip in clips]),
-        clip=torch.tensor([row[0] for row in rows], dtype=torch.int64),
-        phrase=torch.tensor(phrases, dtype=torch.int64),
-        onset=torch.tensor([row[1] for row in rows], dtype=torch.float32),
-        offset=torch.tensor([row[2] for row in rows], dtype=torch.float32),
-    )

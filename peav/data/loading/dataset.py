@@ -19,11 +19,14 @@ from peav.data.loading.cache import DecodedCache
 from peav.data.loading.decoding import ClipReader, DecodedClip, DecodeSettings, Replacement
 from peav.data.loading.features import FeatureReader
 from peav.data.loading.plan import substitutes
+from peav.data.loading.sampler import TrainingBatch
 from peav.data.loading.transcripts import Transcripts, heard_text, share_of_transcripts
 from peav.data.manifests.clip import Clip
 from peav.data.manifests.identities import bytes_group
 from peav.data.manifests.index import HAS_AUDIO, HAS_VIDEO, IS_STILL
+from peav.data.manifests.labels import Labels, load_labels
 from peav.data.manifests.manifest import Manifest, open_manifest
+from peav.data.manifests.phrases import load_phrases
 from peav.data.manifests.texts import Caption
 from peav.data.media.decode import Downmix, Sampling, count_frames
 from peav.data.media.probing import MediaError
@@ -47,7 +50,10 @@ def check_fields(fields: Collection[str]) -> frozenset[str]:
 
 
 #: What is random about a clip in training: each has a generator of its own.
-_CAPTIONS, _DROPOUT, _AUDIO, _VIDEO, _FRONTEND, _TRANSCRIPT = range(6)
+_CAPTIONS, _DROPOUT, _AUDIO, _VIDEO, _FRONTEND, _TRANSCRIPT, _MIXING = range(7)
+
+#: Tells the seed of the phrase bank of a batch from others.
+_BANK = 4
 
 
 @dataclass(frozen=True)
@@ -102,9 +108,11 @@ class ClipDataset(Dataset[DecodedClip]):
         video_augment: transforms of torchvision v2 for the frames, in order.
         store: of object stores.
         field_options: arguments of fields of the user's own kinds (`peav.fields.Field`), by name.
+        phrase_bank: phrases that are drawn for each training batch from the events of the split, as further negatives.
 
     Raises:
         FileNotFoundError: if the split was not prepared.
+        LabelsError: if the labels of the data cannot be read.
         ManifestError: if its manifest cannot be read.
         ValueError: if a setting is out of range.
     """
@@ -131,7 +139,10 @@ class ClipDataset(Dataset[DecodedClip]):
         video_augment: Sequence[nn.Module] = (),
         store: StoreOptions | None = None,
         field_options: Mapping[str, Mapping[str, Any]] | None = None,
+        phrase_bank: int = 0,
     ) -> None:
+        if phrase_bank < 0:
+            raise ValueError(f"phrase_bank must be at least 0, got {phrase_bank}")
         self.fields = check_fields(fields)
         read = {name.removeprefix("captions.") for name in self.fields if name.startswith("captions.")}
         self._kinds = [kind for kind in order_caption_types(read) if kind in read]
@@ -145,6 +156,15 @@ class ClipDataset(Dataset[DecodedClip]):
         self.seed = seed
         self.manifest: Manifest = open_manifest(data, split, store)
         check_stores(data, self.manifest.index.stores, store)
+        reads_events = "events" in self.fields
+        #: Vocabularies and ontology; none where nothing reads events.
+        self.labels = load_labels(data, store) if reads_events else Labels()
+        self.phrase_bank = phrase_bank
+        self.phrases = load_phrases(self.manifest.path) if reads_events and phrase_bank else None
+        if self.phrases is not None and not self.phrases:
+            raise ValueError(
+                f"phrase_bank={phrase_bank} draws from the events of the split {split!r}, but its clips have none: leave it at 0"
+            )
         self.reader = ClipReader(str(data), settings, store)
         self.features = {kind: FeatureReader(self.reader, kind, name) for kind, name in (features or {}).items()}
         self.modality_dropout = _check_dropout(modality_dropout or {})
@@ -197,6 +217,7 @@ class ClipDataset(Dataset[DecodedClip]):
             captions=self._captions(texts, seeds),
             events=clip.events or () if "events" in self.fields else (),
             annotated=clip.events is not None if "events" in self.fields else None,
+            vocabulary=clip.vocabulary,
             seed=None if seeds is None else seeds.number(_FRONTEND),
         )
         if "audio" in self.fields:
@@ -218,7 +239,11 @@ class ClipDataset(Dataset[DecodedClip]):
             ShardError: likewise if its bytes are damaged; and if manifest and shards do not belong together.
         """
         taken = {index[1] for index in indices if isinstance(index, tuple)}
-        return [self._readable(index, taken) if isinstance(index, tuple) else self[index] for index in indices]
+        clips = [self._readable(index, taken) if isinstance(index, tuple) else self[index] for index in indices]
+        if isinstance(indices, TrainingBatch) and self.phrases is not None and clips:
+            drawn = self.phrases.draw(self.phrase_bank, self.seed, _BANK, indices[0][0], indices.step)
+            clips[0] = replace(clips[0], bank=tuple(drawn))
+        return clips
 
     def _readable(self, index: tuple[int, int, int], taken: set[int]) -> DecodedClip:
         epoch, position, occurrence = index

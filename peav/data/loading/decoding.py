@@ -88,6 +88,8 @@ class DecodedClip:
         captions: one text for each caption type that is read, None where the clip has none.
         events: its events, empty when it has none.
         annotated: whether its events are known; None when nothing reads events.
+        vocabulary: the closed vocabulary that was annotated; "" where all else is absent, "open" where nothing else is known.
+        bank: phrases, and their label ids, that were drawn from the phrase bank for its batch: the first clip brings them.
         seed: of what a frontend does at random to it; None outside training.
         replaces: clips that could not be read, in whose place it came.
         own: its fields of the user's own kinds that are read: what was decoded and its identity, None where the clip has none.
@@ -109,6 +111,8 @@ class DecodedClip:
     captions: dict[str, str | None] = field(default_factory=dict)
     events: tuple[Event, ...] = ()
     annotated: bool | None = None
+    vocabulary: str = ""
+    bank: tuple[tuple[str, str], ...] = ()
     seed: int | None = None
     replaces: tuple[Replacement, ...] = ()
     own: dict[str, tuple[Any, int] | None] = field(default_factory=dict)

@@ -99,7 +99,7 @@ class ClipLoader:
         self._options: dict[str, Any] = {
             "batch_sampler": self.batch_sampler,
             "num_workers": num_workers,
-            "collate_fn": Collate(tokenize, dataset.own_fields),
+            "collate_fn": Collate(tokenize, dataset.own_fields, dataset.labels),
             "persistent_workers": num_workers > 0,
             "prefetch_factor": prefetch_factor if num_workers else None,
             "pin_memory": pin_memory,
@@ -124,7 +124,7 @@ class ClipLoader:
         schedule: Schedule | None = None
         if isinstance(self.plan, TrainingPlan):
             schedule = self.plan.schedule(position.epoch, rank(), world_size()).after(position.batches)
-            self.batch_sampler.batches = schedule
+            self.batch_sampler.batches, self.batch_sampler.first = schedule, position.batches
         else:
             self.batch_sampler.batches = self.plan.batches(position.epoch, rank(), world_size())[position.batches :]
         if self._decoded >= _WORKER_CLIPS * max(1, self._loader.num_workers):

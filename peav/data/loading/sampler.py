@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,8 +13,22 @@ from torch.utils.data import Sampler
 
 from peav.data.loading.plan import DataSettingError, Schedule
 
-#: A batch of a plan: (epoch, position, occurrence in the epoch) of each clip, or bare positions in evaluation.
-Indices = list[tuple[int, int, int]] | list[int]
+
+class TrainingBatch(list[tuple[int, int, int]]):
+    """The (epoch, position, occurrence in the epoch) of the clips of a batch, and its step in the epoch, the same on all ranks.
+
+    Args:
+        clips: what the list holds.
+        step: from 0.
+    """
+
+    def __init__(self, clips: Iterable[tuple[int, int, int]] = (), step: int = 0) -> None:
+        super().__init__(clips)
+        self.step = step
+
+
+#: A batch of a plan, or bare positions in evaluation.
+Indices = TrainingBatch | list[int]
 
 
 @dataclass(frozen=True)
@@ -86,7 +100,7 @@ class Position:
 
 
 class PlannedBatches(Sampler[Indices]):
-    """Hands a data loader the batches that were put into `batches`; those of a schedule become (epoch, position, occurrence).
+    """Hands a data loader the batches that were put into `batches`; those of a schedule become a `TrainingBatch`, from step `first` on.
 
     Args:
         sampler: the position that chose them.
@@ -95,6 +109,7 @@ class PlannedBatches(Sampler[Indices]):
     def __init__(self, sampler: Position) -> None:
         self.sampler = sampler
         self.batches: Sequence[Indices] | Schedule = []
+        self.first = 0
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -105,6 +120,7 @@ class PlannedBatches(Sampler[Indices]):
             return
         epoch = self.sampler.epoch
         # Millions of Python numbers at once would take more memory than the plan.
-        for positions, occurrences in zip(self.batches.positions, self.batches.occurrences, strict=True):
+        columns = zip(self.batches.positions, self.batches.occurrences, strict=True)
+        for step, (positions, occurrences) in enumerate(columns, self.first):
             pairs = zip(positions.tolist(), occurrences.tolist(), strict=True)
-            yield [(epoch, position, occurrence) for position, occurrence in pairs]
+            yield TrainingBatch(((epoch, position, occurrence) for position, occurrence in pairs), step)

@@ -189,7 +189,7 @@ def _load(folder: Path, stamp: dict[str, int]) -> ManifestIndex | None:
         if head["stamp"] != stamp:
             return None
         columns = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in COLUMNS}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, EOFError, ValueError, KeyError, TypeError):
         return None
     if any(len(column) != head["clips"] for column in columns.values()):
         return None
