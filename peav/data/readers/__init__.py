@@ -5,6 +5,8 @@ from peav.data.readers.audioset import AudioSetStrong, VGGSound
 from peav.data.readers.base import Reader
 from peav.data.readers.desed import DESED
 from peav.data.readers.huggingface import HuggingFaceDataset
+from peav.data.readers.label_table import LabelTable
+from peav.data.readers.maestro import MAESTROReal
 from peav.data.readers.own import Folder, JSONLines, Table
 from peav.data.readers.sound_events import URBANSED, FineLAP
 from peav.data.readers.speech import VCTK, LibriSpeech
@@ -19,6 +21,7 @@ _ALL: tuple[type[Reader], ...] = (
     DESED,
     URBANSED,
     FineLAP,
+    MAESTROReal,
     VALOR,
     MSRVTT,
     VCTK,
@@ -27,6 +30,7 @@ _ALL: tuple[type[Reader], ...] = (
     HuggingFaceDataset,
     JSONLines,
     Table,
+    LabelTable,
     Folder,
 )
 
@@ -47,7 +51,9 @@ __all__ = [
     "Folder",
     "HuggingFaceDataset",
     "JSONLines",
+    "LabelTable",
     "LibriSpeech",
+    "MAESTROReal",
     "Reader",
     "Table",
     "VGGSound",

@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from peav.data.manifests.fields import RecordError
+from peav.data.manifests.identities import normalize_text
+from peav.data.manifests.labels import Labels
 from peav.data.manifests.records import Record, Reject
 from peav.data.readers.base import Reader
 from peav.data.readers.clips import Clips, reject
 from peav.data.readers.events import EventTable
 from peav.data.readers.labels import TEMPLATE, check_template, label_captions
 from peav.data.readers.media_folder import MediaFolder, Span
+from peav.data.readers.ontology import read_ontology, with_ids
 from peav.data.readers.rows import Rows
 from peav.data.readers.splits import check_splits, choose_splits, split_of_name
 
@@ -79,6 +82,13 @@ class AudioSetStrong(Reader):
     id is the segment's, `<youtube id>_<start in ms>`. A clip with a row that cannot be understood is left out whole: without it,
     its annotation would be wrong.
 
+    The annotators chose from a closed set of classes and marked all that they heard, so that the named classes are the vocabulary
+    `audioset_strong`. Where ontology.json of https://github.com/audioset/ontology lies in the folder too, its classes are the parents of
+    phrases. audioset_eval_strong_framed_posneg.tsv, which has the further column `present`, gives explicit negatives to clips of the
+    evaluation set: a label of which a clip has rows NOT_PRESENT alone, and no event, is said to be absent from it. (Its columns are as
+    others read them; the file itself could not be fetched where this was written.) Rows of frames that are PRESENT add nothing to the
+    events, whose times are finer.
+
     Args:
         media: sub-folder of the media, searched at any depth; see `peav.data.readers.media_folder` for the names of files.
         splits: those of `train` and `test` to read; by default those whose file is there.
@@ -90,6 +100,7 @@ class AudioSetStrong(Reader):
     """
 
     tables: ClassVar[dict[str, str]] = {"train": "audioset_train_strong.tsv", "test": "audioset_eval_strong.tsv"}
+    negatives: ClassVar[dict[str, str]] = {"test": "audioset_eval_strong_framed_posneg.tsv"}
 
     def __init__(
         self,
@@ -99,6 +110,17 @@ class AudioSetStrong(Reader):
         domain: str = "",
     ) -> None:
         self.media, self.splits, self.whole_videos, self.domain = media, check_splits(splits), whole_videos, domain
+
+    def labels(self, source: Path) -> Labels:
+        """Returns the classes, and of what they are a kind where ontology.json is there; see `Reader.labels`."""
+        names = {row.values["mid"]: row.values["name"] for row in _mids(source) if not row.problem}
+        names = {mid: name for mid, name in names.items() if name}
+        path = source / "ontology.json"
+        labels = read_ontology(path, names) if path.is_file() else with_ids(names, Labels())
+        known = {normalize_text(name): name for name in names.values()}
+        if known:
+            labels = labels.merged(Labels({_VOCABULARY: tuple(known.values())}))
+        return labels.merged(super().labels(source))
 
     def read(self, source: Path, scratch: Path, skip: Callable[[str], bool]) -> Iterator[Record | Reject]:
         """Yields the clips, split by split, in the order of their first rows; see `Reader.read`.
@@ -113,10 +135,8 @@ class AudioSetStrong(Reader):
             split: Rows(source, table, f"the columns {', '.join(columns)}", columns, "\t", quoted=False)
             for split, table in choose_splits(source, self.tables, self.splits).items()
         }
-        header = ("mid", "name")
-        mids = Rows(source, "mid_to_display_name.tsv", "label and name, by tabs", (), "\t", header, quoted=False)
         names: dict[str, str] = {}
-        for row in mids:
+        for row in _mids(source):
             if row.problem:
                 yield row.reject(row.problem)
             else:
@@ -125,16 +145,52 @@ class AudioSetStrong(Reader):
         for split, rows in tables.items():
             events = EventTable(*columns)
             for row in rows:
-                if (bad := events.add(row, lambda mid: _name_of(mid, names))) is not None:
+                if (bad := events.add(row, lambda mid: (_name_of(mid, names), mid))) is not None:
                     yield bad
+            absent, bad_rows = _negatives(source, self.negatives.get(split, ""), names)
+            yield from bad_rows
             for segment, line, annotated in events.clips():
-                fields: dict[str, Any] = {"events": annotated, "split": split}
+                heard = {item["phrase"] for item in annotated}
+                annotated += [item for item in absent.get(segment, ()) if item["phrase"] not in heard]
+                fields: dict[str, Any] = {"events": annotated, "vocabulary": _VOCABULARY, "split": split}
                 try:
                     fields |= folder.find_span(_span_of(segment), self.whole_videos)
                 except RecordError as error:
                     yield reject(error, segment, line, rows.table)
                     continue
                 yield clips.make(segment, line, rows.table, **fields)
+
+
+_VOCABULARY = "audioset_strong"
+
+
+def _mids(source: Path) -> Rows:
+    header = ("mid", "name")
+    return Rows(source, "mid_to_display_name.tsv", "label and name, by tabs", (), "\t", header, quoted=False)
+
+
+def _negatives(source: Path, table: str, names: dict[str, str]) -> tuple[dict[str, list[dict[str, Any]]], list[Reject]]:
+    """Returns by clip what is nowhere in it, and the rows that cannot be understood, which cost nothing else."""
+    if not table or not (source / table).is_file():
+        return {}, []
+    columns = ("segment_id", "label", "present")
+    present: dict[tuple[str, str], bool] = {}
+    rejects: list[Reject] = []
+    for row in Rows(source, table, f"the columns {', '.join(columns)}", columns, "\t", quoted=False):
+        try:
+            row.check()
+            key, word = (row.text("segment_id"), row.text("label")), row.text("present")
+            _name_of(key[1], names)
+            if word not in ("PRESENT", "NOT_PRESENT"):
+                raise RecordError(f"column 'present' must be PRESENT or NOT_PRESENT, got {word!r}")
+            present[key] = present.get(key, False) or word == "PRESENT"
+        except RecordError as error:
+            rejects.append(row.reject(error, row.values.get("segment_id") or None))
+    absent: dict[str, list[dict[str, Any]]] = {}
+    for (segment, mid), heard in present.items():
+        if not heard:
+            absent.setdefault(segment, []).append({"phrase": names[mid], "label": mid, "confidence": 0.0})
+    return absent, rejects
 
 
 def _name_of(mid: str, names: dict[str, str]) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from peav.data.manifests.fields import RecordError
+from peav.data.manifests.labels import Labels
 from peav.data.manifests.records import Record, Reject
 from peav.data.media.folders import walk
 from peav.data.readers.base import Reader
@@ -18,6 +19,20 @@ from peav.data.readers.labels import TEMPLATE, check_template, label_captions, s
 from peav.data.readers.rows import Rows
 from peav.data.readers.splits import split_by_folder
 
+#: The classes of DESED.
+CLASSES = (
+    "Alarm_bell_ringing",
+    "Blender",
+    "Cat",
+    "Dishes",
+    "Dog",
+    "Electric_shaver_toothbrush",
+    "Frying",
+    "Running_water",
+    "Speech",
+    "Vacuum_cleaner",
+)
+
 _DURATIONS = "_durations.tsv"
 
 
@@ -25,8 +40,10 @@ class DESED(Reader):
     """DESED (Turpault et al., DCASE 2019; https://project.inria.fr/desed): clips of 10 s with ten classes of domestic sounds.
 
     Reads the tables metadata/**/*.tsv, whose columns say what they hold: `filename, onset, offset, event_label` gives events, with
-    an empty onset where a clip has none; `filename, event_labels` the classes alone, separated by commas, of which a template
-    makes an `audio` caption, marked as synthetic: they have no times, so that the clip is not annotated; `filename` alone nothing.
+    an empty onset where a clip has none; `filename, event_labels` the classes alone, separated by commas: events without times, of which
+    a template makes an `audio` caption too, marked as synthetic; `filename` alone nothing. The ten classes are the vocabulary `desed`,
+    for clips of which the events or the classes are known.
+
     A clip that only NAME_durations.tsv beside NAME.tsv lists is annotated and free of events. A clip with a row that cannot be
     understood is left out whole.
 
@@ -46,6 +63,10 @@ class DESED(Reader):
         self, tables: Mapping[str, str] | None = None, template: str = TEMPLATE, domain: str = "effects"
     ) -> None:
         self.tables, self.template, self.domain = tables, check_template(template), domain
+
+    def labels(self, source: Path) -> Labels:
+        """Returns the ten classes; see `Reader.labels`."""
+        return Labels({"desed": tuple(map(spaced, CLASSES))}).merged(super().labels(source))
 
     def read(self, source: Path, scratch: Path, skip: Callable[[str], bool]) -> Iterator[Record | Reject]:
         """Yields the clips, table by table, in the order of their first rows; see `Reader.read`.
@@ -79,7 +100,8 @@ class DESED(Reader):
                 else:
                     events.add_clip(row.values["filename"], row.line)
         for name, line, annotated in events.clips():
-            yield self._make(clips, rows.table, line, f"{folder}/{name}", events=annotated)
+            known = {"events": annotated, "vocabulary": "desed"}
+            yield self._make(clips, rows.table, line, f"{folder}/{name}", **known)
 
     def _weak(self, rows: Rows, folder: str, clips: Clips) -> Iterator[Record | Reject]:
         for row in rows:
@@ -90,7 +112,9 @@ class DESED(Reader):
                 yield row.reject(error)
                 continue
             labels = [spaced(label) for label in row.values.get("event_labels", "").split(",") if label.strip()]
-            yield self._make(clips, rows.table, row.line, path, captions=label_captions(self.template, labels))
+            known = {"events": [{"phrase": label} for label in labels], "vocabulary": "desed"} if labels else {}
+            captions = label_captions(self.template, labels)
+            yield self._make(clips, rows.table, row.line, path, captions=captions, **known)
 
     def _make(self, clips: Clips, table: str, line: int, path: str, **fields: Any) -> Record | Reject:
         split = split_by_folder(table) or "train"

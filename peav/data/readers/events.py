@@ -8,7 +8,7 @@ from typing import Any
 
 from peav.data.manifests.fields import RecordError
 from peav.data.manifests.records import Reject
-from peav.data.readers.rows import Row
+from peav.data.readers.rows import Row, to_number
 
 
 @dataclass
@@ -28,18 +28,23 @@ class EventTable:
         onset: column of the second at which the event begins; empty where the clip has no event.
         offset: column of the second at which it ends.
         label: column of what is heard.
+        confidence: column of how sure it is, from 0 to 1; None where there is none.
+        weak: whether an event may be without times; else that is an error.
     """
 
-    def __init__(self, clip: str, onset: str, offset: str, label: str) -> None:
+    def __init__(
+        self, clip: str, onset: str, offset: str, label: str, confidence: str | None = None, weak: bool = False
+    ) -> None:
         self.clip, self.onset, self.offset, self.label = clip, onset, offset, label
+        self.confidence, self.weak = confidence, weak
         self._clips: dict[str, _Annotated] = {}
 
-    def add(self, row: Row, name: Callable[[str], str]) -> Reject | None:
+    def add(self, row: Row, name: Callable[[str], str | tuple[str, str]]) -> Reject | None:
         """Takes a row, or returns its reject.
 
         Args:
             row: of the table.
-            name: turns a label into the phrase of the event; may raise a RecordError.
+            name: turns a label into the phrase of the event, or the phrase and the id of the label; may raise a RecordError.
         """
         clip_id = row.values.get(self.clip) or None
         entry = None if clip_id is None else self._clips.setdefault(clip_id, _Annotated(row.line))
@@ -49,12 +54,23 @@ class EventTable:
                 raise RecordError(f"column {self.clip!r} is empty")
             if not any(row.values.get(column) for column in (self.onset, self.offset, self.label)):
                 return None
-            entry.events.append(event(row.number(self.onset), row.number(self.offset), name(row.text(self.label))))
+            entry.events.append(self._event(row, name(row.text(self.label))))
         except RecordError as error:
             if entry is not None:
                 entry.spoiled = True
             return row.reject(error, clip_id)
         return None
+
+    def _event(self, row: Row, named: str | tuple[str, str]) -> dict[str, Any]:
+        phrase, label = named if isinstance(named, tuple) else (named, "")
+        if self.weak and not any(row.values.get(column) for column in (self.onset, self.offset)):
+            made: dict[str, Any] = {"phrase": phrase}
+        else:
+            made = event(row.number(self.onset), row.number(self.offset), phrase)
+        made |= {"label": label} if label else {}
+        if self.confidence is not None and row.values.get(self.confidence):
+            made["confidence"] = to_number(row.text(self.confidence), self.confidence, "a number")
+        return made
 
     def add_clip(self, clip_id: str, line: int) -> None:
         """Takes a clip that was annotated, whether or not it has events."""

@@ -83,7 +83,7 @@ class Row:
         return Reject(clip_id, self.table, self.line, str(reason))
 
 
-def to_number(text: str, name: str) -> float:
+def to_number(text: str, name: str, what: str = "a number of seconds") -> float:
     """Returns the number that a text holds.
 
     Raises:
@@ -98,7 +98,7 @@ def to_number(text: str, name: str) -> float:
         value = math.nan
     if not math.isfinite(value):
         point = f": write {text.replace(',', '.')}" if re.fullmatch(r"\d+,\d+", text) else ""
-        raise RecordError(f"{name!r} must be a number of seconds, got {text!r}{point}")
+        raise RecordError(f"{name!r} must be {what}, got {text!r}{point}")
     return value
 
 

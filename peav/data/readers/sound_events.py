@@ -7,7 +7,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from peav.data.manifests.fields import RecordError, read_text
-from peav.data.manifests.records import Record, Reject, parse_line
+from peav.data.manifests.labels import Labels
+from peav.data.manifests.records import OPEN, Record, Reject, parse_line
 from peav.data.media.folders import walk
 from peav.data.readers.base import Reader
 from peav.data.readers.clips import Clips
@@ -16,13 +17,28 @@ from peav.data.readers.labels import spaced
 from peav.data.readers.rows import Rows, central_file
 from peav.data.readers.splits import check_split, split_of_name
 
+#: The classes of URBAN-SED.
+URBAN_SOUNDS = (
+    "air_conditioner",
+    "car_horn",
+    "children_playing",
+    "dog_bark",
+    "drilling",
+    "engine_idling",
+    "gun_shot",
+    "jackhammer",
+    "siren",
+    "street_music",
+)
+
 
 class URBANSED(Reader):
     """URBAN-SED (Salamon et al., WASPAA 2017; https://zenodo.org/records/1324404): soundscapes of 10 s with ten classes.
 
     Reads annotations/SPLIT/NAME.txt for the splits train, validate and test: onset, offset and label, separated by tabs, a line an
     event and none in a clip without events; the audio is audio/SPLIT/NAME.wav. Events of one class that overlap are made one. A
-    clip with a line that cannot be understood is left out whole. Ids are the names; words in labels are separated by spaces.
+    clip with a line that cannot be understood is left out whole. Ids are the names; words in labels are separated by spaces. The ten
+    classes are the vocabulary `urban_sed`.
 
     Args:
         domain: label of the clips.
@@ -30,6 +46,10 @@ class URBANSED(Reader):
 
     def __init__(self, domain: str = "effects") -> None:
         self.domain = domain
+
+    def labels(self, source: Path) -> Labels:
+        """Returns the ten classes; see `Reader.labels`."""
+        return Labels({"urban_sed": tuple(map(spaced, URBAN_SOUNDS))}).merged(super().labels(source))
 
     def read(self, source: Path, scratch: Path, skip: Callable[[str], bool]) -> Iterator[Record | Reject]:
         """Yields the clips by split and name; see `Reader.read`.
@@ -56,14 +76,16 @@ class URBANSED(Reader):
                     yield Reject(stem, table, line, str(error))
                     continue
                 split, audio = split_of_name(folder), f"audio/{folder}/{stem}.wav"
-                yield clips.make(stem, 0, table, audio=audio, events=merged(events), split=split)
+                known = {"events": merged(events), "vocabulary": "urban_sed"}
+                yield clips.make(stem, 0, table, audio=audio, split=split, **known)
 
 
 class FineLAP(Reader):
     """FineLAP (arXiv 2604.01155): captions, and phrases of them with the segments in which they are heard.
 
     Reads a JSONL file whose lines hold `audio_id`, `audio_path`, `caption` and `phrases`, a list of `{"phrase", "segments":
-    [[onset, offset], ...]}` in seconds. A clip without phrases has a caption and is not annotated: it is not free of sounds.
+    [[onset, offset], ...]}` in seconds. A clip without phrases has a caption and is not annotated: it is not free of sounds. Of what is
+    not among its phrases nothing is known either (vocabulary `open`); a phrase without segments is left out.
 
     Args:
         table: path of the JSONL file.
@@ -111,7 +133,14 @@ class FineLAP(Reader):
                     continue
                 captions = {"audio": [{"text": caption, "origin": self.origin}]} if caption else None
                 audio = f"{self.media}/{audio}" if self.media else audio
-                fields = {"audio": audio, "captions": captions, "events": events, "split": self.split}
+                known = None if events is None else OPEN
+                fields = {
+                    "audio": audio,
+                    "captions": captions,
+                    "events": events,
+                    "vocabulary": known,
+                    "split": self.split,
+                }
                 yield clips.make(clip_id, number, self.table, **fields)
 
 

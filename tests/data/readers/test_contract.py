@@ -11,7 +11,7 @@ import pytest
 from peav.data import readers
 from peav.data.manifests.records import SPLITS, Record, Reject
 from peav.data.readers import READERS, Reader
-from tests.data.readers import test_archives, test_captioned, test_events, test_own, test_speech
+from tests.data.readers import test_archives, test_captioned, test_events, test_labels, test_own, test_speech
 
 #: A miniature of the data set of each reader, with the default choices of its reader.
 MINIATURES: dict[str, Callable[[Path], Path]] = {
@@ -23,7 +23,9 @@ MINIATURES: dict[str, Callable[[Path], Path]] = {
     "Folder": test_own.folder,
     "HuggingFaceDataset": test_archives.hub,
     "JSONLines": test_own.jsonl,
+    "LabelTable": test_labels.label_table,
     "LibriSpeech": test_speech.librispeech,
+    "MAESTROReal": test_labels.maestro,
     "MSRVTT": test_captioned.msrvtt,
     "Table": test_own.table,
     "URBANSED": test_events.urbansed,

@@ -150,7 +150,7 @@ def test_desed(tmp_path: Path) -> None:
     assert {clip_id: (events(record), record.split) for clip_id, record in records.items()} == {
         "train/strong_label_real/s.wav": ([("Cat", 0.0, 1.0)], "train"),
         "train/unlabel_in_domain/u.wav": (None, "train"),
-        "train/weak/w.wav": (None, "train"),
+        "train/weak/w.wav": ([("Alarm bell ringing", None, None), ("Speech", None, None)], "train"),
         "train/weak/a.wav": (None, "train"),
         "validation/validation/a.wav": ([("Alarm bell ringing", 0.5, 1.5), ("Dog", 1.0, 2.0)], "validation"),
         "validation/validation/b.wav": ([], "validation"),
