@@ -69,6 +69,15 @@ def sum_over_ranks(value: Tensor) -> Tensor:
     return value
 
 
+def largest_over_ranks(numbers: Sequence[int], device: torch.device | str = "cpu") -> tuple[int, ...]:
+    """Returns the largest value of each of several numbers on any rank."""
+    if world_size() == 1:
+        return tuple(numbers)
+    found = torch.tensor(numbers, dtype=torch.int64, device=device)
+    dist.all_reduce(found, dist.ReduceOp.MAX)
+    return tuple(found.tolist())
+
+
 def broadcast(value: Tensor) -> None:
     """Sets a tensor, in place, to that of the first rank."""
     if world_size() > 1:

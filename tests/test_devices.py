@@ -27,7 +27,7 @@ ON_THE_CPU = {
     "evaluation": "embeddings that were collected on the host",
     "inputs": "results that `embed` has brought to the host",
     "objectives/base.py": "a comparison: what is float64 already",
-    "objectives/frame.py": "where events begin and end, which the host finds",
+    "objectives/frame_mask.py": "what each clip says of each text, which the host finds",
     "spans.py": "probabilities that it takes to the host itself",
     "testing": "checks in double precision",
     "training/means.py": "losses of a split, brought to the host to be added up",
@@ -61,7 +61,7 @@ def test_frames_of_events_are_those_of_whole_numbers(dtype: torch.dtype, monkeyp
 
     In float32 the rule of the device is patched, what is computed by it is not: the arithmetic of a GPU without float64.
     """
-    monkeypatch.setattr("peav.objectives.frame.accumulator_dtype", lambda device: dtype)
+    monkeypatch.setattr("peav.objectives.event_frames.accumulator_dtype", lambda device: dtype)
     phrases = TextInput(*(torch.zeros(1, 1, dtype=torch.int64),) * 2, torch.ones(1, dtype=torch.bool), torch.zeros(1))
     zeros = torch.zeros(3000, dtype=torch.int64)
     for aside in (-1, 0, 1):

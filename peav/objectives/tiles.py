@@ -32,18 +32,37 @@ _LINEAR_FROM = 80.0
 
 
 @dataclass(frozen=True)
+class Cells:
+    """Single terms of a tile that have a label and a weight of their own; each (n,), and no term twice.
+
+    Attributes:
+        row: of the tile.
+        column: of the tile.
+        label: y in [0, 1]: the loss is `-y log sigmoid(x) - (1 - y) log sigmoid(-x)`.
+        weight: 0 for a term that does not count.
+    """
+
+    row: Tensor
+    column: Tensor
+    label: Tensor
+    weight: Tensor
+
+
+@dataclass(frozen=True)
 class Tile:
     """What the terms of a tile are: pairs that are not positive are negative, and count 1.
 
     Attributes:
         own: row and column indices of single positives.
         positive: (r, c) bool, further positives.
-        weight: (r, c), 0 for terms that do not count.
+        weight: (r, c), or (1, c) where all rows have the same; 0 for terms that do not count.
+        cells: single terms for which none of the above is true.
     """
 
     own: tuple[Tensor, Tensor] | None = None
     positive: Tensor | None = None
     weight: Tensor | None = None
+    cells: Cells | None = None
 
 
 class TileMask(ABC):
@@ -58,8 +77,8 @@ class TileMask(ABC):
     columns: Tensor | None = None
 
     @abstractmethod
-    def tile(self, rows: slice, columns: slice) -> Tile:
-        """Returns a tile, by positions among the rows and the columns that count."""
+    def tile(self, rows: slice, columns: slice) -> Tile | None:
+        """Returns a tile, by positions among the rows and the columns that count; None where no term of it counts."""
 
 
 class DenseMask(TileMask):
@@ -174,7 +193,7 @@ def _occurrences(values: np.ndarray, among: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class PairSums:
-    """Sums over the terms of a loss, without gradient; each a scalar.
+    """Sums over the terms of a loss, without gradient; each a scalar. A term with the label y is y positives and 1 - y negatives.
 
     Attributes:
         positives: number of positives that count.
@@ -211,7 +230,7 @@ def sigmoid_sum(
         rows: (N, D) x, in fp32 or float64.
         columns: (M, D) y, likewise.
         logit_scale: (1,) log of t.
-        logit_bias: (1,) b.
+        logit_bias: (1,) b, or (M,) of each column.
         mask: which pairs are positive and which count.
         tile: rows and columns of a tile.
 
@@ -270,7 +289,7 @@ def sigmoid_pass(
         rows: (N, D).
         columns: (M, D).
         logit_scale: (1,) log of t.
-        logit_bias: (1,) b.
+        logit_bias: (1,) b, or (M,) of each column.
         mask: which pairs are positive and which count.
         tile: rows and columns of a tile.
         wanted: whether the gradients are.
@@ -283,26 +302,34 @@ def sigmoid_pass(
     scale, bias = logit_scale.detach().to(dtype).exp(), logit_bias.detach().to(dtype)
     wide = accumulator_dtype(rows.device)
     total, sums = rows.new_zeros((), dtype=wide), rows.new_zeros(4, dtype=wide)
-    d_bias, d_scale = torch.zeros_like(total), torch.zeros_like(total)
+    each = bias.ndim == 1 and len(bias) == len(columns) and len(bias) != 1
+    d_bias, d_scale = torch.zeros_like(bias, dtype=wide), torch.zeros_like(total)
     d_rows = torch.zeros_like(rows) if wanted else None
     chosen = columns if mask.columns is None else columns[mask.columns]
     if d_columns is None:
         d_chosen = torch.zeros_like(chosen) if wanted else None
     else:
         d_chosen = d_columns if mask.columns is None else torch.zeros_like(chosen)
+    biases = bias if not each or mask.columns is None else bias[mask.columns]
+    d_biases = d_bias if biases is bias else torch.zeros_like(biases, dtype=wide)
     num_rows = len(rows) if mask.rows is None else len(mask.rows)
     for block in _slices(num_rows, tile):
         where = block if mask.rows is None else mask.rows[block]
         scaled = rows[where] * scale
         d_block = torch.zeros_like(scaled) if wanted else None
         for span in _slices(len(chosen), tile):
-            part = chosen[span]
-            logits = torch.addmm(bias, scaled, part.T)
             signs = mask.tile(block, span)
+            if signs is None:
+                continue
+            part = chosen[span]
+            logits = torch.addmm(biases[span] if each else biases, scaled, part.T)
+            singles = None if signs.cells is None else _Singles(logits, signs, signs.cells, sums)
             _flip(logits, signs, sums)
             losses = F.softplus(logits, threshold=_LINEAR_FROM)
             if signs.weight is not None:
                 losses = torch.where(signs.weight > 0, losses, 0).mul_(signs.weight)
+            if singles is not None:
+                losses[singles.where] = singles.losses
             total += losses.sum()
             if d_block is None or d_chosen is None:
                 continue
@@ -313,7 +340,12 @@ def sigmoid_pass(
                 slope = torch.where(signs.positive, -slope, slope)
             if signs.own is not None:
                 slope[signs.own] = -slope[signs.own]
-            d_bias += slope.sum()
+            if singles is not None:
+                slope[singles.where] = singles.slopes
+            if each:
+                d_biases[span] += slope.sum(0)
+            else:
+                d_biases += slope.sum()
             d_block.addmm_(slope, part)
             d_chosen[span].addmm_(slope.T, scaled)
         if d_block is not None and d_rows is not None:
@@ -325,7 +357,36 @@ def sigmoid_pass(
         d_columns = torch.zeros_like(columns) if d_columns is None else d_columns
         d_columns[mask.columns] += d_chosen
         d_chosen = d_columns
-    return total.to(dtype), sums, (d_rows, d_chosen, d_scale.to(logit_scale)[None], d_bias.to(logit_bias)[None])
+    if d_biases is not d_bias and mask.columns is not None:
+        d_bias[mask.columns] = d_biases
+    return total.to(dtype), sums, (d_rows, d_chosen, d_scale.to(logit_scale)[None], d_bias.to(logit_bias))
+
+
+class _Singles:
+    """Losses and slopes of the terms that have their own label and weight; they are taken out of the logits, and added to the sums to log.
+
+    Args:
+        logits: (r, c) of the tile; 0 afterwards where the terms were.
+        signs: what the other terms of the tile are.
+        cells: the terms.
+        sums: positives, negatives, and sums of their logits, to be added to.
+    """
+
+    def __init__(self, logits: Tensor, signs: Tile, cells: Cells, sums: Tensor) -> None:
+        self.where = (cells.row, cells.column)
+        picked, label = logits[self.where], cells.label.to(logits.dtype)
+        weight = cells.weight.to(logits.dtype)
+        both = label * F.softplus(-picked, threshold=_LINEAR_FROM)
+        both += (1 - label) * F.softplus(picked, threshold=_LINEAR_FROM)
+        there = weight > 0
+        self.losses = torch.where(there, both, 0).mul_(weight)
+        self.slopes = torch.where(there, torch.sigmoid(picked) - label, 0).mul_(weight)
+        logits[self.where] = 0
+        # What `_flip` will count of the dense tile in their place: negatives whose logit is 0.
+        counted = torch.ones_like(there) if signs.weight is None else signs.weight.expand_as(logits)[self.where] > 0
+        yes, no = torch.where(there, label, 0), torch.where(there, 1 - label, 0)
+        found = (yes.sum(), no.sum() - counted.sum(), (yes * picked).sum(), (no * picked).sum())
+        sums += torch.stack([widest(value) for value in found])
 
 
 def _flip(logits: Tensor, signs: Tile, sums: Tensor) -> None:
@@ -334,14 +395,14 @@ def _flip(logits: Tensor, signs: Tile, sums: Tensor) -> None:
     counted = logits if weight is None else torch.where(weight > 0, logits, 0)
     everything, own = counted.sum(), counted.new_zeros(())
     positives = torch.zeros((), dtype=torch.int64, device=logits.device)
-    number = positives + logits.numel() if weight is None else (weight > 0).sum()
+    number = positives + logits.numel() if weight is None else (weight > 0).sum() * (len(logits) // len(weight))
     if signs.positive is not None:
         there = signs.positive if weight is None else signs.positive & (weight > 0)
         own, positives = torch.where(there, logits, 0).sum(), there.sum()
         logits.copy_(torch.where(signs.positive, -logits, logits))
     if signs.own is not None and len(signs.own[0]):
         picked = logits[signs.own]
-        there = torch.ones_like(picked, dtype=torch.bool) if weight is None else weight[signs.own] > 0
+        there = torch.ones_like(picked, dtype=torch.bool) if weight is None else weight.expand_as(logits)[signs.own] > 0
         own, positives = own + torch.where(there, picked, 0).sum(), positives + there.sum()
         logits[signs.own] = -picked
     sums += torch.stack([widest(value) for value in (positives, number - positives, own, everything - own)])
@@ -360,11 +421,17 @@ def dot_moments(rows: Tensor, columns: Tensor, mask: TileMask, tile: int = TILE)
         some = rows[block if mask.rows is None else mask.rows[block]]
         for span in _slices(len(chosen), tile):
             signs = mask.tile(block, span)
+            if signs is None:
+                continue
+            if signs.cells is not None:
+                raise ValueError(
+                    "terms with labels of their own are no positives or negatives whose moments could be told"
+                )
             dots = widest(some @ chosen[span].T)
             positive = torch.zeros_like(dots, dtype=torch.bool) if signs.positive is None else signs.positive.clone()
             if signs.own is not None:
                 positive[signs.own] = True
-            counts = torch.ones_like(positive) if signs.weight is None else signs.weight > 0
+            counts = torch.ones_like(positive) if signs.weight is None else (signs.weight > 0).expand_as(positive)
             for index, where in enumerate((positive & counts, ~positive & counts)):
                 picked = torch.where(where, dots, 0)
                 moments[index] += torch.stack((widest(where.sum()), picked.sum(), picked.square().sum()))

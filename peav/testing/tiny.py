@@ -35,8 +35,14 @@ def tiny_text(num_rows: int, vocab_size: int = 32, length: int = 7, seed: int = 
     )
 
 
-def tiny_events(num_clips: int, num_phrases: int = 3) -> EventInput:
+def tiny_events(num_clips: int, num_phrases: int = 3, every_kind: bool = False) -> EventInput:
     """Makes events for `num_clips` clips: clip i holds phrase i mod `num_phrases`, from 0.04 s to 0.2 s; the last clip is unknown.
+
+    Args:
+        num_clips: B.
+        num_phrases: K, two at least with `every_kind`.
+        every_kind: whether events and phrases say all that they may: every third event is weak, every second a soft label, and of every
+            fifth it is said that it is absent; clips differ in their vocabularies, the second phrase lies under the first.
 
     >>> events = tiny_events(4, 2)
     >>> events.clip.tolist(), events.phrase.tolist(), events.annotated.tolist()
@@ -45,13 +51,28 @@ def tiny_events(num_clips: int, num_phrases: int = 3) -> EventInput:
     clip = torch.arange(num_clips - 1)
     annotated = torch.ones(num_clips, dtype=torch.bool)
     annotated[-1] = False
-    return EventInput(
+    events = EventInput(
         phrases=tiny_text(num_phrases, seed=9),
         annotated=annotated,
         clip=clip,
         phrase=clip % num_phrases,
         onset=torch.full((num_clips - 1,), 0.04),
         offset=torch.full((num_clips - 1,), 0.2),
+    )
+    if not every_kind:
+        return events
+    lineage = torch.full((num_phrases, 3), -1)
+    lineage[:, 0] = events.phrases.group
+    lineage[1, 2] = lineage[0, 0]
+    absent = clip % 5 == 4
+    return replace(
+        events,
+        confidence=torch.where(absent, 0.0, torch.where(clip % 2 == 0, 1.0, 0.6)),
+        timed=(clip % 3 != 1) & ~absent,
+        vocabulary=torch.tensor([-1, 0, -2])[torch.arange(num_clips) % 3],
+        members=torch.ones(num_phrases, 1, dtype=torch.bool),
+        lineage=lineage,
+        bank=torch.zeros(num_phrases, dtype=torch.bool),
     )
 
 

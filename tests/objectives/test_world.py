@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from peav.testing import GlooPool, tiny_events
 from peav.testing.rows import clip_rows, take
 from peav.training.losses import Exchange, evaluate_objectives, with_gradients
 from peav.types import Embedding
+from tests.objectives import frames
 
 CLIPS, DIM = 11, 8
 NAMES = sorted({name for pair in TEN_PAIRS for name in pair})
@@ -120,6 +122,76 @@ def test_ranks_equal_one_process(pool: str, silent: int, exchange: Exchange, req
         found = [part["gradients"][name] for part in parts]
         joined = sum(found) / ranks if name == "text_event" else torch.cat(found) / ranks
         torch.testing.assert_close(joined, gradient, **close)
+    for name, gradient in whole["parameters"].items():
+        torch.testing.assert_close(sum(part["parameters"][name] for part in parts) / ranks, gradient, **close)
+
+
+#: Frames with all that they can be told, each with the parameters that it may have.
+FRAME_KINDS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "per text": {"per_text": True, "prior_weight": 0.6},
+    "attention": {"pooling": "attention"},
+    "max": {"pooling": "max", "medium": "video"},
+}
+
+
+def frame_gradients(kind: str, bounds: tuple[int, int], everything: bool) -> dict[str, Any]:
+    """Loss and gradients of some clips, which see the phrases that they have and the bank's that their rank drew, or all phrases.
+
+    Ranks hold phrases in another order and say of them only what they must: the first has no bank.
+    """
+    objective = frames.make(**FRAME_KINDS[kind])
+    clips = torch.arange(*bounds)
+    events, embeddings = frames.rich_events(), frames.rich_embeddings(medium=objective.medium)
+    own = take(events, clips)
+    held = sorted(set(own.phrase.tolist()), reverse=True)
+    banked = [*frames.BANK] if bounds[1] == CLIPS else [frames.BANK[0]] if bounds[0] else []
+    rows = torch.arange(frames.PHRASES) if everything else torch.tensor([*held, *banked], dtype=torch.int64)
+    place = torch.full((frames.PHRASES,), -1)
+    place[rows] = torch.arange(len(rows))
+    own = replace(
+        own,
+        phrases=take(own.phrases, rows),
+        phrase=place[own.phrase],
+        members=events.members[rows],  # type: ignore[index]
+        lineage=events.lineage[rows],  # type: ignore[index]
+        bank=events.bank[rows] if everything or banked else None,  # type: ignore[index]
+    )
+    some = {name: take(e, clips if name == objective.medium else rows) for name, e in embeddings.items()}
+    leaves, (values, texts) = frames.with_leaves(some)
+    output = objective(leaves, {"events": own})
+    parameters = dict(objective.named_parameters())
+    found = torch.autograd.grad(output.loss, [values, texts, *parameters.values()])
+    whole = torch.zeros(frames.PHRASES, frames.DIM, dtype=torch.float64).index_add(0, rows, found[1])
+    return {
+        "loss": output.loss.detach(),
+        "count": output.count,
+        "frames": found[0],
+        "texts": whole,
+        "parameters": dict(zip(parameters, found[2:], strict=True)),
+        "held": {*held, *banked},
+    }
+
+
+def frames_on_rank(rank: int, kind: str) -> dict[str, Any]:
+    bounds = BOUNDS[dist.get_world_size()]
+    return frame_gradients(kind, (bounds[rank], bounds[rank + 1]), False)
+
+
+@pytest.mark.parametrize("kind", FRAME_KINDS)
+@pytest.mark.parametrize("pool", ["gloo", "three", "four"])
+def test_frames_on_ranks_equal_one_process(pool: str, kind: str, request: pytest.FixtureRequest) -> None:
+    """Strong, weak, absent and unknown phrases, spread unevenly; each rank knows the phrases of its own clips alone."""
+    parts = request.getfixturevalue(pool).run(frames_on_rank, kind)
+    ranks = len(parts)
+    close: dict[str, Any] = {"rtol": 1e-10, "atol": 1e-12}
+    whole = frame_gradients(kind, (0, CLIPS), True)
+    assert set().union(*(part["held"] for part in parts)) == set(range(frames.PHRASES))
+    assert len({frozenset(part["held"]) for part in parts}) == ranks
+    torch.testing.assert_close(sum(part["loss"] for part in parts) / ranks, whole["loss"], **close)
+    assert all(int(part["count"]) == int(whole["count"]) for part in parts)
+    torch.testing.assert_close(torch.cat([part["frames"] for part in parts]) / ranks, whole["frames"], **close)
+    torch.testing.assert_close(sum(part["texts"] for part in parts) / ranks, whole["texts"], **close)
     for name, gradient in whole["parameters"].items():
         torch.testing.assert_close(sum(part["parameters"][name] for part in parts) / ranks, gradient, **close)
 

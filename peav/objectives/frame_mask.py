@@ -1,0 +1,451 @@
+"""What each frame of each clip says about each text: strong, weak, absent or unknown, as a mask that is made tile by tile.
+
+| state of a clip and a text | where from | terms |
+|---|---|---|
+| STRONG | the clip has timed events of the text | every frame: the highest confidence of the events that touch it, else 0 |
+| PRESENT | it has untimed ones only, of a confidence above 0 | one of all frames, which counts as many as there are |
+| ABSENT | it has untimed ones of confidence 0; or none, and would have if it were heard | every frame: 0 |
+| UNKNOWN | it has none, and might be heard all the same; or a related one | none |
+
+Whether a text without events is ABSENT or UNKNOWN, the clip's closed vocabulary says (`EventInput.vocabulary`). Related texts are ancestors
+and descendants in a hierarchy (`EventInput.lineage`). A text without events of its own is UNKNOWN in a clip that holds a related one.
+An ancestor of what is held is not taken for positive: hierarchies in use also group by place, mood or source, of which nobody would
+say that they are heard. What a clip says of a text itself stands, but for one thing: where a descendant is heard, or may be
+heard, its ancestor is not negative.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from peav.host import to_device, to_host
+from peav.objectives.event_frames import event_frames
+from peav.objectives.frame_sum import WeakTerms, blocks_of
+from peav.objectives.lineage import ancestor_pairs, spans
+from peav.objectives.tiles import Cells, Tile, TileMask
+from peav.types import EventInput, Seconds
+
+Integers = NDArray[np.int64]
+Numbers = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class TermWeights:
+    """Weights of the groups of terms.
+
+    Attributes:
+        positive: of frames with a label above 0.
+        inactive: of all other frames of a clip's own texts.
+        clips: of texts that other clips of this rank have.
+        ranks: of texts that only clips of other ranks have.
+        bank: of texts that no clip has, drawn from the phrase bank.
+        present: of weak terms.
+    """
+
+    positive: float = 1.0
+    inactive: float = 1.0
+    clips: float = 1.0
+    ranks: float = 1.0
+    bank: float = 1.0
+    present: float = 1.0
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The texts of all ranks, M rows, and which of them are this rank's.
+
+    Attributes:
+        group: (M,) int64, identity.
+        present: (M,) bool.
+        offset: where this rank's rows begin.
+        number: of this rank's rows.
+        bank: (M,) bool; None for False.
+        members: (M, V) bool; None where there are no vocabularies.
+        lineage: (M, A) int64; None where no text has an ancestor.
+    """
+
+    group: Tensor
+    present: Tensor
+    offset: int
+    number: int
+    bank: Tensor | None = None
+    members: Tensor | None = None
+    lineage: Tensor | None = None
+
+
+#: States of a clip and a text of which the clip has events.
+_STRONG, _PRESENT, _ABSENT = range(3)
+
+
+class FrameMask(TileMask):
+    """Frames of clips against texts.
+
+    Rows are the frames (B * T) of this rank's clips, columns the texts of all ranks. A text that several rows hold counts once, where it
+    comes first, so that N ranks equal one process. All is found on the host, which fetches in one copy what it needs.
+
+    Args:
+        valid: (B, T) bool, the frames that count.
+        events: E events of the B clips.
+        frame_seconds: the hop, one number or (B,).
+        texts: of all ranks.
+        weights: of the groups of terms.
+        dtype: of weights and labels on the device.
+
+    Attributes:
+        weak: the terms of PRESENT texts, in blocks of clips.
+        weak_frames: how many frames stand behind them.
+    """
+
+    rows: Tensor
+
+    def __init__(
+        self,
+        valid: Tensor,
+        events: EventInput,
+        frame_seconds: Tensor | Seconds,
+        texts: Texts,
+        weights: TermWeights | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self._device, self._dtype, self.weights = valid.device, dtype, weights or TermWeights()
+        valid, events, hop, texts = _fetch(valid, events, frame_seconds, texts)
+        self._num_clips, self._num_frames = valid.shape
+        check_events(events, self._num_clips, texts.number)
+        self._column_of, first = _columns(texts)
+        self.columns = None if len(first) == len(texts.group) else self._upload(torch.from_numpy(first))
+        self._first, self._num_columns = first, len(first)
+        self._read_texts(texts)
+        self._read_events(events, hop, valid.numpy(), texts)
+        frames = np.flatnonzero(valid.numpy() & self._anything(events)[:, None])
+        self._frames, self._row_clip = frames, frames // max(self._num_frames, 1)
+        self.rows = self._upload(torch.from_numpy(frames))
+        self._painted: tuple[slice, _Block] | None = None
+        self._pool(valid.numpy())
+
+    def tile(self, rows: slice, columns: slice) -> Tile | None:
+        """Makes the tile."""
+        if self._painted is None or self._painted[0] != rows:
+            self._painted = (rows, self._paint(rows))
+        block = self._painted[1]
+        weight = None if block.weight is None else block.weight[:, columns]
+        chosen = (block.column >= columns.start) & (block.column < columns.stop)
+        if weight is not None and not (weight > 0).any() and not (block.cell_weight[chosen] > 0).any():
+            return None
+        dense = None
+        if weight is not None and (weight != 1).any():
+            dense = self._upload(torch.from_numpy(weight).to(self._dtype))
+            dense = dense if len(dense) == 1 else dense[self._upload(torch.from_numpy(block.run))]
+        row, column = block.row[chosen], block.column[chosen] - columns.start
+        if not len(row):
+            return Tile(weight=dense)
+        where = self._upload(torch.from_numpy(np.stack((row, column))))
+        label, single = block.label[chosen], block.cell_weight[chosen]
+        if dense is None and (label == 1).all() and (single == 1).all():
+            return Tile(own=(where[0], where[1]))
+        numbers = self._upload(torch.from_numpy(np.stack((label, single))).to(self._dtype))
+        return Tile(weight=dense, cells=Cells(where[0], where[1], numbers[0], numbers[1]))
+
+    def rates(self) -> tuple[Tensor, Tensor]:
+        """Counts, for each of the M columns, the frames of this rank that count and sums their labels; weak terms have neither.
+
+        Returns:
+            (M,) and (M,), 0 for columns that do not count.
+        """
+        found = np.zeros((2, len(self._column_of)))
+        number, positive = np.zeros(self._num_columns), np.zeros(self._num_columns)
+        for begin in range(0, len(self._frames), 1 << 14):
+            block = self._paint(slice(begin, min(begin + (1 << 14), len(self._frames))))
+            counts = np.ones((1, self._num_columns)) if block.weight is None else block.weight > 0
+            runs = np.bincount(block.run, minlength=len(counts)) if len(counts) > 1 else np.array([len(block.run)])
+            number += runs @ counts
+            there = block.cell_weight > 0
+            dense = counts[block.run[block.row] if len(counts) > 1 else 0 * block.row, block.column]
+            number += np.bincount(block.column, there - dense.astype(np.float64), self._num_columns)
+            positive += np.bincount(block.column, np.where(there, block.label, 0), self._num_columns)
+        found[:, self._first] = number, positive
+        both = self._upload(torch.from_numpy(found).to(self._dtype))
+        return both[0], both[1]
+
+    def _upload(self, values: Tensor) -> Tensor:
+        return to_device(values, self._device)
+
+    def _read_texts(self, texts: Texts) -> None:
+        """Finds the weight of each column, its vocabularies, and which columns are related."""
+        place, there = self._column_of, self._column_of >= 0
+        bank = np.zeros(len(place), dtype=np.bool_) if texts.bank is None else texts.bank.numpy()
+        held, own = np.zeros(self._num_columns, dtype=np.bool_), np.zeros(self._num_columns, dtype=np.bool_)
+        held[place[there & ~bank]] = True
+        here = slice(texts.offset, texts.offset + texts.number)
+        own[place[here][there[here] & ~bank[here]]] = True
+        self._weight = np.where(own, self.weights.clips, np.where(held, self.weights.ranks, self.weights.bank))
+        vocabularies = 0 if texts.members is None else texts.members.shape[1]
+        self._members = np.zeros((self._num_columns, vocabularies), dtype=np.bool_)
+        if texts.members is not None:
+            row, vocabulary = np.nonzero(texts.members.numpy() & there[:, None])
+            self._members[place[row], vocabulary] = True
+        none = np.zeros(0, dtype=np.int64)
+        self._related = (none, none) if texts.lineage is None else ancestor_pairs(texts.lineage.numpy(), place)
+
+    def _read_events(self, events: EventInput, hop: Tensor, valid: Flags, texts: Texts) -> None:
+        """Finds of which texts each clip has events, and what these are."""
+        clip, phrase = events.clip.numpy(), events.phrase.numpy()
+        column = self._column_of[texts.offset + phrase] if len(phrase) else phrase
+        kept = (column >= 0) & (valid.sum(1) > 0)[clip] if len(phrase) else np.zeros(0, dtype=np.bool_)
+        begin, end = (
+            np.clip(value.numpy(), 0, self._num_frames).astype(np.int64)[kept] for value in event_frames(events, hop)
+        )
+        clip, column = clip[kept], column[kept]
+        confidence = (
+            np.ones(len(clip)) if events.confidence is None else events.confidence.numpy()[kept].astype(np.float64)
+        )
+        timed = np.ones(len(clip), dtype=np.bool_) if events.timed is None else events.timed.numpy()[kept]
+        key, pair = np.unique(clip * self._num_columns + column, return_inverse=True)
+        self._pair_clip, self._pair_column = key // max(self._num_columns, 1), key % max(self._num_columns, 1)
+        strong = np.zeros(len(key), dtype=np.bool_)
+        strong[pair[timed]] = True
+        highest = np.zeros(len(key))
+        np.maximum.at(highest, pair, np.where(timed == strong[pair], confidence, 0))
+        self._state = np.where(strong, _STRONG, np.where(highest > 0, _PRESENT, _ABSENT))
+        self._clip_label = highest
+        order = np.flatnonzero(timed)
+        order = order[np.argsort(pair[order], kind="stable")]
+        self._spans = _Spans(pair[order], begin[order], end[order], confidence[order])
+        self._vocabulary = np.full(self._num_clips, -1) if events.vocabulary is None else events.vocabulary.numpy()
+        if len(self._vocabulary) and (self._vocabulary.min() < -2 or self._vocabulary.max() >= self._members.shape[1]):
+            raise ValueError(
+                f"events.vocabulary is -2, -1 or one of the {self._members.shape[1]} columns of events.members, not "
+                f"{self._vocabulary.min()} to {self._vocabulary.max()}"
+            )
+        self._relate(key)
+
+    def _relate(self, key: Integers) -> None:
+        """Finds what a clip does not know since it holds a related text."""
+        ancestor, descendant = self._related
+        none = np.zeros(0, dtype=np.int64)
+        self._unknown_clip, self._unknown_column, self._erased = none, none, _Spans.empty()
+        held = np.flatnonzero((self._state != _ABSENT) & (self._clip_label > 0))
+        if not len(ancestor) or not len(held):
+            return
+        unknown, erased = [], []
+        for own, other, upwards in ((descendant, ancestor, True), (ancestor, descendant, False)):
+            order = np.argsort(own, kind="stable")
+            columns = self._pair_column[held]
+            first, last = np.searchsorted(own[order], columns, "left"), np.searchsorted(own[order], columns, "right")
+            pair = np.repeat(held, last - first)
+            wanted = self._pair_clip[pair] * self._num_columns + other[order][spans(first, last)]
+            at = np.searchsorted(key, wanted).clip(max=len(key) - 1)
+            found = key[at] == wanted
+            unknown.append(wanted[~found])
+            if upwards:
+                # (pair of the ancestor, pair of what is held below it)
+                erased = [at[found], pair[found]]
+        missing = np.unique(np.concatenate(unknown))
+        self._unknown_clip, self._unknown_column = missing // self._num_columns, missing % self._num_columns
+        self._erased = self._erasing(*erased)
+
+    def _erasing(self, above: Integers, below: Integers) -> _Spans:
+        """Returns the frames in which texts (pairs `above`) are unknown since a descendant (pairs `below`) is or may be heard there."""
+        timed = self._state[below] == _STRONG
+        first = np.searchsorted(self._spans.pair, below[timed], "left")
+        last = np.searchsorted(self._spans.pair, below[timed], "right")
+        event = spans(first, last)
+        heard = self._spans.confidence[event] > 0
+        pair = np.concatenate((np.repeat(above[timed], last - first)[heard], above[~timed]))
+        begin = np.concatenate((self._spans.begin[event][heard], np.zeros((~timed).sum(), dtype=np.int64)))
+        end = np.concatenate((self._spans.end[event][heard], np.full((~timed).sum(), self._num_frames)))
+        order = np.argsort(pair, kind="stable")
+        return _Spans(pair[order], begin[order], end[order], np.ones(len(pair)))
+
+    def _anything(self, events: EventInput) -> Flags:
+        """Returns (B,) which clips have frames about which anything is known."""
+        known: Flags = self._vocabulary == -1
+        closed: Flags = self._vocabulary >= 0
+        if closed.any():
+            known[closed] = (self._members.sum(0) > 0)[self._vocabulary[closed]]
+        known[self._pair_clip[self._state != _PRESENT]] = True
+        return known
+
+    def _base(self, clips: Integers) -> Numbers:
+        """Returns the weights (b, C) of texts without and with events of their own, as long as no frame is looked at."""
+        vocabulary = self._vocabulary[clips]
+        weight = np.repeat(self._weight[None], len(clips), 0)
+        weight[vocabulary == -2] = 0
+        closed = vocabulary >= 0
+        weight[closed] *= self._members.T[vocabulary[closed]]
+        return weight
+
+    def _paint(self, rows: slice) -> _Block:
+        """Finds all that a block of rows says."""
+        row_clip = self._row_clip[rows]
+        low, high = int(row_clip[0]), int(row_clip[-1]) + 1
+        clips, run = np.unique(row_clip, return_inverse=True)
+        weight = self._base(clips)
+        place = np.full(high - low, -1)
+        place[clips - low] = np.arange(len(clips))
+
+        def within(of: Integers) -> slice:
+            return slice(*np.searchsorted(of, (low, high)))
+
+        unknown = within(self._unknown_clip)
+        _put(weight, place[self._unknown_clip[unknown] - low], self._unknown_column[unknown], 0.0)
+        pairs = within(self._pair_clip)
+        state = self._state[pairs]
+        _put(
+            weight,
+            place[self._pair_clip[pairs] - low],
+            self._pair_column[pairs],
+            np.where(state == _PRESENT, 0.0, self.weights.inactive),
+        )
+        label = self._spans.paint(pairs, self._num_frames)
+        erased = self._erased.paint(pairs, self._num_frames) > 0
+        erased[state == _PRESENT] = False
+        pair, frame = np.nonzero((label > 0) | erased)
+        flat = self._pair_clip[pairs][pair] * self._num_frames + frame
+        row = np.searchsorted(self._frames[rows], flat).clip(max=len(row_clip) - 1)
+        there = self._frames[rows][row] == flat
+        pair, frame, row = pair[there], frame[there], row[there]
+        label = label[pair, frame]
+        whole: Numbers | None = weight
+        if (weight == weight[:1]).all():
+            whole = None if (weight[0] == 1).all() else weight[:1]
+        return _Block(
+            whole, run, row, self._pair_column[pairs][pair], label, np.where(label > 0, self.weights.positive, 0.0)
+        )
+
+    def _pool(self, valid: Flags) -> None:
+        """Makes the terms of PRESENT texts."""
+        frames = valid.sum(1)
+        weak = np.flatnonzero(self._state == _PRESENT) if self.weights.present > 0 else np.zeros(0, dtype=np.int64)
+        clip, column = self._pair_clip[weak], self._first[self._pair_column[weak]]
+        self.weak_frames = int(frames[clip].sum())
+        self.weak: list[WeakTerms] = []
+        clips, place, counts = np.unique(clip, return_inverse=True, return_counts=True)
+        beside = np.arange(len(clip)) - np.repeat(counts.cumsum() - counts, counts)
+        shape = (len(clips), int(counts.max(initial=0)))
+        columns, numbers = np.zeros(shape, dtype=np.int64), np.zeros((2, *shape))
+        columns[place, beside] = column
+        numbers[0, place, beside] = self._clip_label[weak]
+        numbers[1, place, beside] = self.weights.present * frames[clip]
+        for block in blocks_of(len(clips), self._num_frames):
+            label, weight = self._upload(torch.from_numpy(numbers[:, block]).to(self._dtype)).unbind()
+            rows, texts_of = (
+                self._upload(torch.from_numpy(clips[block])),
+                self._upload(torch.from_numpy(columns[block])),
+            )
+            self.weak.append(WeakTerms(rows, texts_of, label, weight))
+
+
+@dataclass(frozen=True)
+class _Spans:
+    """Frames from `begin` to `end` of pairs of a clip and a text, in the order of the pairs."""
+
+    pair: Integers
+    begin: Integers
+    end: Integers
+    confidence: Numbers
+
+    @classmethod
+    def empty(cls) -> _Spans:
+        none = np.zeros(0, dtype=np.int64)
+        return cls(none, none, none, np.zeros(0))
+
+    def paint(self, pairs: slice, num_frames: int) -> Numbers:
+        """Returns the highest confidence in each frame of some pairs, (p, T)."""
+        painted = np.zeros((pairs.stop - pairs.start, num_frames))
+        here = slice(*np.searchsorted(self.pair, (pairs.start, pairs.stop)))
+        begin = (self.pair[here] - pairs.start) * num_frames + self.begin[here]
+        length = np.maximum(self.end[here] - self.begin[here], 0)
+        np.maximum.at(painted.reshape(-1), spans(begin, begin + length), np.repeat(self.confidence[here], length))
+        return painted
+
+
+@dataclass(frozen=True)
+class _Block:
+    """What a block of rows says: weights of its clips, and single terms that differ.
+
+    Attributes:
+        weight: (b, C), or (1, C) where all clips have the same; None for 1 everywhere.
+        run: (r,) which of the b clips a row is of.
+        row: (n,) of the block.
+        column: (n,).
+        label: (n,).
+        cell_weight: (n,).
+    """
+
+    weight: Numbers | None
+    run: Integers
+    row: Integers
+    column: Integers
+    label: Numbers
+    cell_weight: Numbers
+
+
+def _put(weight: Numbers, row: Integers, column: Integers, value: float | Numbers) -> None:
+    """Sets weights, but for rows of -1."""
+    there = row >= 0
+    weight[row[there], column[there]] = value if isinstance(value, float) else value[there]
+
+
+_OF_EVENTS = ("clip", "phrase", "onset", "offset", "confidence", "timed", "vocabulary")
+_OF_TEXTS = ("group", "present", "bank", "members", "lineage")
+
+
+def _fetch(
+    valid: Tensor, events: EventInput, frame_seconds: Tensor | Seconds, texts: Texts
+) -> tuple[Tensor, EventInput, Tensor, Texts]:
+    """Brings all that the mask is made from to the host, in one copy."""
+    hop = frame_seconds if isinstance(frame_seconds, Tensor) else torch.tensor(frame_seconds, dtype=torch.float64)
+    of_events = [n for n in _OF_EVENTS if getattr(events, n) is not None]
+    of_texts = [n for n in _OF_TEXTS if getattr(texts, n) is not None]
+    parts = [*(getattr(events, n) for n in of_events), *(getattr(texts, n) for n in of_texts)]
+    valid, hop, *found = to_host(valid, hop, *parts)
+    events_there: dict[str, Any] = dict(zip(of_events, found, strict=False))
+    texts_there: dict[str, Any] = dict(zip(of_texts, found[len(of_events) :], strict=True))
+    return valid, replace(events, **events_there), hop, replace(texts, **texts_there)
+
+
+def check_events(events: EventInput, num_clips: int, num_texts: int) -> None:
+    """Checks events on the host. Times outside of the clip touch no frame, and are none of what is refused.
+
+    Raises:
+        ValueError: if tensors do not fit each other, indices lead nowhere, or times or confidences are no numbers that mean something.
+    """
+    number = len(events.clip)
+    for name in ("clip", "phrase", "onset", "offset", "confidence", "timed"):
+        value = getattr(events, name)
+        if value is not None and value.shape != (number,):
+            raise ValueError(f"events.{name} is {tuple(value.shape)}, but there are {number} events in events.clip")
+    if events.vocabulary is not None and events.vocabulary.shape != (num_clips,):
+        raise ValueError(f"events.vocabulary is {tuple(events.vocabulary.shape)}, but there are {num_clips} clips")
+    for name, most in (("clip", num_clips), ("phrase", num_texts)):
+        value = getattr(events, name)
+        if number and not (int(value.min()) >= 0 and int(value.max()) < most):
+            raise ValueError(f"events.{name} must be 0 to {most - 1}, not {int(value.min())} to {int(value.max())}")
+    for name in ("onset", "offset"):
+        if bool(getattr(events, name).isnan().any()):
+            raise ValueError(
+                f"events.{name} holds NaN: an event whose times are not known has timed=False, from 0 to the clip's end"
+            )
+    if events.confidence is not None and not bool(((events.confidence >= 0) & (events.confidence <= 1)).all()):
+        bad = events.confidence[~((events.confidence >= 0) & (events.confidence <= 1))][0]
+        raise ValueError(f"events.confidence must be in [0, 1], not {float(bad)}")
+
+
+def _columns(texts: Texts) -> tuple[Integers, Integers]:
+    """Returns which column each of M rows is of, -1 where its text is absent, and the row (C,) at which each column's text comes first."""
+    group, present = texts.group.numpy(), texts.present.numpy()
+    rows = np.flatnonzero(present)
+    _, first, place = np.unique(group[rows], return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    column = np.full(len(group), -1)
+    column[rows] = rank[place]
+    return column, rows[first[order]]
