@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from peav.data.manifests.clip import Clip, clip_from_line
 from peav.data.manifests.fields import RecordError
 from peav.data.manifests.identities import bytes_group
+from peav.data.manifests.texts import CLASS
 from peav.opening import lines_of, read_json
 
 _log = logging.getLogger(__name__)
@@ -149,8 +150,8 @@ class IndexBuilder:
         flags = HAS_AUDIO * clip.has_audio | HAS_VIDEO * clip.has_video | ANNOTATED * (clip.events is not None)
         flags |= HAS_TRANSCRIPT * (clip.transcript is not None) | AUDIO_CAPTIONS * bool(clip.captions.get("audio"))
         flags |= IS_STILL * clip.is_still
-        for items in clip.captions.values():
-            for caption in items:
+        for kind, items in clip.captions.items():
+            for caption in items if kind != CLASS else ():  # a class is an answer to evaluate by, nobody's caption
                 flags |= REAL_CAPTIONS if caption.origin == "real" else SYNTHETIC_CAPTIONS
         domain = self._domains.setdefault(clip.domain, len(self._domains))
         store = self._stores.setdefault(clip.store, len(self._stores))

@@ -15,6 +15,9 @@ from peav.types import CAPTION_TYPES, Seconds
 #: Who wrote a caption: people, or a model.
 CAPTION_ORIGINS = ("real", "synthetic")
 
+#: The caption type that names the classes of a clip, in the words of its data set: several texts where it belongs to several.
+CLASS = "class"
+
 #: A character as HTML writes it: by name or number, ended by a semicolon. (`&copy` alone is too often no entity.)
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 

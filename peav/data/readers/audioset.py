@@ -11,21 +11,22 @@ from peav.data.manifests.identities import normalize_text
 from peav.data.manifests.labels import Labels
 from peav.data.manifests.records import Record, Reject
 from peav.data.readers.base import Reader
+from peav.data.readers.classified import Classified
 from peav.data.readers.clips import Clips, reject
 from peav.data.readers.events import EventTable
-from peav.data.readers.labels import TEMPLATE, check_template, label_captions
+from peav.data.readers.labels import TEMPLATE, check_template, class_captions
 from peav.data.readers.media_folder import MediaFolder, Span
 from peav.data.readers.ontology import read_ontology, with_ids
 from peav.data.readers.rows import Rows
 from peav.data.readers.splits import check_splits, choose_splits, split_of_name
 
 
-class VGGSound(Reader):
+class VGGSound(Classified):
     """VGGSound (Chen et al., ICASSP 2020; https://www.robots.ox.ac.uk/~vgg/data/vggsound): spans of 10 s, one label each.
 
-    Reads vggsound.csv, which names no columns: YouTube id, start in seconds, label, split. The label holds for the whole clip and
-    has no time, so that it is no event; a template makes an `audio` caption of it, marked as synthetic. Ids are those of
-    AudioSet, `<youtube id>_<start in ms>`.
+    Reads vggsound.csv, which names no columns: YouTube id, start in seconds, label, split. The label, which is the class of the clip,
+    holds for all of it and has no time, so that it is no event; a template makes an `audio` caption of it, marked as synthetic.
+    Ids are those of AudioSet, `<youtube id>_<start in ms>`.
 
     Args:
         media: sub-folder of the media, searched at any depth; see `peav.data.readers.media_folder` for the names of files.
@@ -37,6 +38,8 @@ class VGGSound(Reader):
     Raises:
         ValueError: if the template does not say where the label goes.
     """
+
+    dataset = "VGGSound"
 
     def __init__(
         self,
@@ -55,9 +58,8 @@ class VGGSound(Reader):
         Raises:
             FileNotFoundError: if the table or the folder of the media is not there.
         """
-        header = ("youtube_id", "start_seconds", "label", "split")
-        rows = Rows(source, self.table, f"{', '.join(header)}, without a line that names them", header=header)
-        folder, clips = MediaFolder(source, self.media), Clips(source, "VGGSound", self.domain)
+        rows = self._rows(source)
+        folder, clips = MediaFolder(source, self.media), Clips(source, self.dataset, self.domain)
         for row in rows:
             clip_id: str | None = None
             try:
@@ -70,8 +72,17 @@ class VGGSound(Reader):
             except RecordError as error:
                 yield reject(error, clip_id, row.line, rows.table)
                 continue
-            captions = label_captions(self.template, [label])
+            captions = class_captions([label], self.template)
             yield clips.make(clip_id, row.line, rows.table, captions=captions, split=split, **files)
+
+    def classes(self, source: Path) -> tuple[str, ...]:
+        """Returns the labels of both splits in the order of the alphabet; see `Classified.classes`."""
+        rows = self._rows(source)
+        return tuple(sorted({row.values["label"] for row in rows if not row.problem and row.values["label"]}))
+
+    def _rows(self, source: Path) -> Rows:
+        header = ("youtube_id", "start_seconds", "label", "split")
+        return Rows(source, self.table, f"{', '.join(header)}, without a line that names them", header=header)
 
 
 class AudioSetStrong(Reader):

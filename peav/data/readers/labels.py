@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from typing import Any
+
+from peav.data.manifests.texts import CLASS
 
 #: How a caption is made of a label by default.
 TEMPLATE = "the sound of {label}"
@@ -19,8 +23,10 @@ def check_template(template: str) -> str:
     return template
 
 
-def label_captions(template: str, labels: Sequence[str]) -> dict[str, list[dict[str, str]]] | None:
-    """Returns the audio caption that a template makes of the labels of a clip, marked as synthetic.
+def label_captions(
+    template: str, labels: Sequence[str], caption_type: str = "audio"
+) -> dict[str, list[dict[str, str]]] | None:
+    """Returns the caption that a template makes of the labels of a clip, marked as synthetic.
 
     A label is not what somebody wrote of the clip, hence the mark. None where the template is empty or there is no label.
 
@@ -30,7 +36,16 @@ def label_captions(template: str, labels: Sequence[str]) -> dict[str, list[dict[
     if not template or not labels:
         return None
     listed = " and ".join(part for part in (", ".join(labels[:-1]), labels[-1]) if part)
-    return {"audio": [{"text": template.replace("{label}", listed), "origin": "synthetic"}]}
+    return {caption_type: [{"text": template.replace("{label}", listed), "origin": "synthetic"}]}
+
+
+def class_captions(classes: Sequence[str], template: str = "", caption_type: str = "audio") -> dict[str, list[Any]]:
+    """Returns the captions of a clip of these classes: their names, and the caption that a template makes of them.
+
+    >>> class_captions(["rain"], "the sound of {label}")
+    {'class': ['rain'], 'audio': [{'text': 'the sound of rain', 'origin': 'synthetic'}]}
+    """
+    return {CLASS: list(classes), **(label_captions(template, classes, caption_type) or {})}
 
 
 def spaced(label: str) -> str:
@@ -40,3 +55,12 @@ def spaced(label: str) -> str:
     'Alarm bell ringing'
     """
     return " ".join(label.replace("_", " ").split())
+
+
+def words_of(label: str) -> str:
+    """Returns a label as words that are joined by their capitals.
+
+    >>> words_of("ApplyEyeMakeup"), words_of("YoYo"), words_of("Archery")
+    ('Apply Eye Makeup', 'Yo Yo', 'Archery')
+    """
+    return " ".join(re.sub(r"(?<=[a-z])(?=[A-Z])", " ", label).split())

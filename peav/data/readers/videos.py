@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from peav.data.manifests.fields import RecordError, read_text
+from peav.data.manifests.fields import RecordError
 from peav.data.manifests.records import Record, Reject
 from peav.data.readers.base import Reader
 from peav.data.readers.clips import Clips, reject
+from peav.data.readers.json_files import load_json, required_text
 from peav.data.readers.media_folder import MediaFolder
-from peav.data.readers.rows import central_file
 from peav.data.readers.splits import check_splits, choose_splits, split_of_name
 
 
@@ -48,13 +47,13 @@ class VALOR(Reader):
             RecordError: if a JSON file holds no list.
         """
         tables = choose_splits(source, self.tables, self.splits)
-        entries = {split: _load(source, table, list, "entries") for split, table in tables.items()}
+        entries = {split: load_json(source, table, list, "entries") for split, table in tables.items()}
         folder, clips = MediaFolder(source, self.media), Clips(source, "VALOR", self.domain)
         for split, listed in entries.items():
             for number, entry in enumerate(listed, start=1):
                 clip_id: str | None = None
                 try:
-                    clip_id = _name(entry, "video_id")
+                    clip_id = required_text(entry, "video_id")
                     texts = entry.get("descs", entry.get("desc"))
                     files = folder.find(clip_id)
                 except RecordError as error:
@@ -91,7 +90,7 @@ class MSRVTT(Reader):
             RecordError: if a JSON file holds no object with the lists `videos` and `sentences`.
         """
         tables = self.tables if self.tables is not None else choose_splits(source, self.published, None).values()
-        loaded = {table: _load(source, table, dict, "videos and sentences") for table in tables}
+        loaded = {table: load_json(source, table, dict, "videos and sentences") for table in tables}
         for table, data in loaded.items():
             for name in ("videos", "sentences"):
                 if not isinstance(data.get(name), list):
@@ -101,14 +100,16 @@ class MSRVTT(Reader):
             captions: dict[str, list[str]] = {}
             for number, sentence in enumerate(data["sentences"], start=1):
                 try:
-                    captions.setdefault(_name(sentence, "video_id"), []).append(_name(sentence, "caption"))
+                    captions.setdefault(required_text(sentence, "video_id"), []).append(
+                        required_text(sentence, "caption")
+                    )
                 except RecordError as error:
                     yield Reject(None, table, number, f"in 'sentences': {error}")
             for number, video in enumerate(data["videos"], start=1):
                 clip_id: str | None = None
                 try:
-                    clip_id = _name(video, "video_id")
-                    if (split := split_of_name(_name(video, "split"))) is None:
+                    clip_id = required_text(video, "video_id")
+                    if (split := split_of_name(required_text(video, "split"))) is None:
                         raise RecordError(f"'split' must be train, validate or test, got {video['split']!r}")
                     files = folder.find(clip_id)
                 except RecordError as error:
@@ -116,22 +117,3 @@ class MSRVTT(Reader):
                     continue
                 texts = {"video": captions.get(clip_id, [])}
                 yield clips.make(clip_id, number, table, captions=texts, split=split, **files)
-
-
-def _load(source: Path, table: str, kind: type, what: str) -> Any:
-    path = central_file(source, table, what)
-    try:
-        data = json.loads(path.read_bytes().decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise RecordError(f"{path} is not JSON: {error}") from None
-    if not isinstance(data, kind):
-        raise RecordError(f"{path} must hold a JSON {kind.__name__} of {what}, it holds a {type(data).__name__}")
-    return data
-
-
-def _name(entry: Any, name: str) -> str:
-    if not isinstance(entry, dict):
-        raise RecordError(f"an entry is a JSON object, got {entry!r}")
-    if not (value := read_text(entry, name)):
-        raise RecordError(f"the entry has no {name!r}")
-    return value

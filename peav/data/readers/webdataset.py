@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -17,15 +16,12 @@ from peav.data.readers.base import Reader
 from peav.data.readers.clips import Clips
 from peav.data.readers.media_folder import holds, seen_only
 from peav.data.readers.splits import check_split, split_by_name
+from peav.data.readers.tars import CHUNK_BYTES, GuardedFile, GuardedMember, member_chunks, refusal
 from peav.data.readers.unpack import Unpacked
 from peav.fields import fields as own_fields
 
 _TEXTS = (".json", ".txt")
 _KNOWN = MEDIA_EXTENSIONS + PICTURE_EXTENSIONS + _TEXTS
-_CHUNK_BYTES = 2**20
-
-#: Names of members are no longer.
-_MAX_HEADER_BYTES = 2**20
 
 #: A caption of more bytes is none.
 _MAX_TEXT_BYTES = 2**24
@@ -87,14 +83,14 @@ class WebDatasetTars(Reader):
         sample: _Sample | None = None
         try:
             with (
-                _Guarded(source / name) as raw,
-                tarfile.open(fileobj=raw, mode="r|", bufsize=_CHUNK_BYTES, tarinfo=_Member) as archive,
+                GuardedFile(source / name) as raw,
+                tarfile.open(fileobj=raw, mode="r|", bufsize=CHUNK_BYTES, tarinfo=GuardedMember) as archive,
             ):
                 for member in archive:
                     path = PurePosixPath(member.name)
                     if member.isdir() or path.name.startswith(".") or path.suffix.lower() not in _KNOWN:
                         continue
-                    if (reason := _refusal(member)) is not None:
+                    if (reason := refusal(member)) is not None:
                         yield Reject(None, name, 0, f"member {member.name!r} {reason}: refused")
                         continue
                     key = str(path.with_suffix(""))
@@ -137,11 +133,11 @@ class _Sample:
         if suffix in VIDEO_EXTENSIONS and self.still:
             self.media.drop("video")
         if suffix not in _TEXTS:
-            self.media.write(_chunks(archive, member), holds(member.name), suffix)
+            self.media.write(member_chunks(archive, member), holds(member.name), suffix)
         elif member.size > _MAX_TEXT_BYTES:
             self.media.problem = RecordError(f"{member.name!r} has {member.size:,} bytes, too many for captions")
         else:
-            self.texts[suffix] = b"".join(_chunks(archive, member))
+            self.texts[suffix] = b"".join(member_chunks(archive, member))
 
     def finish(self, clips: Clips, caption_type: str, split: str) -> Record | Reject:
         def describe() -> dict[str, Any]:
@@ -176,44 +172,3 @@ class _Sample:
             return {**captions, caption_type: self.texts[".txt"].decode("utf-8-sig").strip()}
         except UnicodeDecodeError as error:
             raise RecordError(f"{self.key}.txt is not UTF-8: {error}") from None
-
-
-class _Guarded(io.FileIO):
-    """A file whose errors are those of a damaged tar, apart from those of writing."""
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        try:
-            return super().read(size) or b""
-        except OSError as error:
-            raise tarfile.ReadError(str(error)) from error
-
-
-class _Member(tarfile.TarInfo):
-    """A member whose headers are of bounded size: names and extended headers are read into memory."""
-
-    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
-        if self.type not in tarfile.SUPPORTED_TYPES or (
-            self.type not in tarfile.REGULAR_TYPES and self.size > _MAX_HEADER_BYTES
-        ):
-            raise tarfile.ReadError(f"a header of type {self.type!r} and {self.size:,} bytes")
-        proceed: tarfile.TarInfo = super()._proc_member(archive)  # type: ignore[misc]  # no stub knows it
-        return proceed
-
-
-def _chunks(archive: tarfile.TarFile, member: tarfile.TarInfo) -> Iterator[bytes]:
-    stream = archive.extractfile(member)
-    while stream is not None and (chunk := stream.read(_CHUNK_BYTES)):
-        yield chunk
-
-
-def _refusal(member: tarfile.TarInfo) -> str | None:
-    path = PurePosixPath(member.name)
-    if path.is_absolute() or ".." in path.parts:
-        return "leads out of the archive"
-    if "\\" in member.name or "\0" in member.name:
-        return "has a backslash or a NUL in its name"
-    if not member.isreg():
-        return "is a link or a device, not a file"
-    if member.issparse():
-        return "has holes, which would be unpacked to more than the archive holds"
-    return None

@@ -30,12 +30,17 @@ def test_vggsound_labels_are_synthetic_captions_and_no_events(tmp_path: Path) ->
     assert {clip_id: (record.files, texts(record), record.split) for clip_id, record in records.items()} == {
         "-a_b_1000": (
             {"media": "media/-a_b_000001.mp4"},
-            {"audio": ("the sound of dog barking, whimpering",)},
+            {"class": ("dog barking, whimpering",), "audio": ("the sound of dog barking, whimpering",)},
             "train",
         ),
-        "cd_30000": ({"media": "media/cd_000030.mp4"}, {"audio": ("the sound of playing flute",)}, "test"),
+        "cd_30000": (
+            {"media": "media/cd_000030.mp4"},
+            {"class": ("playing flute",), "audio": ("the sound of playing flute",)},
+            "test",
+        ),
     }
-    assert origins(records["cd_30000"]) == {"synthetic"} and records["cd_30000"].events is None
+    assert [caption.origin for caption in records["cd_30000"].captions["audio"]] == ["synthetic"]
+    assert records["cd_30000"].events is None
     assert [(reject.id, reject.line, reject.missing) for reject in rejects] == [
         ("gone_5000", 3, True),
         (None, 4, False),
@@ -46,8 +51,8 @@ def test_vggsound_labels_are_synthetic_captions_and_no_events(tmp_path: Path) ->
 
 def test_templates(tmp_path: Path) -> None:
     source = vggsound(tmp_path / "set")
-    assert texts(read(VGGSound(template="{label}!"), source)[0]["cd_30000"]) == {"audio": ("playing flute!",)}
-    assert texts(read(VGGSound(template=""), source)[0]["cd_30000"]) == {}
+    assert texts(read(VGGSound(template="{label}!"), source)[0]["cd_30000"])["audio"] == ("playing flute!",)
+    assert texts(read(VGGSound(template=""), source)[0]["cd_30000"]) == {"class": ("playing flute",)}
     for make in (VGGSound, DESED):
         with pytest.raises(ValueError, match=r"got 'the sound of'"):
             make(template="the sound of")
