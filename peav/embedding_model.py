@@ -15,6 +15,7 @@ from peav.checkpoints.spec import TEN_PAIRS, MediaSettings, ModelSpec, Pair
 from peav.encoders.base import Encoder
 from peav.encoders.graph import is_ready, resolve, shared_heads, sources_of
 from peav.encoders.heads import Head
+from peav.objectives.text_score import TextScore
 from peav.tokenizing import Tokenizers
 from peav.trust import Trust
 from peav.types import (
@@ -39,6 +40,11 @@ class PairScore(nn.Module):
         # The objectives train scales and biases; these keep what a checkpoint was trained with.
         self.scale = nn.Parameter(torch.ones(1), requires_grad=False)
         self.bias = nn.Parameter(torch.zeros(1), requires_grad=False)
+
+
+def _score(dim: int) -> TextScore:
+    # As those of `PairScore`, it is trained by the objective that has it.
+    return TextScore(dim).requires_grad_(False)
 
 
 class _BatchReader:
@@ -69,6 +75,7 @@ class EmbeddingModel(nn.Module):
         pairs: pairs of embeddings whose scale and bias the model holds.
         media: what a clip looks like to the model; that of the released models by default.
         detection: how it finds sounds by name; the defaults of `DetectionSettings` if nobody tuned it.
+        text_pairs: those of `pairs` whose scale and bias depend on the right one, a text.
 
     Attributes:
         unused: tensors of Meta's format that no computation reads, kept for a whole export.
@@ -87,6 +94,7 @@ class EmbeddingModel(nn.Module):
         pairs: Collection[Pair] = (),
         media: MediaSettings | None = None,
         detection: DetectionSettings | None = None,
+        text_pairs: Collection[Pair] = (),
     ) -> None:
         super().__init__()
         provides = {name: encoder.provides for name, encoder in encoders.items()}
@@ -114,7 +122,12 @@ class EmbeddingModel(nn.Module):
             }
         )
         self.embedding_dim, self.normalize = embedding_dim, normalize
-        self.scores = nn.ModuleDict({f"{left}:{right}": PairScore() for left, right in pairs})
+        self.scores = nn.ModuleDict(
+            {
+                f"{left}:{right}": _score(embedding_dim) if (left, right) in text_pairs else PairScore()
+                for left, right in pairs
+            }
+        )
         self.media = media if media is not None else MediaSettings(**self.clip_format.settings())
         known = ClipFormat(sample_rate=self.media.sample_rate, frame_size=self.media.frame_size)
         merge_formats({"the checkpoint (its `media`)": known, "its encoder": self.clip_format})
@@ -135,6 +148,7 @@ class EmbeddingModel(nn.Module):
             spec.pairs,
             spec.media,
             spec.detection,
+            spec.text_pairs,
         )
 
     @property
@@ -149,6 +163,7 @@ class EmbeddingModel(nn.Module):
             pairs=self.pairs,
             media=self.media,
             detection=self.detection,
+            text_pairs=self.text_pairs,
         )
 
     @property
@@ -158,15 +173,46 @@ class EmbeddingModel(nn.Module):
         return tuple((left, right) for left, right in split)
 
     @property
+    def text_pairs(self) -> tuple[Pair, ...]:
+        """Those of `pairs` whose scale and bias depend on the right one, a text."""
+        return tuple(pair for pair in self.pairs if isinstance(self.scores[":".join(pair)], TextScore))
+
+    @property
     def missing_pairs(self) -> tuple[Pair, ...]:
         """The pairs of PE-AV that the model could score, were their scale and bias known."""
         return tuple(pair for pair in TEN_PAIRS if set(pair) <= set(self.pooled_names) and pair not in self.pairs)
 
-    def score(self, pair: Pair) -> tuple[Tensor, Tensor]:
-        """Returns the scale and the bias, each (1,), of a pair.
+    def score(self, pair: Pair, texts: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Returns the scale (not its log) and the bias of a pair.
+
+        Args:
+            pair: names of two embeddings.
+            texts: (K, D) embeddings of the right one, which those of `text_pairs` need.
+
+        Returns:
+            (1,) and (1,), or (K,) and (K,) where each text has its own.
 
         Raises:
             KeyError: if the model does not hold them.
+            ValueError: if they depend on the texts, and none are given.
+        """
+        self.check_score(pair)
+        score = self.scores[f"{pair[0]}:{pair[1]}"]
+        if isinstance(score, TextScore):
+            if texts is None:
+                raise ValueError(
+                    f"each text has its own scale and bias for {' x '.join(pair)}: give the {pair[1]!r} embeddings"
+                )
+            scale, bias = score(texts.to(score.device))
+            return scale, bias
+        scale, bias = score.parameters()
+        return scale, bias
+
+    def check_score(self, pair: Pair) -> None:
+        """Checks that the model holds the scale and bias of a pair.
+
+        Raises:
+            KeyError: if it does not.
         """
         key = f"{pair[0]}:{pair[1]}"
         if key not in self.scores:
@@ -175,14 +221,19 @@ class EmbeddingModel(nn.Module):
                 f"this checkpoint holds no scale and bias for {' x '.join(pair)}; it holds {known}. Multiply the embeddings for raw "
                 "dot products"
             )
-        scale, bias = self.scores[key].parameters()
-        return scale, bias
 
     def set_score(self, pair: Pair, scale: Tensor, bias: Tensor) -> None:
-        """Sets the scale (not its log) and the bias of a pair, adding the pair where the model does not hold it."""
+        """Sets the scale (not its log) and the bias of a pair, each (1,), adding the pair where the model does not hold it.
+
+        Where each text has its own, all get the same.
+        """
         key = f"{pair[0]}:{pair[1]}"
         if key not in self.scores:
             self.scores[key] = PairScore().to(scale.device)
+        score = self.scores[key]
+        if isinstance(score, TextScore):
+            score.set_constants(scale, bias)
+            return
         for parameter, value in zip(self.score(pair), (scale, bias), strict=True):
             parameter.data.copy_(value.detach().view(1))
 

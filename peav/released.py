@@ -177,20 +177,29 @@ def score_pair(model: EmbeddingModel, a: Mapping[str, Tensor], b: Mapping[str, T
             )
         pair = found[0]
     left, right = a.get(_read(a, *pair)), b.get(_read(b, *pair[::-1]))
-    if left is None or right is None:
+    turned = left is None or right is None
+    if turned:
         left, right = a.get(_read(a, *pair[::-1])), b.get(_read(b, *pair))
     if left is None or right is None:
         raise ValueError(f"{' x '.join(pair)} is not between {', '.join(a)} and {', '.join(b)}")
     names = _pair(*pair)
-    scale, bias = model.score(names if names in model.pairs or names[::-1] not in model.pairs else names[::-1])
+    if names not in model.pairs and names[::-1] in model.pairs:
+        names, turned = names[::-1], not turned
     left, right = left.float(), right.float()
+    by_text = names in model.text_pairs
+    scale, bias = model.score(names, (left if turned else right) if by_text else None)
+    scale, bias = scale.to(left.device), bias.to(left.device)
+    if by_text:
+        # The texts are the last dimension but for those of the frames, or the first.
+        shape = (-1, 1, 1) if right.ndim == 3 else (-1, 1) if left.ndim == 3 or turned else (-1,)
+        scale, bias = scale.view(shape), bias.view(shape)
     if left.ndim == 3:
         dots = torch.einsum("atd,kd->akt", left, right)
     elif right.ndim == 3:
         dots = torch.einsum("kd,atd->kat", left, right)
     else:
         dots = left @ right.mT
-    return dots * scale.to(dots.device) + bias.to(dots.device)
+    return dots * scale + bias
 
 
 def _pair(left: str, right: str) -> Pair:

@@ -117,7 +117,8 @@ def read_checkpoint(path_or_id: str | Path, revision: str | None = None, trust: 
         registry.encoders.admit(config, trust, checkpoint.source)
     spec = checkpoint.spec
     check_plain(
-        [spec.embeddings, spec.frames, spec.embedding_dim, spec.pairs, vars(spec.known_media)], checkpoint.source
+        [spec.embeddings, spec.frames, spec.embedding_dim, spec.pairs, spec.text_pairs, vars(spec.known_media)],
+        checkpoint.source,
     )
     return checkpoint
 

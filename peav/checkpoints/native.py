@@ -106,6 +106,7 @@ def read_training_checkpoint(path: Path, trust: Trust = Trust.NAMES) -> tuple[Mo
     }
     state = merge_adapters({key: tensor for key, tensor in state.items() if not key.startswith("scores.")})
     pairs: list[Pair] = []
+    text_pairs: list[Pair] = []
     embeddings: set[str] = set()
     frames: set[str] = set()
     for name, config in objectives.items():
@@ -121,6 +122,11 @@ def read_training_checkpoint(path: Path, trust: Trust = Trust.NAMES) -> tuple[Mo
                 pairs.append(pair)
                 key = f"scores.{pair[0]}:{pair[1]}"
                 state |= {f"{key}.scale": scale.float().view(1), f"{key}.bias": bias.float().view(1)}
+        for pair, score in objective.text_scores().items():
+            if pair not in pairs:
+                pairs.append(pair)
+                text_pairs.append(pair)
+                state |= {f"scores.{pair[0]}:{pair[1]}.{key}": value for key, value in score.state_dict().items()}
     heads = {key.split(".")[1] for key in state if key.startswith("heads.")}
     for config in encoders.values():
         shared = registry.encoders.resolve(config["class_path"], trust).shared_heads
@@ -137,6 +143,7 @@ def read_training_checkpoint(path: Path, trust: Trust = Trust.NAMES) -> tuple[Mo
         normalize=settings["normalize"],
         pairs=tuple(pairs),
         media=MediaSettings(**media) if media else None,
+        text_pairs=tuple(text_pairs),
     )
     return spec, state
 

@@ -138,6 +138,12 @@ def check_exportable(spec: ModelSpec, target: str) -> None:
             f"{target} means raw dot products, but this model's embeddings have unit length (normalize=True); "
             'save it as format="peav"'
         )
+    if spec.text_pairs:
+        pairs = ", ".join(" x ".join(pair) for pair in spec.text_pairs)
+        raise CheckpointError(
+            f"{target} holds one scale and one bias for {pairs}, but in this model each text has its own (per_text); "
+            'save it as format="peav"'
+        )
     text = init_args(spec, "text")
     if (text.get("architecture") or "modernbert") != "modernbert" or text.get("pooling", "cls") != "cls":
         raise CheckpointError(f'{target} holds a ModernBERT read at its CLS token; save this model as format="peav"')

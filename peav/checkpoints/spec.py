@@ -79,6 +79,7 @@ class ModelSpec:
         media: what a clip looks like to it; None where the checkpoint does not say, and what its encoders declare is all that is known.
         name: of the architecture it was made of, where it has one.
         detection: how it finds sounds by name, where that was tuned.
+        text_pairs: those of `pairs` whose scale and bias depend on the right one, a text.
     """
 
     encoders: Mapping[str, Mapping[str, Any]]
@@ -90,6 +91,7 @@ class ModelSpec:
     media: MediaSettings | None = None
     name: str = ""
     detection: DetectionSettings | None = None
+    text_pairs: tuple[Pair, ...] = ()
 
     @property
     def known_media(self) -> MediaSettings:
@@ -97,10 +99,12 @@ class ModelSpec:
         return self.media if self.media is not None else MediaSettings()
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the specification as JSON data; `detection` where there is one, so that earlier versions read the others."""
+        """Returns the specification as JSON data; `detection` and `text_pairs` where there are any: earlier versions read the others."""
         data = {**asdict(self), "encoders": {name: dict(config) for name, config in self.encoders.items()}}
         if self.detection is None:
             del data["detection"]
+        if not self.text_pairs:
+            del data["text_pairs"]
         return data
 
     @classmethod
@@ -116,6 +120,7 @@ class ModelSpec:
             if values.get("detection") is not None:
                 values["detection"] = DetectionSettings.from_dict(values["detection"])
             values["pairs"] = tuple((left, right) for left, right in values["pairs"])
+            values["text_pairs"] = tuple((left, right) for left, right in values.get("text_pairs", ()))
             values["embeddings"], values["frames"] = tuple(values["embeddings"]), tuple(values["frames"])
             values["encoders"] = {
                 str(name): {"class_path": config["class_path"], "init_args": dict(config["init_args"])}

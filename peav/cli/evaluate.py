@@ -169,6 +169,8 @@ def frame_scale(objectives: Sequence[Objective]) -> FrameScale | None:
     pair, objective = declared[0]
     if others := [" x ".join(other) for other in dict.fromkeys(other for other, _ in declared) if other != pair]:
         log.warning("frames are evaluated for %s alone, not for %s", " x ".join(pair), ", ".join(others))
+    if (by_phrase := objective.text_scores().get(pair)) is not None:
+        return FrameScale(*pair, by_phrase=by_phrase)
     score = objective.pair_scores().get(pair)
     return FrameScale(*pair) if score is None else FrameScale(*pair, float(score[0]), float(score[1]))
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from peav.data.manifests.identities import distinct_texts, text_group
 from peav.embedding_model import EmbeddingModel
 from peav.evaluation.table import EmbeddingTable, Event
+from peav.objectives.text_score import TextScore
 from peav.tokenizing import OneTokenizer, Tokenizers
 from peav.types import TRANSCRIPT, Batch, EventInput, TokenizeTexts
 
@@ -56,12 +57,14 @@ class FrameScale:
         phrases: name of the embedding of the phrases.
         scale: the learned scale (not its log); None where none is declared.
         bias: the learned bias, likewise.
+        by_phrase: what makes the scale and bias of each phrase, in place of both.
     """
 
     frames: str
     phrases: str
     scale: float | None = None
     bias: float | None = None
+    by_phrase: TextScore | None = None
 
 
 @torch.no_grad()
@@ -152,15 +155,20 @@ def collect(
     events, phrases = _events(clips)
     if frame_scale is None or not tokenize or hop is None or not phrases:
         return table
+    text_event = _embed_texts(model, frame_scale.phrases, phrases, tokenize, device)
+    scale: float | list[float] | None = frame_scale.scale
+    bias: float | list[float] | None = frame_scale.bias
+    if frame_scale.by_phrase is not None:
+        scale, bias = (value.tolist() for value in frame_scale.by_phrase(text_event.to(frame_scale.by_phrase.device)))
     return replace(
         table,
         frames=frames,
         frame_seconds=hop,
         phrases=phrases,
-        text_event=_embed_texts(model, frame_scale.phrases, phrases, tokenize, device),
+        text_event=text_event,
         events=events,
-        logit_scale=frame_scale.scale,
-        logit_bias=frame_scale.bias,
+        logit_scale=scale,
+        logit_bias=bias,
     )
 
 

@@ -323,7 +323,12 @@ def scales_section(material: Material) -> str:
     series = {name: points for name, points in series.items() if points}
     scale, bias = material.table.logit_scale, material.table.logit_bias
     html = ""
-    if scale is not None and bias is not None:
+    if isinstance(scale, list) and isinstance(bias, list):
+        html += (
+            f"<p>Frame objective in use: each phrase has its own scale, {min(scale):.3f} to {max(scale):.3f}, and bias, "
+            f"{min(bias):.3f} to {max(bias):.3f}.</p>"
+        )
+    elif isinstance(scale, float) and isinstance(bias, float):
         html += f"<p>Frame objective in use: scale {scale:.3f}, bias {bias:.3f}.</p>"
     if series:
         rows = [(name, f"{points[0][1]:.3f}", f"{points[-1][1]:.3f}") for name, points in series.items()]

@@ -238,11 +238,19 @@ def frame_logits(table: EmbeddingTable, clip: int) -> Tensor:
     return _logits(table, part.text_event, part.frames[clip])
 
 
-def _logits(table: EmbeddingTable, phrases: Tensor, frames: Tensor) -> Tensor:
+def _logits(table: EmbeddingTable, phrases: Tensor, frames: Tensor, which: Sequence[int] | None = None) -> Tensor:
+    """Returns the logits (k, T) of phrases (k, D), all of the table's or some by number, in frames (T, D)."""
     dots = similarity(phrases, frames)
     if table.logit_scale is None or table.logit_bias is None:
         return dots
-    return table.logit_scale * dots + table.logit_bias
+
+    def of(value: float | list[float]) -> float | Tensor:
+        if not isinstance(value, list):
+            return value
+        some = value if which is None else [value[k] for k in which]
+        return torch.tensor(some, dtype=dots.dtype).unsqueeze(1)
+
+    return of(table.logit_scale) * dots + of(table.logit_bias)
 
 
 def evaluate_frames(table: EmbeddingTable) -> FrameLevel:
@@ -259,7 +267,7 @@ def evaluate_frames(table: EmbeddingTable) -> FrameLevel:
     for clip in clips:
         held = list(dict.fromkeys(place[phrase] for phrase, _, _ in part.events[clip] or ()))
         # Rounded from float64: the very numbers that the blocks below hold of these frames.
-        scores = _logits(table, part.text_event[held], part.frames[clip])
+        scores = _logits(table, part.text_event[held], part.frames[clip], held)
         for k, row, active in zip(held, scores, _labels(part, clip)[held], strict=True):
             positives[k].append(row[active])
             num_clips[k] += bool(active.any())

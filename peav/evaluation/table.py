@@ -50,8 +50,8 @@ class EmbeddingTable:
         text_event: (K, D) their embeddings.
         events: each clip's events; None for a clip that is not annotated, [] for one that is known to be free of
             events.
-        logit_scale: scale of the frame objective, already exponentiated; positive.
-        logit_bias: its bias. With both, sigmoid(scale * dot + bias) is the probability of an event in a frame.
+        logit_scale: scale of the frame objective, already exponentiated; positive. Or that of each phrase.
+        logit_bias: its bias, or that of each phrase. With both, sigmoid(scale * dot + bias) is the probability of an event in a frame.
 
     Raises:
         ValueError: if names, shapes, clips or events do not fit together, or an embedding is not finite.
@@ -68,8 +68,8 @@ class EmbeddingTable:
     phrases: list[str] = field(default_factory=list)
     text_event: Tensor | None = None
     events: list[list[Event] | None] | None = None
-    logit_scale: float | None = None
-    logit_bias: float | None = None
+    logit_scale: float | list[float] | None = None
+    logit_bias: float | list[float] | None = None
 
     def __post_init__(self) -> None:
         if len(set(self.clip_ids)) != len(self.clip_ids):
@@ -200,7 +200,13 @@ def _check_frames(table: EmbeddingTable) -> None:
         )
     if not frame_seconds > 0:
         raise ValueError(f"frame_seconds must be positive, got {frame_seconds}")
-    if table.logit_scale is not None and not table.logit_scale > 0:
+    for name, value in (("logit_scale", table.logit_scale), ("logit_bias", table.logit_bias)):
+        if isinstance(value, list) and len(value) != len(table.phrases):
+            raise ValueError(
+                f"{name} must be one number or one a phrase, got {len(value)} for {len(table.phrases)} phrases"
+            )
+    scales = table.logit_scale if isinstance(table.logit_scale, list) else [table.logit_scale]
+    if any(scale is not None and not scale > 0 for scale in scales):
         raise ValueError(f"logit_scale must be positive (is it still a logarithm?), got {table.logit_scale}")
     if len(clip_events) != num_clips:
         raise ValueError(f"events for {len(clip_events)} clips, but there are {num_clips}")

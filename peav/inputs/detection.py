@@ -190,7 +190,7 @@ def check_detects(model: EmbeddingModel) -> None:
             "this model makes no audio frames to be compared with phrases of events, so that it cannot say when; frame-level models "
             f"can, such as facebook/pe-a-frame-base. This one makes {', '.join(model.embedding_names)}"
         )
-    model.score(FRAME_PAIR)
+    model.check_score(FRAME_PAIR)
 
 
 class Detector:

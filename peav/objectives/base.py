@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from peav.devices import widest
 from peav.distributed import with_world
 from peav.masking import SpanMasking
+from peav.objectives.text_score import TextScore
 from peav.objectives.tiles import PairSums
 from peav.registry import Plugin
 from peav.types import Embedding, ObjectiveOutput
@@ -119,6 +120,13 @@ class Objective(Plugin):
         if not isinstance(scale, Tensor) or not isinstance(bias, Tensor) or len(self.requires) != 2:
             return {}
         return {(self.requires[0], self.requires[1]): (scale.detach().exp().view(1), bias.detach().view(1))}
+
+    def text_scores(self) -> dict[Pair, TextScore]:
+        """Returns what makes the scale and bias of each text, by pair, where each has its own; the right name is that of the texts.
+
+        A pair is in this or in :meth:`pair_scores`, never in both.
+        """
+        return {}
 
     @torch.no_grad()
     def set_pair_score(self, pair: Pair, scale: Tensor, bias: Tensor) -> None:

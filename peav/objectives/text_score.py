@@ -37,6 +37,11 @@ class TextScore(nn.Module):
                 last.weight.zero_()
                 last.bias.copy_(value.view(1))
 
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next(self.parameters()).device
+
     def forward(self, texts: Tensor) -> tuple[Tensor, Tensor]:
         """Computes the scale and the bias, each (K,), of texts (K, D). No gradient passes from a bias to its text."""
         if texts.shape[-1] != self.dim:

@@ -98,6 +98,15 @@ def load_initial(model: EmbeddingModel, objectives: Mapping[str, Objective], che
             if calibrated is None:
                 calibrated = objective.begin_calibration()
             (fitted if calibrated else kept).append(f"{name} ({' x '.join(pair)})")
+        for pair, score in objective.text_scores().items():
+            key = f"scores.{pair[0]}:{pair[1]}."
+            own = {k.removeprefix(key): tensor for k, tensor in state.items() if k.startswith(key)}
+            if set(own) == set(score.state_dict()):
+                score.load_state_dict(own)
+            elif "scale" in own and float(own["scale"]) > 0:
+                score.set_constants(own["scale"], own["bias"])
+            else:
+                kept.append(f"{name} ({' x '.join(pair)})")
     for pairs, what in ((fitted, "fitted to the first batch"), (kept, "started from the configuration")):
         if pairs:
             log.warning("%s holds no scale and bias for %s: they are %s", checkpoint.source, ", ".join(pairs), what)
