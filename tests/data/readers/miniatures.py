@@ -17,7 +17,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tests.data.readers.helpers import lines, write
+import soundfile
+
+from tests.data.readers.helpers import lines, tabs, write
 
 #: Seconds of the media.
 SECONDS = 0.6
@@ -35,6 +37,14 @@ DAMAGED = {
     "UCF101": "YoYo/v_YoYo_g01_c02",
     "HMDB51": "wave/damaged_wave_u_nm_np1_fr_med_0",
     "VGGSound": "damaged_20000",
+    "AudioCaps": "damagedtube_30000",
+    "Clotho": "evaluation/damaged.wav",
+    "VALOR": "damaged_000_10.000",
+    "MSRVTT": "video7012",
+    "VCTK": "p226_002",
+    "AudioSetStrong": "damagedtube_20000",
+    "DESED": "eval/public/damaged.wav",
+    "URBANSED": "soundscape_test_damaged",
 }
 
 
@@ -64,6 +74,15 @@ def video(number: int, extension: str = "mp4", audible: bool = True) -> bytes:
         command = ["ffmpeg", "-nostdin", "-v", "error", "-f", "lavfi", "-i", colour, *tone, *codec, str(path)]
         subprocess.run(command, check=True)
         return path.read_bytes()
+
+
+@cache
+def flac(number: int) -> bytes:
+    """Returns a FLAC file with a tone of its own."""
+    samples, rate = soundfile.read(io.BytesIO(sound(number)))
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, rate, format="FLAC")
+    return buffer.getvalue()
 
 
 def damaged(media: bytes) -> bytes:
@@ -352,6 +371,160 @@ def make_dynamic_superb(root: Path, labels: Sequence[str] = ("happy", "angry", "
     return root
 
 
+def make_audiocaps(root: Path) -> Path:
+    """Two clips of the test with five captions each, one of validation, with sound and picture."""
+    header = "audiocap_id,youtube_id,start_time,caption"
+    spans = {"-testtube_1": 30, "testtube002": 0, "damagedtube": 30, "gonetube001": 10}
+    what = {"-testtube_1": "A dog barks", "testtube002": "Rain falls", "damagedtube": "Wind", "gonetube001": "A bell"}
+    times = ("once", "twice", "three times", "again, and again", "for long")
+    pairs = [(name, number) for name in spans for number in range(5)]
+    captions = [f'"{what[name]}, {times[number]}"' for name, number in pairs]
+    rows = [
+        f"{place},{name},{spans[name]},{text}"
+        for place, ((name, _), text) in enumerate(zip(pairs, captions, strict=True))
+    ]
+    media = {
+        "media/-testtube_1_30.mp4": video(33),
+        "media/testtube002_0.mp4": video(34),
+        "media/damagedtube_30.mp4": damaged(video(35)),
+        "media/validtube01_50.mp4": video(36),
+    }
+    tables = {"test.csv": lines(header, *rows), "val.csv": lines(header, "99,validtube01,50,a man speaks")}
+    return write(root, {**tables, **media})
+
+
+def make_clotho(root: Path) -> Path:
+    """Two sounds of the evaluation, one of the development, five captions each."""
+    header = "file_name," + ",".join(f"caption_{number}" for number in range(1, 6))
+
+    def row(name: str, what: str) -> str:
+        return f"{name}," + ",".join(f"{what} {number}" for number in range(1, 6))
+
+    evaluation = [
+        row("rain on a roof.wav", "rain"),
+        row("damaged.wav", "hum"),
+        row("gone.wav", "hiss"),
+        row("a-b.wav", "birds"),
+    ]
+    media = {
+        "development/steps.wav": sound(21),
+        "evaluation/rain on a roof.wav": sound(22),
+        "evaluation/damaged.wav": damaged(sound(23)),
+        "evaluation/a-b.wav": sound(24),
+    }
+    tables = {
+        "clotho_captions_development.csv": lines(header, row("steps.wav", "steps")),
+        "clotho_captions_evaluation.csv": lines(header, *evaluation),
+    }
+    return write(root, {**tables, **media})
+
+
+def make_valor(root: Path) -> Path:
+    """Two videos of the test with a caption of what is both seen and heard."""
+    names = {"aaaaaaaaaaa_10.000_20.000": "a man sings", "bbb_bbb-bbb_0.000_10.000": "a train passes and whistles"}
+    entries = [{"video_id": name, "desc": text} for name, text in names.items()]
+    entries += [{"video_id": "damaged_000_10.000", "desc": "x"}, {"video_id": "gone_000_10.000", "desc": "y"}]
+    media = {f"media/{name}.mp4": video(37 + place) for place, name in enumerate(names)}
+    media["media/damaged_000_10.000.mp4"] = damaged(video(39))
+    return write(root, {"desc_test.json": json.dumps(entries), **media})
+
+
+def make_msrvtt(root: Path) -> Path:
+    """Videos of the test and of training with two captions each."""
+    said = {"video7010": "a car", "video7011": "a cook", "video7012": "a dancer", "video7013": "a lake"}
+
+    def table(names: Iterable[str], split: str) -> str:
+        sentences = [
+            {"caption": f"{said.get(name, 'people')}{end}", "video_id": name, "sen_id": place}
+            for place, (name, end) in enumerate((name, end) for name in names for end in ("", " is shown"))
+        ]
+        videos = [
+            {"video_id": name, "split": split, "start time": 1.0, "end time": 11.0, "category": 3} for name in names
+        ]
+        return json.dumps({"info": {}, "videos": videos, "sentences": sentences})
+
+    media = {
+        "media/TestVideo/video7010.mp4": video(40),
+        "media/TestVideo/video7011.mp4": video(41, audible=False),
+        "media/TestVideo/video7012.mp4": damaged(video(42)),
+        "media/TrainValVideo/video0.mp4": video(43),
+    }
+    tables = {
+        "train_val_videodatainfo.json": table(["video0"], "train"),
+        "test_videodatainfo.json": table(list(said), "test"),
+    }
+    return write(root, {**tables, **media})
+
+
+def make_vctk(root: Path) -> Path:
+    """Sentences of two speakers, as of version 0.92."""
+    said = {
+        "p225/p225_001": "Please call Stella.",
+        "p225/p225_002": "Ask her to bring these things.",
+        "p226/p226_001": "Six spoons of fresh snow peas.",
+        "p226/p226_002": "It is damaged.",
+        "p226/p226_003": "It is gone.",
+    }
+    audio = [name for name in said if not name.endswith("_003")]
+    media = {f"wav48_silence_trimmed/{name}_mic1.flac": flac(25 + place) for place, name in enumerate(audio)}
+    media["wav48_silence_trimmed/p226/p226_002_mic1.flac"] = damaged(flac(28))
+    return write(root, {**{f"txt/{name}.txt": f"{text}\n" for name, text in said.items()}, **media})
+
+
+def make_audioset_strong(root: Path) -> Path:
+    """Two clips of the evaluation set with events of two classes."""
+    rows = [
+        "segment_id|start_time_seconds|end_time_seconds|label",
+        "evaltube_01_30000|0.1|0.3|/m/dog",
+        "evaltube_01_30000|0.2|0.5|/m/rain",
+        "-evaltube02_0|0.0|0.4|/m/rain",
+        "damagedtube_20000|0.0|0.4|/m/rain",
+        "gonetube001_5000|0.0|0.4|/m/dog",
+    ]
+    media = {
+        "media/evaltube_01_30000.wav": sound(29),
+        "media/-evaltube02_000000.mp4": video(44),
+        "media/damagedtube_20.wav": damaged(sound(30)),
+    }
+    names = tabs("/m/dog|Dog", "/m/rain|Rain")
+    tables = {"audioset_eval_strong.tsv": tabs(*rows), "mid_to_display_name.tsv": names}
+    return write(root, {**tables, **media})
+
+
+def make_desed(root: Path) -> Path:
+    """The public evaluation set: two clips with events, and one without."""
+    rows = [
+        "filename|onset|offset|event_label",
+        "Y1.wav|0.1|0.4|Alarm_bell_ringing",
+        "Y1.wav|0.2|0.5|Speech",
+        "Y2.wav|0.0|0.3|Dog",
+        "Y3.wav|||",
+        "damaged.wav|0.0|0.3|Dog",
+        "gone.wav|0.0|0.3|Speech",
+    ]
+    media = {f"audio/eval/public/Y{number}.wav": sound(30 + number) for number in (1, 2, 3)}
+    media["audio/eval/public/damaged.wav"] = damaged(sound(34))
+    return write(root, {"metadata/eval/public.tsv": tabs(*rows), **media})
+
+
+def make_urbansed(root: Path) -> Path:
+    """Soundscapes of the test and of training."""
+    annotations = {
+        "test/soundscape_test_0": tabs("0.0|0.3|car_horn", "0.2|0.5|dog_bark"),
+        "test/soundscape_test_1": tabs("0.1|0.4|siren"),
+        "test/soundscape_test_damaged": tabs("0.1|0.4|siren"),
+        "test/soundscape_test_gone": tabs("0.1|0.4|siren"),
+        "train/soundscape_train_0": "",
+    }
+    media = {
+        "audio/test/soundscape_test_0.wav": sound(35),
+        "audio/test/soundscape_test_1.wav": sound(36),
+        "audio/test/soundscape_test_damaged.wav": damaged(sound(37)),
+        "audio/train/soundscape_train_0.wav": sound(38),
+    }
+    return write(root, {**{f"annotations/{name}.txt": text for name, text in annotations.items()}, **media})
+
+
 #: The miniatures by the name of their reader.
 EVALUATION_SETS: Mapping[str, Callable[[Path], Path]] = {
     "ActivityNetCaptions": make_activitynet,
@@ -365,6 +538,20 @@ EVALUATION_SETS: Mapping[str, Callable[[Path], Path]] = {
     "NSynth": make_nsynth,
     "UCF101": make_ucf101,
     "UrbanSound8K": make_urbansound8k,
+}
+
+
+#: Those of sets that have further miniatures, without media, where their readers are tested.
+FURTHER_SETS: Mapping[str, Callable[[Path], Path]] = {
+    "AudioCaps": make_audiocaps,
+    "AudioSetStrong": make_audioset_strong,
+    "Clotho": make_clotho,
+    "DESED": make_desed,
+    "MSRVTT": make_msrvtt,
+    "URBANSED": make_urbansed,
+    "VALOR": make_valor,
+    "VCTK": make_vctk,
+    "VGGSound": make_vggsound,
 }
 
 
