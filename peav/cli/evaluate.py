@@ -1,178 +1,183 @@
-"""`peav evaluate`: a checkpoint and a prepared split to numbers and a report."""
+"""`peav evaluate`: a model and a prepared split to numbers and a report."""
 
 from __future__ import annotations
 
 import csv
 import json
 import logging
+import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
-from peav.checkpoints.pickled import read_pickled
-from peav.data.datamodule import ClipDataModule
-from peav.data.loading.dataset import ClipDataset
-from peav.data.loading.loader import ClipLoader
-from peav.data.loading.sampler import EvaluationPlan
+from peav.cli.evaluate_model import ModelChoice
+from peav.cli.logs import set_up_logging
+from peav.data.loading.decoding import ClipReader
 from peav.data.manifests.clip import Clip
-from peav.data.manifests.records import SPLITS
-from peav.evaluation import EmbeddingTable, Evaluation, evaluate_table
-from peav.evaluation.collect import ClipTexts, FrameScale, collect
+from peav.evaluation import Evaluation
+from peav.evaluation.collect import PassOptions, Split
+from peav.evaluation.models import EvaluatedModel
 from peav.evaluation.overview import write_overview
 from peav.evaluation.report import History, write_report
-from peav.objectives import Objective
-from peav.suggest import suggest
-from peav.training import PeavModule
-from peav.types import Batch
+from peav.evaluation.result import (
+    TABLE,
+    describe_data,
+    describe_protocol,
+    interval_settings,
+    package_versions,
+    recall_intervals,
+    write_result,
+)
+from peav.evaluation.run import Evaluated, check_split_name, embed_share, evaluate_split, open_split
 
 log = logging.getLogger(__name__)
 
-#: Settings of the data module that change what a clip looks like to the model; they are read from the checkpoint.
-DATA_SETTINGS = ("sample_rate", "num_frames", "fps", "frame_size", "downmix", "sampling")
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """What `peav evaluate` was asked for; see `peav.cli.commands.evaluate.evaluate`."""
+
+    model: ModelChoice
+    data: Path
+    out: Path | None = None
+    split: str = "test"
+    control: Path | None = None
+    cache: Path | None = None
+    devices: int = 1
+    how: PassOptions = field(default_factory=PassOptions)
+
+    @property
+    def folder(self) -> Path:
+        """The folder to write."""
+        if self.out is not None:
+            return self.out
+        return self.model.run or Path("runs") / "evaluate" / Path(self.model.path).name
+
+    @property
+    def store(self) -> Path:
+        """The folder of the embeddings."""
+        return self.cache if self.cache is not None else self.folder / "embeddings"
 
 
-def run_evaluation(
-    checkpoint: Path,
-    data: Path,
-    out: Path | None,
-    split: str,
-    control: Path | None,
-    batch_size: int,
-    num_workers: int,
-    device: str,
-    trust: bool = False,
-) -> Path:
-    """Evaluates, writes everything and prints the table; see `peav evaluate --help` for the arguments.
+def run_evaluation(options: EvaluateOptions) -> Path | None:
+    """Evaluates, writes everything and prints the table.
 
     Returns:
-        the folder written.
+        the folder written; None in a process that is not the first of several.
 
     Raises:
         FileNotFoundError: if the checkpoint or the split is not there.
         ValueError: if the split has no such name or nothing can be compared.
     """
-    if split not in SPLITS:
-        raise ValueError(f"no split is named {split!r}. {suggest(split, SPLITS)}")
-    folder = out if out is not None else checkpoint.resolve().parent.parent
+    check_split_name(options.split)
+    model, settings = options.model.open()
+    split = open_split(options.data, options.split)
+    folder = options.folder
     folder.mkdir(parents=True, exist_ok=True)
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    table, module, dataset = embed_split(checkpoint, data, split, batch_size, num_workers, device, trust)
-    evaluation = evaluate_table(table)
+    if not shared_pass(options, folder):
+        return None
+    evaluated = evaluate_split(model, split, options.store, options.how)
+    log.info("%s", evaluated.work)
     controlled = None
-    if control is not None:
-        controlled = evaluate_table(embed_split(control, data, split, batch_size, num_workers, device, trust)[0])
+    if options.control is not None:
+        other, _ = replace(options.model, path=str(options.control)).open()
+        controlled = evaluate_split(other, split, options.store, options.how).evaluation
+    write_everything(options, folder, model, settings, split, evaluated, controlled)
+    # Narrower than this the table would lose its figures; a pipe says 80.
+    console = Console(width=max(Console().width, 120))
+    console.print(evaluated.evaluation.to_rich())
+    if evaluated.evaluation.event_rows():
+        console.print(evaluated.evaluation.events_to_rich())
+    if controlled is not None:
+        console.print(control_sentence(controlled))
+    if evaluated.undecodable:
+        console.print(f"{len(evaluated.undecodable)} of {len(split)} clips cannot be decoded and are left out")
+    return folder
+
+
+def shared_pass(options: EvaluateOptions, folder: Path) -> bool:
+    """Lets several processes embed the split, where there are to be several.
+
+    Returns:
+        whether this process goes on to the numbers: the first one alone does, where a launcher such as torchrun started several.
+    """
+    launched = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if options.devices == 1 and not launched:
+        return True
+    from lightning.fabric import Fabric
+
+    if options.devices > 1 and not launched:
+        accelerator = "cpu" if options.model.device == "cpu" else "auto"
+        fabric = Fabric(accelerator=accelerator, devices=options.devices, strategy="ddp_spawn")
+        fabric.launch(partial(_embed_rank, options=options))
+        return True
+    fabric = Fabric(accelerator="cpu" if options.model.device == "cpu" else "auto", strategy="ddp", devices="auto")
+    fabric.launch()
+    _embed_rank(fabric, options)
+    return bool(fabric.is_global_zero)
+
+
+def _embed_rank(fabric: Any, options: EvaluateOptions) -> None:
+    set_up_logging()  # in a process that was spawned
+    choice = replace(options.model, device=str(fabric.device))
+    model, _ = choice.open()
+    split = open_split(options.data, options.split)
+    work = embed_share(model, split, options.store, options.how, fabric.global_rank, fabric.world_size)
+    log.info("rank %d of %d: %s", fabric.global_rank, fabric.world_size, work)
+    fabric.barrier()
+
+
+def write_everything(
+    options: EvaluateOptions,
+    folder: Path,
+    model: EvaluatedModel,
+    settings: dict[str, Any],
+    split: Split,
+    evaluated: Evaluated,
+    controlled: Evaluation | None,
+) -> None:
+    """Writes evaluation.json, its sidecar, the table, the report and the overview."""
+    evaluation, table = evaluated.evaluation, evaluated.table
     results: dict[str, Any] = json.loads(evaluation.to_json())
-    results |= {"checkpoint": str(checkpoint), "data": str(data), "split": split}
+    results |= {"checkpoint": options.model.path, "data": str(options.data), "split": options.split}
+    results |= {
+        "model": model.describe(),
+        "dataset": describe_data(split, evaluated.undecodable),
+        "protocol": describe_protocol(model, options.how),
+        "intervals": recall_intervals(evaluated.queries),
+        "interval_settings": interval_settings(),
+        "versions": package_versions(),
+    }
     if controlled is not None:
         results["control"] = json.loads(controlled.to_json())
-    (folder / "evaluation.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    (folder / "evaluation.md").write_text(evaluation.to_markdown(), encoding="utf-8")
-    media = _Media(dataset)
-    title = f"peav: {checkpoint.resolve().parent.parent.name}, {split} split"
-    settings = {"checkpoint": checkpoint, "data": data, "split": split, "control": control}
-    settings |= {"licences": licences(dataset.manifest), **_flat(module.hparams)}
+    write_result(folder, results, evaluated.queries, dict.fromkeys(evaluated.queries, table.clip_ids))
+    (folder / TABLE).write_text(evaluation.to_markdown(), encoding="utf-8")
+    media = SplitMedia(split, model)
+    shown = {"checkpoint": options.model.path, "data": options.data, "split": options.split, "control": options.control}
+    shown |= {"licences": licences(split), **_flat(settings)}
     write_report(
         folder / "report.html",
         evaluation,
         table,
-        history=read_history(checkpoint),
+        history=read_history(Path(options.model.path)) if options.model.is_checkpoint else {},
         control=controlled,
         examples=media,
-        title=title,
-        settings=settings,
+        title=f"peav: {options.model.name}, {options.split} split",
+        settings=shown,
     )
     write_overview(folder / "overview.png", evaluation, table, examples=media)
-    # Narrower than this the table would lose its figures; a pipe says 80.
-    console = Console(width=max(Console().width, 120))
-    console.print(evaluation.to_rich())
-    if evaluation.event_rows():
-        console.print(evaluation.events_to_rich())
-    if controlled is not None:
-        console.print(control_sentence(controlled))
-    return folder
-
-
-#: From this confidence on an event is true in evaluation, as is the custom with soft labels (MAESTRO Real, DCASE 2023 task 4b).
-TRUE_CONFIDENCE = 0.5
-
-
-def embed_split(
-    checkpoint: Path, data: Path, split: str, batch_size: int, num_workers: int, device: str, trust: bool = False
-) -> tuple[EmbeddingTable, PeavModule, ClipDataset]:
-    """Rebuilds a model from its checkpoint and embeds a split as it was trained to see it.
-
-    Raises:
-        FileNotFoundError: if the checkpoint is not there.
-    """
-    if not checkpoint.is_file():
-        raise FileNotFoundError(f"there is no checkpoint {checkpoint}")
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
-    module = PeavModule.load_from_checkpoint(checkpoint, map_location=device, trust=trust)
-    module.eval()
-    saved = read_pickled(checkpoint, mmap=True)
-    stored = saved.get(ClipDataModule.CHECKPOINT_HYPER_PARAMS_KEY) or {}
-    settings = {name: stored[name] for name in DATA_SETTINGS if name in stored}
-    if len(settings) < len(DATA_SETTINGS):
-        log.warning(
-            "%s holds no data settings: sample rate, frames and sizes are the data module's defaults", checkpoint
-        )
-    # Checkpoints of before have no fields of the user's own kinds.
-    options = stored.get("field_options")
-    dataset = ClipDataset(data, split, fields=module.model.batch_fields, field_options=options, **settings)
-    loader = ClipLoader(dataset, EvaluationPlan(len(dataset), batch_size), module.tokenize, num_workers)
-    objectives = [objective for objective in module.objectives.values() if isinstance(objective, Objective)]
-    table = collect(
-        module.model,
-        _with_progress(loader, f"embedding {split}"),
-        [clip_texts(clip) for clip in dataset.manifest],
-        module.tokenize,
-        frame_scale(objectives),
-        device,
-        [pair for objective in objectives for pair in objective.compared],
-    )
-    return table, module, dataset
 
 
 def licences(clips: Iterable[Clip]) -> str:
     """Returns how many clips there are of each licence, as a text: `CC0-1.0: 12 clips; not said: 3 clips`."""
     counts = Counter(clip.licence or "not said" for clip in clips)
     return "; ".join(f"{name}: {count} clips" for name, count in counts.most_common())
-
-
-def _with_progress(loader: ClipLoader, what: str) -> Iterator[Batch]:
-    yield from track(loader, description=what, total=len(loader))
-
-
-def clip_texts(clip: Clip) -> ClipTexts:
-    """Returns everything that was written about a clip. Where one of its events has no times, nobody knows its events in time."""
-    events = None
-    if clip.events is not None and not any(event.is_weak for event in clip.events):
-        heard = [event for event in clip.events if event.confidence >= TRUE_CONFIDENCE]
-        events = [(event.phrase, *event.span) for event in heard if event.span is not None]
-    captions = {kind: list(texts) for kind, texts in clip.texts.items()}
-    return ClipTexts(clip.id, captions, clip.transcript, events)
-
-
-def frame_scale(objectives: Sequence[Objective]) -> FrameScale | None:
-    """Returns what the first objective with a frame level declares of it (`Objective.frame_pair`), None where none does."""
-    declared = [(o.frame_pair, o) for o in objectives if o.frame_pair is not None]
-    if not declared:
-        return None
-    pair, objective = declared[0]
-    if others := [" x ".join(other) for other in dict.fromkeys(other for other, _ in declared) if other != pair]:
-        log.warning("frames are evaluated for %s alone, not for %s", " x ".join(pair), ", ".join(others))
-    if (by_phrase := objective.text_scores().get(pair)) is not None:
-        return FrameScale(*pair, by_phrase=by_phrase)
-    score = objective.pair_scores().get(pair)
-    return FrameScale(*pair) if score is None else FrameScale(*pair, float(score[0]), float(score[1]))
 
 
 def read_history(checkpoint: Path) -> History:
@@ -207,20 +212,25 @@ def control_sentence(control: Evaluation) -> str:
     return f"Control, the same run with the pairing shuffled across clips: R@1 {', '.join(found)}"
 
 
-class _Media:
+class SplitMedia:
     """Loads a clip's middle frame and its sound for the report's examples."""
 
-    def __init__(self, dataset: ClipDataset) -> None:
-        self.dataset = dataset
-        self.rows = {clip.id: row for row, clip in enumerate(dataset.manifest)}
+    def __init__(self, split: Split, model: EvaluatedModel) -> None:
+        self.fields = model.fields
+        self.reader = ClipReader(split.data, model.settings)
+        self.places = {clip.id: place for place, clip in enumerate(split)}
+        self.split = split
 
     def __call__(self, clip_id: str) -> tuple[Tensor | None, Tensor | None, int]:
-        clip = self.dataset[self.rows[clip_id]]
-        frame = (
-            clip.frames[len(clip.frames) // 2].permute(1, 2, 0) if clip.frames is not None and clip.has_video else None
-        )
-        samples = clip.samples if clip.has_audio else None
-        return frame, samples, clip.sample_rate
+        """Returns frame, sound and sample rate of a clip; None for what the model does not read, or the clip lacks."""
+        clip = self.split.clip(self.places[clip_id])
+        frame = samples = None
+        if clip.has_video and "video" in self.fields:
+            frames = self.reader.frames(clip)
+            frame = frames[len(frames) // 2].permute(1, 2, 0)
+        if clip.has_audio and "audio" in self.fields:
+            samples = self.reader.samples(clip)
+        return frame, samples, self.reader.settings.sample_rate
 
 
 def _flat(config: Any, prefix: str = "") -> dict[str, Any]:

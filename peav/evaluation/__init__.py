@@ -1,9 +1,11 @@
-"""Evaluation: retrieval in every direction, frame-level detection, and a report that opens anywhere.
+"""Evaluation: retrieval in every direction, classes, probes, frame-level detection, and a report that opens anywhere.
 
 Nothing here imports matplotlib, except `peav.evaluation.report` and its plots.
 """
 
-from peav.evaluation.suites import Evaluation, evaluate_table
+from peav.evaluation.directions import Evaluation, evaluate_table
+from peav.evaluation.models import EvaluatedModel, PeavModel
+from peav.evaluation.run import evaluate
 from peav.evaluation.table import EmbeddingTable
 
-__all__ = ["EmbeddingTable", "Evaluation", "evaluate_table"]
+__all__ = ["EmbeddingTable", "EvaluatedModel", "Evaluation", "PeavModel", "evaluate", "evaluate_table"]

@@ -1,27 +1,47 @@
-"""Runs a model over a split and keeps what evaluation needs."""
+"""Runs a model over a split and keeps what evaluation needs: every clip, caption, transcript and event phrase is embedded once.
+
+What was embedded lies in a store (`peav.evaluation.store`) by its content, so that a pass that was interrupted goes on where it was,
+and several ranks share one.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
-from peav.data.manifests.identities import distinct_texts, text_group
-from peav.embedding_model import EmbeddingModel
+from peav.data.loading.decoding import ClipReader, DecodedClip
+from peav.data.loading.loader import init_worker
+from peav.data.manifests.clip import Clip
+from peav.data.manifests.identities import bytes_group, distinct_texts, text_group
+from peav.data.manifests.manifest import Manifest, open_manifest
+from peav.data.media.probing import MediaError
+from peav.data.progress import tracked
+from peav.data.stores.outside import check_stores
+from peav.data.stores.reader import SampleError
+from peav.evaluation.models import ClipOutput, EvaluatedModel
+from peav.evaluation.store import EmbeddingStore, Kept
 from peav.evaluation.table import EmbeddingTable, Event
-from peav.objectives.text_score import TextScore
-from peav.tokenizing import OneTokenizer, Tokenizers
-from peav.types import TRANSCRIPT, Batch, EventInput, TokenizeTexts
+from peav.fields import build_fields
+from peav.inputs.windows import average_windows, check_windows, plan_windows
+from peav.types import TRANSCRIPT, Seconds
 
 log = logging.getLogger(__name__)
 
-#: Transcripts stand in for audio captions (recipe.md, section 5): what the table calls those that the `text_audio` head embeds, and
-#: what it calls them where the model has an embedding of its own under the first name, unless that one reads transcripts too.
-TRANSCRIPTS = ("text_transcript", "text_audio_of_transcript")
+#: From this confidence on an event is true in evaluation, as is the custom with soft labels (MAESTRO Real, DCASE 2023 task 4b).
+TRUE_CONFIDENCE = 0.5
+
 _TEXTS_AT_ONCE = 256
+
+#: What a clip of a batch may last on average: longer ones come in smaller batches.
+_SECONDS_A_CLIP = 30.0
 
 
 @dataclass(frozen=True)
@@ -48,128 +68,393 @@ class ClipTexts:
         return self.captions.get(kind, [])
 
 
+def clip_texts(clip: Clip) -> ClipTexts:
+    """Returns everything that was written about a clip. Where one of its events has no times, nobody knows its events in time."""
+    events = None
+    if clip.events is not None and not any(event.is_weak for event in clip.events):
+        heard = [event for event in clip.events if event.confidence >= TRUE_CONFIDENCE]
+        events = [(event.phrase, *event.span) for event in heard if event.span is not None]
+    captions = {kind: list(texts) for kind, texts in clip.texts.items()}
+    return ClipTexts(clip.id, captions, clip.transcript, events)
+
+
 @dataclass(frozen=True)
-class FrameScale:
-    """Which frames are compared with which phrases, and how that becomes a logit.
+class PassOptions:
+    """How a split is embedded; nothing here but `window_seconds` and `kept` changes an embedding beyond its rounding.
 
     Attributes:
-        frames: name of the embedding whose frames are compared.
-        phrases: name of the embedding of the phrases.
-        scale: the learned scale (not its log); None where none is declared.
-        bias: the learned bias, likewise.
-        by_phrase: what makes the scale and bias of each phrase, in place of both.
+        window_seconds: longer clips are embedded in windows and averaged; None for whole clips.
+        overlap_seconds: what neighbouring windows share.
+        batch_size: clips, or windows of them, that go through the model at once.
+        num_workers: processes that decode.
+        kept: the numbers in which embeddings are kept.
+        progress: show how far it is.
     """
 
-    frames: str
-    phrases: str
-    scale: float | None = None
-    bias: float | None = None
-    by_phrase: TextScore | None = None
+    window_seconds: Seconds | None = None
+    overlap_seconds: Seconds = 0.0
+    batch_size: int = 64
+    num_workers: int = 2
+    kept: Kept = "fp32"
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or self.num_workers < 0:
+            raise ValueError(
+                f"batch_size must be at least 1 and num_workers at least 0, got {self.batch_size}, {self.num_workers}"
+            )
+        check_windows(self.window_seconds, self.overlap_seconds)
 
 
-@torch.no_grad()
-def collect(
-    model: EmbeddingModel,
-    batches: Iterable[Batch],
-    clips: Sequence[ClipTexts],
-    tokenize: Tokenizers | TokenizeTexts | None,
-    frame_scale: FrameScale | None = None,
-    device: torch.device | str = "cpu",
-    pairs: Sequence[tuple[str, str]] = (),
-) -> EmbeddingTable:
-    """Embeds a split: media by the batch, every caption, transcript and event phrase once.
-
-    What an embedding is made of says how: of captions of one type alone, it has a row a caption; of anything else, a row a clip.
+class Split:
+    """The clips of a prepared split, as a model sees them.
 
     Args:
-        model: in evaluation mode.
-        batches: all clips of the split once, in any order.
-        clips: their texts.
-        tokenize: from texts to ids and mask; None for a model without text.
-        frame_scale: of the frame objective; without it no frame-level part.
-        device: where the model is.
-        pairs: the pairs of embeddings that the objectives train.
+        data: folder that `peav prepare` wrote, or its address.
+        split: `train`, `validation` or `test`.
+        ids: the clips wanted; all by default.
 
     Raises:
-        ValueError: if the batches and `clips` do not hold the same clips.
+        FileNotFoundError: if it was not prepared.
+        ValueError: if it holds no clip.
     """
-    text_fields = {name: _text_field(model, name) for name in model.embedding_names}
-    names = [name for name, source in text_fields.items() if source is None]
-    medium = frame_scale.frames if frame_scale is not None else None
-    if frame_scale is not None and (medium not in names or text_fields.get(frame_scale.phrases) is None):
-        raise ValueError(
-            f"frames of {frame_scale.frames!r} are compared with {frame_scale.phrases!r}: the first must be an embedding made of media, "
-            "the second one made of texts alone (`Objective.frame_pair`)"
+
+    def __init__(self, data: str | Path, split: str, ids: Collection[str] | None = None) -> None:
+        self.data, self.split = str(data), split
+        self.manifest: Manifest = open_manifest(data, split)
+        check_stores(data, self.manifest.index.stores, None)
+        self.rows = [row for row in range(len(self.manifest)) if ids is None or self.manifest[row].id in ids]
+        if not self.rows:
+            raise ValueError(f"the split {split!r} of {data} holds no clip: there is nothing to evaluate")
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def clip(self, place: int) -> Clip:
+        """Returns a clip by its place in the split."""
+        return self.manifest[self.rows[place]]
+
+    def __iter__(self) -> Iterator[Clip]:
+        return (self.clip(place) for place in range(len(self)))
+
+    def fingerprint(self) -> str:
+        """Returns a digest of all that is evaluated: the packed media, spans, and every text."""
+        digest = hashlib.sha256()
+        for clip in self:
+            said = [clip.id, clip.crc32, clip.offset, clip.duration, asdict(clip_texts(clip))]
+            digest.update(json.dumps(said, sort_keys=True).encode())
+        return digest.hexdigest()[:16]
+
+
+@dataclass
+class Work:
+    """What a pass did: clips and texts that were embedded now, and those that were there."""
+
+    clips: int = 0
+    known_clips: int = 0
+    texts: int = 0
+    known_texts: int = 0
+
+    def __str__(self) -> str:
+        return (
+            f"embedded {self.clips} clips and {self.texts} texts; {self.known_clips} clips and {self.known_texts} texts were "
+            "embedded before"
         )
-    place = {clip.id: index for index, clip in enumerate(clips)}
-    embeddings: dict[str, list[Tensor]] = {name: [] for name in names}
-    rows: dict[str, list[Tensor]] = {name: [] for name in names}
-    groups: dict[str, list[Tensor]] = {name: [] for name in names}
-    frames: list[Tensor] = [torch.zeros(0, model.embedding_dim)] * len(clips)
-    hop: float | None = None
-    seen: set[str] = set()
-    for batch in batches:
-        if unknown := set(batch.ids) - set(place):
-            raise ValueError(f"clips {sorted(unknown)[:3]} are in the batches, but not in the manifest of the split")
-        seen |= set(batch.ids)
-        index = torch.tensor([place[clip] for clip in batch.ids])
-        for name, output in model.embed_batch(batch.to(device), names, [medium] if medium else []).items():
-            present = output.present.cpu()
-            embeddings[name].append(output.pooled.float().cpu()[present])
-            rows[name].append(index[present])
-            groups[name].append(output.group.cpu()[present])
-            if name == medium and output.frames is not None and output.mask is not None:
-                hop = _one_hop(output.frame_seconds, hop)
-                valid = output.mask.cpu() & present[:, None]
-                for clip, sequence, mask in zip(index.tolist(), output.frames.float().cpu(), valid, strict=True):
-                    frames[clip] = sequence[mask]
-    if missing := set(place) - seen:
-        raise ValueError(
-            f"{len(missing)} clips of the manifest were not in the batches, among them {sorted(missing)[:3]}"
-        )
-    table_embeddings = {name: torch.cat(parts) for name, parts in embeddings.items() if parts}
-    table_rows = {name: torch.cat(parts) for name, parts in rows.items() if parts}
-    table_groups = {name: torch.cat(parts) for name, parts in groups.items() if parts}
-    texts: dict[str, list[str]] = {}
-    trained = list(pairs)
-    for name, head, written in _texts(text_fields, clips):
-        if not tokenize or not written:
+
+
+def open_store(folder: Path, model: EvaluatedModel, options: PassOptions) -> EmbeddingStore:
+    """Opens the store of a model under a folder that may hold those of many."""
+    settings = {
+        "model": model.digest,
+        "kind": model.kind,
+        "media": asdict(model.settings),
+        "precision": model.precision,
+        "window_seconds": options.window_seconds,
+        "overlap_seconds": options.overlap_seconds,
+        "kept": options.kept,
+    }
+    text = json.dumps(settings, sort_keys=True)
+    name = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return EmbeddingStore(folder / name, json.loads(text), options.kept)
+
+
+def embed_split(
+    model: EvaluatedModel,
+    split: Split,
+    store: EmbeddingStore,
+    options: PassOptions,
+    extra_texts: Mapping[str, Sequence[str]] | None = None,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Work:
+    """Embeds this rank's share of what the store lacks: clips in batches of like length, and texts.
+
+    A clip that cannot be decoded is kept as one without any medium, and listed in the log.
+
+    Args:
+        model: it.
+        split: its clips.
+        store: where embeddings go.
+        options: how.
+        extra_texts: further texts, such as prompts, by the head that reads them.
+        rank: of this process.
+        world_size: how many processes share the work.
+
+    Returns:
+        what was done.
+    """
+    work = Work()
+    keys = [clip_key(model, clip) for clip in split]
+    batches = plan_batches([clip.duration for clip in split], options)[rank::world_size]
+    wanted = [[place for place in batch if keys[place] not in store] for batch in batches]
+    work.known_clips = sum(map(len, batches)) - sum(map(len, wanted))
+    wanted = [batch for batch in wanted if batch]
+    dataset = _Windows(model, split, options)
+    loader: DataLoader[Any] = DataLoader(
+        dataset,
+        batch_sampler=wanted,
+        num_workers=options.num_workers if len(wanted) > 1 else 0,
+        collate_fn=list,
+        worker_init_fn=init_worker,
+    )
+    with tracked(f"embedding {split.split}", sum(map(len, wanted)), options.progress and rank == 0) as advance:
+        for batch, decoded in zip(wanted, loader, strict=True):
+            store.add([keys[place] for place in batch], _embed_batch(model, decoded, options.batch_size))
+            work.clips += len(batch)
+            for _ in batch:
+                advance()
+    for name, texts in _distinct(model, split, extra_texts or {}).items():
+        chunks = [texts[start : start + _TEXTS_AT_ONCE] for start in range(0, len(texts), _TEXTS_AT_ONCE)]
+        for chunk in chunks[rank::world_size]:
+            new = [text for text in chunk if text_key(name, text) not in store]
+            work.known_texts += len(chunk) - len(new)
+            if new:
+                rows = model.embed_texts(name, new)
+                outputs = [
+                    ClipOutput({name: row}, {name: text_group(text)}) for row, text in zip(rows, new, strict=True)
+                ]
+                store.add([text_key(name, text) for text in new], outputs)
+                work.texts += len(new)
+    return work
+
+
+def build_table(model: EvaluatedModel, split: Split, store: EmbeddingStore) -> tuple[EmbeddingTable, dict[str, str]]:
+    """Makes the table of a split of which everything was embedded.
+
+    Returns:
+        the table, and the clips that could not be decoded with the reason.
+
+    Raises:
+        ValueError: if frames have more than one rate.
+    """
+    store.refresh()
+    clips = list(split)
+    keys = [clip_key(model, clip) for clip in clips]
+    texts = [clip_texts(clip) for clip in clips]
+    embeddings, rows, groups = {}, {}, {}
+    for name in model.media_names:
+        values, places, identity = store.matrix(name, keys)
+        if places:
+            embeddings[name], rows[name], groups[name] = values, torch.tensor(places), identity
+    written: dict[str, list[str]] = {}
+    trained = list(model.pairs)
+    for name, head, found in caption_rows(model, texts):
+        if not found:
             continue
-        texts[name] = [text for _, text in written]
-        table_embeddings[name] = _embed_texts(model, head, texts[name], tokenize, device)
-        table_rows[name] = torch.tensor([clip for clip, _ in written])
-        table_groups[name] = torch.tensor([text_group(text) for text in texts[name]])
-        if name == TRANSCRIPTS[1]:
+        written[name] = [text for _, text in found]
+        embeddings[name] = text_matrix(store, head, written[name])
+        rows[name] = torch.tensor([clip for clip, _ in found])
+        groups[name] = torch.tensor([text_group(text) for text in written[name]])
+        if name == model.said_name and name != "text_transcript":
             trained.append(("audio", name))
     for left, right in trained:
-        if absent := [name for name in (left, right) if name not in table_embeddings]:
+        if absent := [name for name in (left, right) if name not in embeddings]:
             log.warning("%s x %s is not evaluated: no clip of the split has %s", left, right, " or ".join(absent))
     table = EmbeddingTable(
         clip_ids=[clip.id for clip in clips],
-        embeddings=table_embeddings,
-        clips=table_rows,
-        groups=table_groups,
-        texts=texts,
-        pairs=[pair for pair in trained if set(pair) <= set(table_embeddings)],
+        embeddings=embeddings,
+        clips=rows,
+        groups=groups,
+        texts=written,
+        pairs=[pair for pair in trained if set(pair) <= set(embeddings)],
     )
-    events, phrases = _events(clips)
-    if frame_scale is None or not tokenize or hop is None or not phrases:
+    undecodable = {clip.id: reason for clip, key in zip(clips, keys, strict=True) if (reason := store.problem(key))}
+    return _with_frames(table, model, store, keys, texts), undecodable
+
+
+def _with_frames(
+    table: EmbeddingTable, model: EvaluatedModel, store: EmbeddingStore, keys: Sequence[str], texts: Sequence[ClipTexts]
+) -> EmbeddingTable:
+    scale = model.frame_scale
+    events, phrases = _events(texts)
+    if scale is None or scale.phrases not in model.text_fields or not phrases:
         return table
-    text_event = _embed_texts(model, frame_scale.phrases, phrases, tokenize, device)
-    scale: float | list[float] | None = frame_scale.scale
-    bias: float | list[float] | None = frame_scale.bias
-    if frame_scale.by_phrase is not None:
-        scale, bias = (value.tolist() for value in frame_scale.by_phrase(text_event.to(frame_scale.by_phrase.device)))
+    hops = store.frame_seconds(scale.frames, keys)
+    if not hops:
+        return table
+    if len(hops) != 1:
+        raise ValueError(
+            f"frame-level evaluation needs one frame rate for all clips, but the hops are {sorted(hops)[:5]} s"
+        )
+    text_event = text_matrix(store, scale.phrases, phrases).float()
+    logit_scale, logit_bias = scale.of(text_event)
     return replace(
         table,
-        frames=frames,
-        frame_seconds=hop,
+        frames=store.frames(scale.frames, keys),
+        frame_seconds=hops.pop(),
         phrases=phrases,
         text_event=text_event,
         events=events,
-        logit_scale=scale,
-        logit_bias=bias,
+        logit_scale=logit_scale,
+        logit_bias=logit_bias,
     )
+
+
+class _Windows(Dataset[list[DecodedClip] | str]):
+    """The decoded windows of a clip, or why there are none."""
+
+    def __init__(self, model: EvaluatedModel, split: Split, options: PassOptions) -> None:
+        self.split, self.options = split, options
+        self.reader = ClipReader(split.data, model.settings)
+        self.fields = model.fields
+        self.own_fields = build_fields(model.fields, model.field_options)
+
+    def __getitem__(self, place: int) -> list[DecodedClip] | str:
+        try:
+            return [self._decode(clip) for clip in windows_of(self.split.clip(place), self.options)]
+        except (MediaError, SampleError) as error:
+            return str(error)
+
+    def _decode(self, clip: Clip) -> DecodedClip:
+        settings = self.reader.settings
+        kinds = [name.removeprefix("captions.") for name in self.fields if name.startswith("captions.")]
+        return DecodedClip(
+            id=clip.id,
+            duration=clip.duration,
+            sample_rate=settings.sample_rate,
+            samples=self.reader.samples(clip) if "audio" in self.fields else None,
+            has_audio=clip.has_audio,
+            audio_group=clip.group("audio"),
+            frames=self.reader.frames(clip) if "video" in self.fields else None,
+            has_video=clip.has_video,
+            video_group=clip.group("video"),
+            frame_seconds=clip.duration / settings.frames(clip.duration, clip.is_still),
+            captions={kind: _first_text(clip, kind) for kind in kinds},
+            own={name: self.reader.own(clip, own) for name, own in self.own_fields.items()},
+        )
+
+
+def windows_of(clip: Clip, options: PassOptions) -> list[Clip]:
+    """Returns a clip as the windows in which it is embedded, itself where it is no longer than one."""
+    windows = plan_windows(clip.duration, options.window_seconds, options.overlap_seconds)
+    if len(windows) == 1:
+        return [clip]
+    return [replace(clip, start=clip.start + window.start, duration=window.seconds) for window in windows]
+
+
+def plan_batches(seconds: Sequence[Seconds], options: PassOptions) -> list[list[int]]:
+    """Groups clips of like length, so that little is padded: the same groups whatever was embedded before.
+
+    Args:
+        seconds: the durations of the clips.
+        options: `batch_size` clips of up to 30 s go together, fewer of longer ones.
+
+    >>> plan_batches([4.0, 1.0, 90.0, 2.0, 1.5], PassOptions(batch_size=2))
+    [[1, 4], [3, 0], [2]]
+    """
+    batches: list[list[int]] = []
+    for place in sorted(range(len(seconds)), key=lambda place: seconds[place]):
+        longest = seconds[place]  # ascending: the newcomer is the longest, to which the others are padded
+        size = len(batches[-1]) + 1 if batches else 0
+        if not batches or size > options.batch_size or size * longest > options.batch_size * _SECONDS_A_CLIP:
+            batches.append([])
+        batches[-1].append(place)
+    return batches
+
+
+def clip_key(model: EvaluatedModel, clip: Clip) -> str:
+    """Returns what tells the input of a model from any other: media, span, the texts that are read beside them, own fields."""
+    read = sorted(name for name in model.fields if name.startswith("captions."))
+    said: list[Any] = [clip.crc32, clip.has_audio, clip.has_video, clip.group("audio"), clip.group("video")]
+    said += [clip.offset, clip.duration, clip.is_still]
+    said += [(name, _first_text(clip, name.removeprefix("captions."))) for name in read]
+    said += [(name, dict(held)) for name, held in sorted(clip.own.items()) if name in model.fields]
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def text_key(name: str, text: str) -> str:
+    """Returns what tells a text and the head that reads it from any other."""
+    return f"{name}:{hashlib.sha256(text.encode()).hexdigest()[:32]}"
+
+
+def text_matrix(store: EmbeddingStore, name: str, texts: Sequence[str]) -> torch.Tensor:
+    """Returns the embeddings (N, D) of texts that were embedded."""
+    return store.matrix(name, [text_key(name, text) for text in texts])[0]
+
+
+def caption_rows(model: EvaluatedModel, clips: Sequence[ClipTexts]) -> Iterator[tuple[str, str, list[tuple[int, str]]]]:
+    """Yields name in the table, head, and (clip, text) of every caption and transcript."""
+    for name, source in model.text_fields.items():
+        if source.startswith("captions."):
+            yield name, name, [(index, text) for index, clip in enumerate(clips) for text in clip.texts(source)]
+    if model.said_name is not None:
+        said = f"captions.{TRANSCRIPT}"
+        spoken = [(index, text) for index, clip in enumerate(clips) for text in clip.texts(said)]
+        yield model.said_name, "text_audio", spoken
+
+
+def _distinct(model: EvaluatedModel, split: Split, extra: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """Returns the texts to embed by the head that reads them, each once."""
+    found: dict[str, dict[str, None]] = {}
+    clips = [clip_texts(clip) for clip in split]
+    for _, head, rows in caption_rows(model, clips):
+        found.setdefault(head, {}).update(dict.fromkeys(text for _, text in rows))
+    if model.frame_scale is not None and model.frame_scale.phrases in model.text_fields:
+        found.setdefault(model.frame_scale.phrases, {}).update(dict.fromkeys(_events(clips)[1]))
+    for head, texts in extra.items():
+        found.setdefault(head, {}).update(dict.fromkeys(texts))
+    return {head: list(texts) for head, texts in found.items()}
+
+
+def _embed_batch(
+    model: EvaluatedModel, decoded: Sequence[list[DecodedClip] | str], batch_size: int
+) -> list[ClipOutput]:
+    windows = [window for clip in decoded if not isinstance(clip, str) for window in clip]
+    outputs: list[ClipOutput] = []
+    for start in range(0, len(windows), batch_size):
+        outputs += model.embed_clips(windows[start : start + batch_size])
+    joined, at = [], 0
+    for clip in decoded:
+        if isinstance(clip, str):
+            log.warning("left out: %s", clip)
+            joined.append(ClipOutput(problem=clip))
+            continue
+        own = outputs[at : at + len(clip)]
+        at += len(clip)
+        joined.append(own[0] if len(own) == 1 else _join(own, [window.duration for window in clip], model.normalize))
+    return joined
+
+
+def _join(outputs: Sequence[ClipOutput], seconds: Sequence[Seconds], normalize: bool) -> ClipOutput:
+    """Joins the windows of a clip: the mean, weighted by their durations."""
+    if any(output.frames for output in outputs):
+        raise ValueError(
+            "frame-level evaluation embeds clips whole: leave window_seconds out, or cut the clips (peav prepare --chunk_seconds)"
+        )
+    joined = ClipOutput()
+    for name in dict.fromkeys(name for output in outputs for name in output.pooled):
+        having = [index for index, output in enumerate(outputs) if name in output.pooled]
+        vectors = torch.stack([outputs[index].pooled[name] for index in having])
+        joined.pooled[name] = average_windows(vectors, [seconds[index] for index in having], normalize)
+        joined.groups[name] = bytes_group(json.dumps([outputs[index].groups[name] for index in having]).encode())
+    return joined
+
+
+def _first_text(clip: Clip, kind: str) -> str | None:
+    if kind == TRANSCRIPT:
+        return clip.transcript
+    captions = clip.captions.get(kind, ())
+    return captions[0].text if captions else None
 
 
 def _events(clips: Sequence[ClipTexts]) -> tuple[list[list[Event] | None], list[str]]:
@@ -182,59 +467,3 @@ def _events(clips: Sequence[ClipTexts]) -> tuple[list[list[Event] | None], list[
         for clip in clips
     ]
     return events, sorted(found)
-
-
-def _one_hop(frame_seconds: Tensor | float | None, before: float | None) -> float:
-    if frame_seconds is None:
-        raise ValueError("the frames say no frame_seconds")
-    hops = torch.as_tensor(frame_seconds).float().flatten().cpu().unique().tolist()
-    if before is not None:
-        hops = sorted({*hops, before})
-    if len(hops) != 1:
-        raise ValueError(f"frame-level evaluation needs one frame rate for all clips, but the hops are {hops[:5]} s")
-    return float(hops[0])
-
-
-def _text_field(model: EmbeddingModel, name: str) -> str | None:
-    """Returns the one field of a batch that an embedding is made of, where that is texts alone: captions of a type, or the phrases."""
-    fields = model.fields_for([name])
-    source = next(iter(fields), "")
-    return source if len(fields) == 1 and (source.startswith("captions.") or source == "events") else None
-
-
-def _texts(
-    text_fields: Mapping[str, str | None], clips: Sequence[ClipTexts]
-) -> Iterable[tuple[str, str, list[tuple[int, str]]]]:
-    """Yields name in the table, head, and (clip, text) of every caption and transcript."""
-    for name, source in text_fields.items():
-        if source is not None and source.startswith("captions."):
-            yield name, name, [(index, text) for index, clip in enumerate(clips) for text in clip.texts(source)]
-    said = f"captions.{TRANSCRIPT}"
-    if text_fields.get("text_audio") is not None and text_fields.get(TRANSCRIPTS[0]) != said:
-        spoken = [(index, text) for index, clip in enumerate(clips) for text in clip.texts(said)]
-        yield next(name for name in TRANSCRIPTS if name not in text_fields), "text_audio", spoken
-
-
-def _embed_texts(
-    model: EmbeddingModel,
-    name: str,
-    texts: Sequence[str],
-    tokenize: Tokenizers | TokenizeTexts,
-    device: torch.device | str,
-) -> Tensor:
-    source = _text_field(model, name)
-    if source is None:
-        raise ValueError(f"phrases are embedded as {name!r}, which is not made of texts alone")
-    parts = []
-    for start in range(0, len(texts), _TEXTS_AT_ONCE):
-        some = tuple(texts[start : start + _TEXTS_AT_ONCE])
-        tokenizers = tokenize if isinstance(tokenize, Tokenizers) else OneTokenizer(tokenize)
-        text = tokenizers.tokenize(source, some)
-        if source == "events":
-            nothing, index = torch.zeros(0), torch.zeros(0, dtype=torch.int64)
-            events = EventInput(text, torch.zeros(0, dtype=torch.bool), index, index, nothing, nothing)
-            batch = Batch(ids=(), events=events)
-        else:
-            batch = Batch(ids=some, captions={source.removeprefix("captions."): text})
-        parts.append(model.embed_batch(batch.to(device), [name])[name].pooled.float().cpu())
-    return torch.cat(parts)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from peav.evaluation.directions import BOTH_WAYS, compared_pairs, frame_logits
 from peav.evaluation.retrieval import SharedPositives, ranks, similarity
-from peav.evaluation.suites import BOTH_WAYS, compared_pairs, frame_logits
 from peav.evaluation.table import EmbeddingTable
 
 #: Pairs to show similarities of, the first that are there.

@@ -9,11 +9,11 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure, SubFigure
 
+from peav.evaluation.directions import Evaluation
 from peav.evaluation.examples import event_clips, retrieved_examples, shown_pairs, similarity_matrix
 from peav.evaluation.media_plots import ClipMedia, MediaLoader, draw_events, draw_thumbnail
 from peav.evaluation.plots import STYLE, draw_matrix, draw_recall
 from peav.evaluation.report import event_curves
-from peav.evaluation.suites import Evaluation
 from peav.evaluation.table import EmbeddingTable
 from peav.plot_style import MUTED
 

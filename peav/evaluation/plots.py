@@ -18,8 +18,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from peav import plot_style
+from peav.evaluation.directions import KS, Direction, Evaluation
 from peav.evaluation.retrieval import chance_interval
-from peav.evaluation.suites import KS, Direction, Evaluation
 from peav.plot_style import COLOURS, INK
 
 #: Shades of one blue for R@1, R@5 and R@10: the darker, the harder.

@@ -17,6 +17,7 @@ from typing import Any
 
 from peav.data.curation.player import player
 from peav.evaluation import report_parts as parts
+from peav.evaluation.directions import Evaluation, percent
 from peav.evaluation.examples import (
     event_clips,
     event_probabilities,
@@ -26,7 +27,6 @@ from peav.evaluation.examples import (
 )
 from peav.evaluation.media_plots import ClipMedia, EventCurves, MediaLoader, events_figure
 from peav.evaluation.plots import Series, control_interval, curves_figure, data_uri, matrices_figure, recall_figure
-from peav.evaluation.suites import Evaluation, percent
 from peav.evaluation.table import EmbeddingTable
 
 #: Steps and values by name, as PeavModule logs them: `train/loss`, `validation/loss`, `train/OBJECTIVE/loss`,

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from peav.data.curation.player import player
+from peav.evaluation.directions import COLUMNS, Evaluation, FrameLevel
 from peav.evaluation.examples import Hit, RetrievedExample
 from peav.evaluation.media_plots import ClipMedia, frame_uri, mel_uri
-from peav.evaluation.suites import COLUMNS, Evaluation, FrameLevel
 
 
 def page(title: str, style: str, head: str, body: str) -> str:

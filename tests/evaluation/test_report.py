@@ -18,7 +18,7 @@ from peav.evaluation.overview import write_overview
 from peav.evaluation.plots import Figure, curves_figure, data_uri
 from peav.evaluation.report import write_report
 from tests.evaluation.synthetic import make_history, make_media, make_table
-from tests.evaluation.test_suites import own_names
+from tests.evaluation.test_directions import own_names
 
 SECTIONS = ["training", "retrieval", "similarity", "examples", "events", "table", "phrases", "scales", "settings"]
 VOID = {"meta", "img", "br", "link", "hr"}

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from peav.checkpoints import CheckpointError
-from peav.cli.evaluate import frame_scale
-from peav.evaluation.collect import ClipTexts, collect
-from peav.evaluation.suites import evaluate_frames, frame_logits
+from peav.cli.evaluate_model import frame_scale
+from peav.evaluation import EmbeddingTable, PeavModel
+from peav.evaluation.directions import evaluate_frames, frame_logits
 from peav.model import PEAV
 from peav.objectives import FrameAlignment, Objective, SegmentPair
 from peav.objectives.text_score import TextScore
@@ -80,26 +80,32 @@ def test_what_was_trained_is_what_similarity_uses(trained: tuple[PeavModule, Pat
 
 
 def test_evaluation_uses_them(trained: tuple[PeavModule, Path]) -> None:
-    module, _ = trained
+    module, path = trained
     batch = tiny_batch(8)
     assert batch.events is not None
-    names = [batch.events.phrases.texts[k] for k in batch.events.phrase.tolist()]
-    written = [
-        ClipTexts(name, {}, None, [(names[row], 0.04, 0.2)] if row < len(names) else [])
-        for row, name in enumerate(batch.ids)
-    ]
-
-    def tokenize(texts: Any) -> Any:
-        rows = [int(text.removeprefix("text ")) for text in texts]
-        phrases = batch.events.phrases  # type: ignore[union-attr]
-        return phrases.input_ids[rows], phrases.mask[rows]
-
+    phrases = list(batch.events.phrases.texts)
+    names = [phrases[k] for k in batch.events.phrase.tolist()]
+    embeddings, expected = expected_logits(module)
     declared = frame_scale([o for o in module.objectives.values() if isinstance(o, Objective)])
-    table = collect(module.model, [batch], written, tokenize, declared)
-    _, expected = expected_logits(module)
+    read = PeavModel(PEAV.from_pretrained(path)).frame_scale
+    assert declared is not None and read is not None
+    scale, bias = declared.of(embeddings["text_event"])
+    assert read.of(embeddings["text_event"]) == (pytest.approx(scale), pytest.approx(bias))
+    table = EmbeddingTable(
+        clip_ids=list(batch.ids),
+        embeddings={},
+        clips={},
+        groups={},
+        frames=list(embeddings["audio_frames"]),
+        frame_seconds=0.04,
+        phrases=phrases,
+        text_event=embeddings["text_event"],
+        events=[[(names[row], 0.04, 0.2)] if row < len(names) else [] for row in range(8)],
+        logit_scale=scale,
+        logit_bias=bias,
+    )
     for clip in range(8):
-        found = frame_logits(table, clip)
-        torch.testing.assert_close(found, expected[clip][:, : found.shape[1]])
+        torch.testing.assert_close(frame_logits(table, clip), expected[clip])
     whole = evaluate_frames(table)
     assert whole.metrics["brier"] is not None and 0 <= whole.metrics["brier"] <= 1
     with pytest.raises(ValueError, match="logit_bias must be one number or one a phrase, got 1 for 3 phrases"):

@@ -3,36 +3,62 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, Literal
 
 
 def evaluate(
-    checkpoint: Path,
+    model: str,
     data: Path,
     *,
     out: Path | None = None,
     split: str = "test",
     control: Path | None = None,
+    adapter: str | None = None,
+    adapter_options: dict[str, Any] | None = None,
+    cache: Path | None = None,
+    num_frames: int | None = None,
+    fps: float | None = None,
+    window_seconds: float | None = None,
     batch_size: int = 64,
     num_workers: int = 2,
+    devices: int = 1,
     device: str = "auto",
+    precision: Literal["auto", "fp32", "bf16"] = "auto",
+    keep: Literal["fp32", "fp16"] = "fp32",
     trust: bool = False,
 ) -> None:
     """Measure retrieval in every direction and frame AUROC, and write a report.
 
-    Writes evaluation.json, evaluation.md, report.html and overview.png.
+    Writes evaluation.json, evaluation.md, report.html and overview.png. Embeddings are kept by content: a run that was interrupted
+    goes on where it was, and the next one of the same model and clips embeds nothing.
 
     Args:
-        checkpoint: a checkpoint of `peav fit`.
+        model: a .ckpt of `peav fit`; a folder in Meta's format, transformers' or peav's; a repository of the hub; or a model of another
+            family that an adapter knows.
         data: folder that `peav prepare` wrote.
-        out: folder to write; the folder above the checkpoint's by default.
+        out: folder to write; the folder above a checkpoint's by default, runs/evaluate/NAME for other models.
         split: `train`, `validation` or `test`.
         control: a checkpoint of the same run with `--data.shuffle_pairing=true`, whose numbers must be at chance.
+        adapter: for a model of another family, the adapter's name (`peav plugins`); what its config.json says decides by default.
+        adapter_options: arguments of the adapter.
+        cache: folder of the embeddings; `embeddings` in OUT by default.
+        num_frames: video frames a clip, in place of the model's setting. Meta's format knows 16 and all of them.
+        fps: video frames a second, instead.
+        window_seconds: longer clips are embedded in windows, and averaged; whole by default.
         batch_size: clips at once.
-        num_workers: processes that decode.
+        num_workers: processes that decode, on each device.
+        devices: how many embed; torchrun's processes share the work, too.
         device: `cpu`, `cuda`, ... or `auto`.
-        trust: let the checkpoint name classes by their dotted path, which are then imported, and run.
+        precision: `auto` is bf16 on GPUs that compute in it and fp32 elsewhere.
+        keep: the numbers in which embeddings are kept.
+        trust: let the model name classes by their dotted path, which are then imported, and run.
     """
-    from peav.cli.evaluate import run_evaluation
+    from peav.cli.evaluate import EvaluateOptions, run_evaluation
+    from peav.cli.evaluate_model import ModelChoice
+    from peav.evaluation.collect import PassOptions
 
-    folder = run_evaluation(checkpoint, data, out, split, control, batch_size, num_workers, device, trust)
-    print(f"wrote {folder / 'evaluation.json'}, {folder / 'report.html'}")
+    choice = ModelChoice(model, adapter, device, precision, trust, adapter_options or {}, num_frames, fps)
+    how = PassOptions(window_seconds, 0.0, batch_size, num_workers, keep)
+    folder = run_evaluation(EvaluateOptions(choice, data, out, split, control, cache, devices, how))
+    if folder is not None:
+        print(f"wrote {folder / 'evaluation.json'}, {folder / 'report.html'}")

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from peav.evaluation.detection import auroc_in_blocks, event_labels
 from peav.evaluation.events import METRICS, event_metrics
+from peav.evaluation.intervals import Queries
 from peav.evaluation.retrieval import (
     DirectionRanks,
     SharedPositives,
@@ -206,8 +207,11 @@ def percent(share: float) -> str:
 
 def evaluate_pair(
     table: EmbeddingTable, left: str, right: str, temperature: float = 10.0
-) -> tuple[Direction, Direction]:
+) -> tuple[tuple[Direction, Queries], tuple[Direction, Queries]]:
     """Evaluates retrieval of `right` by `left`, and of `left` by `right`; the candidates are all clips that have them.
+
+    Returns:
+        of each direction the numbers, and what became of its queries.
 
     Raises:
         ValueError: if no query has a positive.
@@ -215,7 +219,12 @@ def evaluate_pair(
     positives = SharedPositives(table.clips[left], table.clips[right], table.groups[left], table.groups[right])
     found = rank_both_ways(table.embeddings[left], table.embeddings[right], positives, temperature)
     forth = _direction(table, left, found[0], len(table.embeddings[right]))
-    return forth, _direction(table, right, found[1], len(table.embeddings[left]))
+    back = _direction(table, right, found[1], len(table.embeddings[left]))
+    return (forth, _queries(table, left, found[0])), (back, _queries(table, right, found[1]))
+
+
+def _queries(table: EmbeddingTable, query: str, found: DirectionRanks) -> Queries:
+    return Queries(table.clips[query].numpy(), found.plain.numpy(), found.dual_softmax.numpy())
 
 
 def _direction(table: EmbeddingTable, query: str, found: DirectionRanks, num_candidates: int) -> Direction:
@@ -322,7 +331,9 @@ def compared_pairs(table: EmbeddingTable) -> list[tuple[str, str]]:
     return [pair for pair in (*BOTH_WAYS, *own) if set(pair) <= set(table.embeddings)]
 
 
-def evaluate_table(table: EmbeddingTable, temperature: float = 10.0) -> Evaluation:
+def evaluate_table(
+    table: EmbeddingTable, temperature: float = 10.0, queries: dict[str, Queries] | None = None
+) -> Evaluation:
     """Evaluates every direction whose two embeddings the table holds, and the frame level if it can.
 
     The directions are `DIRECTIONS`, and both of each pair in `table.pairs` beyond them. Similarity is the dot product of the
@@ -331,6 +342,7 @@ def evaluate_table(table: EmbeddingTable, temperature: float = 10.0) -> Evaluati
     Args:
         table: what the model made of a split.
         temperature: of the dual softmax.
+        queries: is filled with what became of the queries of each direction, for intervals.
 
     Raises:
         ValueError: if there is nothing to evaluate.
@@ -343,7 +355,10 @@ def evaluate_table(table: EmbeddingTable, temperature: float = 10.0) -> Evaluati
         if not bool(torch.isin(table.clips[left], table.clips[right]).any()):
             skipped |= {name: f"no clip has both {left} and {right}" for name in names}
             continue
-        directions |= dict(zip(names, evaluate_pair(table, left, right, temperature), strict=False))
+        for name, (direction, found) in zip(names, evaluate_pair(table, left, right, temperature), strict=False):
+            directions[name] = direction
+            if queries is not None:
+                queries[name] = found
     compared = {name for pair in (*compared_pairs(table), *one_way) for name in pair}
     for name in table.embeddings:
         if name not in compared:

@@ -12,7 +12,7 @@ from rich.console import Console
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchmetrics.functional.classification import binary_auroc
 
-from peav.evaluation import EmbeddingTable, Evaluation, evaluate_table, retrieval, suites
+from peav.evaluation import EmbeddingTable, Evaluation, directions, evaluate_table, retrieval
 from peav.evaluation.detection import (
     PSDS1,
     PSDS2,
@@ -29,8 +29,8 @@ from peav.evaluation.detection import (
     false_alarms,
     psds,
 )
+from peav.evaluation.directions import DIRECTIONS, evaluate_frames, percent
 from peav.evaluation.retrieval import retrieval_metrics, similarity
-from peav.evaluation.suites import DIRECTIONS, evaluate_frames, percent
 from tests.evaluation.synthetic import HOP, PHRASES, make_table
 
 
@@ -180,7 +180,7 @@ def test_the_frame_level_in_blocks_equals_the_whole(table, monkeypatch):
     tied = replace(table, frames=coarse, text_event=torch.eye(32)[: len(PHRASES)])
     whole = evaluate_frames(tied)
     for at_once in (1, 900, 5000):
-        monkeypatch.setattr(suites, "_LOGITS_AT_ONCE", at_once)
+        monkeypatch.setattr(directions, "_LOGITS_AT_ONCE", at_once)
         assert evaluate_frames(tied) == whole
     scores, labels = [], []
     for c, events in enumerate(table.events):
@@ -221,7 +221,7 @@ def test_evaluation_never_holds_a_matrix_of_all_pairs_or_all_frames(monkeypatch)
         text_event=torch.randn(60, 4, generator=g), events=events,
     )  # fmt: skip
     monkeypatch.setattr(retrieval, "_SCORES_AT_ONCE", 2**16)
-    monkeypatch.setattr(suites, "_LOGITS_AT_ONCE", 2**16)
+    monkeypatch.setattr(directions, "_LOGITS_AT_ONCE", 2**16)
     with LargestTensor() as largest:
         found = evaluate_table(table)
     assert found.frames is not None and len(found.directions) == 2
