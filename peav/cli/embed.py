@@ -2,43 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
+from rich.progress import Progress, TaskID
 
-from peav.cli.embed_files import (
-    RejectFile,
-    crashed,
-    decode,
-    file_key,
-    find_media,
-    probe_files,
-    read_texts,
-    text_key,
-)
+from peav.cli.decoding import MediaFile, check_workers, decoding_seconds, map_ahead, read_headers, split_by_size
 from peav.cli.embed_store import PieceStore, Row, import_pyarrow
+from peav.cli.media_files import RejectFile, decode, file_key, find_media, read_texts, text_key
+from peav.cli.models import model_digest, resolve_device
+from peav.cli.progress_bar import progress_bar
 from peav.data.media.stills import Animations
-from peav.data.workers import available_cpus, resilient_map
 from peav.inputs import (
     Loaded,
     MediaEmbedder,
@@ -63,16 +41,6 @@ log = logging.getLogger(__name__)
 #: A piece is written after so many files, or so much of their media.
 _FILES_A_PIECE, _SECONDS_A_PIECE = 64, 3600.0
 _TEXTS_A_PIECE = 1024
-
-#: Three parts a process wait in memory; a window of 30 s of which every frame is taken is 300 MB, and a part of its own.
-_BYTES_A_PART = 64 << 20
-_MOST_WORKERS = 8
-_PROBES_A_GROUP = 16
-
-#: Processes take this many seconds to start: less work than that is done in this one.
-_START_SECONDS = 4.0
-#: What decoding takes, roughly, in seconds: to look at a file, to open it, and a second of its sound and its pictures.
-_PROBING, _OPENING, _SOUND, _PICTURES = 0.03, 0.05, 0.004, 0.06
 
 
 @dataclass(frozen=True)
@@ -132,8 +100,7 @@ def run_embed(options: EmbedOptions) -> EmbedReport:
         raise ValueError(f"{out} is there already: delete it, or choose another --out")
     if not options.batch_seconds > 0:
         raise ValueError(f"batch_seconds must be positive, not {options.batch_seconds}")
-    if options.workers is not None and options.workers < 0:
-        raise ValueError(f"workers must be 0, to work in this process, or more, not {options.workers}")
+    check_workers(options.workers)
     files, texts = find_media(options.media), read_texts(options.text)
     if not files and not texts:
         raise ValueError("nothing to embed: name files or folders, or a file of texts with --text")
@@ -143,7 +110,7 @@ def run_embed(options: EmbedOptions) -> EmbedReport:
     keys = {path: file_key(path) for path in files}
     out.parent.mkdir(parents=True, exist_ok=True)
     rejected = RejectFile(rejects)
-    with _progress() as progress:
+    with progress_bar() as progress:
         try:
             pending = {path: key for path, key in keys.items() if key not in job.store}
             job.embed_files(pending, rejected, progress)
@@ -168,9 +135,7 @@ class _Job:
     """The model, what it is to make, and what is done."""
 
     def __init__(self, options: EmbedOptions, texts: Sequence[str], folder: Path) -> None:
-        device = options.device
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = resolve_device(options.device)
         self.options, self.texts = options, texts
         self.model = PEAV.from_pretrained(options.model, trust=options.trust).to(device)
         names: list[str] = []
@@ -210,28 +175,15 @@ class _Job:
         """Embeds files that are not done, given with their keys, a piece after another."""
         if not keys:
             return
-        paths = list(keys)
-        task = progress.add_task("read headers", total=len(paths), unit="files")
-        items: list[_File] = []
-        groups = [paths[begin : begin + _PROBES_A_GROUP] for begin in range(0, len(paths), _PROBES_A_GROUP)]
-        animations, cover = self.options.animations, self.options.cover_art
-        probed = self._map(
-            partial(probe_files, kinds=tuple(self.kinds), animations=animations, cover=cover),
-            groups,
-            _PROBING * len(paths),
+        options = self.options
+        items = read_headers(
+            keys, self.kinds, options.workers, rejected, progress, options.animations, options.cover_art
         )
-        for group, results in zip(groups, probed, strict=True):
-            for path, result in zip(group, results, strict=True):
-                if isinstance(result, str):
-                    rejected.add(path, result)
-                else:
-                    items.append(_File(path, keys[path], result))
-            progress.advance(task, len(group))
         if items:
             task = progress.add_task("embed media", total=len(items), unit="files")
             self._embed_items(items, rejected, progress, task)
 
-    def _embed_items(self, files: Sequence[_File], rejected: RejectFile, progress: Progress, task: TaskID) -> None:
+    def _embed_items(self, files: Sequence[MediaFile], rejected: RejectFile, progress: Progress, task: TaskID) -> None:
         planned = [self.embedder.plan(row, file.item) for row, file in enumerate(files)]
         pieces = [_Piece(rows, sum(len(planned[row]) for row in rows)) for rows in _cut([f.item for f in files])]
         work: list[_Work] = []
@@ -239,11 +191,12 @@ class _Job:
             requests = [request for row in piece.rows for request in planned[row]]
             seconds = [request.cost_seconds for request in requests]
             for group in group_by_length(seconds, self.options.batch_seconds):
-                parts = _split([requests[index] for index in group])
+                parts = split_by_size([requests[index] for index in group])
                 work += [_Work(piece, part, index == len(parts) - 1) for index, part in enumerate(parts)]
         windows, done = sum(map(len, planned)), 0
         ready: list[tuple[Request, Loaded]] = []
-        loaded = self._map(decode, [job.requests for job in work], sum(_decoding_seconds(f.item) for f in files))
+        seconds_to_decode = sum(decoding_seconds(f.item) for f in files)
+        loaded = map_ahead(decode, [job.requests for job in work], seconds_to_decode, self.options.workers)
         for job, results in zip(work, loaded, strict=True):
             piece = job.piece
             for request, result in zip(job.requests, results, strict=True):
@@ -264,7 +217,7 @@ class _Job:
                 self._finish(piece, files, planned, rejected)
 
     def _finish(
-        self, piece: _Piece, files: Sequence[_File], planned: Sequence[Sequence[Request]], rejected: RejectFile
+        self, piece: _Piece, files: Sequence[MediaFile], planned: Sequence[Sequence[Request]], rejected: RejectFile
     ) -> None:
         rows = []
         for row in piece.rows:
@@ -298,31 +251,6 @@ class _Job:
             )
             progress.advance(task, len(some))
 
-    def _map(self, function: Any, groups: Sequence[Sequence[Any]], seconds: float) -> Iterator[list[Any]]:
-        """Maps a function over groups that take so many seconds in all, roughly, in processes where they are worth their start."""
-        workers = self.options.workers
-        if workers is None:
-            workers = min(available_cpus(), _MOST_WORKERS) if seconds > _START_SECONDS else 0
-        # One process for one group would cost seconds to start and save nothing.
-        workers = min(workers, len(groups)) if len(groups) > 1 else 0
-        return resilient_map(function, groups, workers, crashed, preload=["peav.inputs", "torchcodec"])
-
-
-def _decoding_seconds(item: MediaItem) -> float:
-    """Returns how long an item takes to decode, roughly."""
-    sound = 0.0 if item.audio is None else _OPENING + _SOUND * (item.audio.seconds or 0.0)
-    pictures = 0.0 if item.video is None else _OPENING + _PICTURES * (item.video.seconds or 0.0)
-    return sound + pictures
-
-
-@dataclass(frozen=True)
-class _File:
-    """A file that can be read: its path, what tells its state, and what it holds."""
-
-    path: str
-    key: str
-    item: MediaItem
-
 
 @dataclass
 class _Piece:
@@ -350,19 +278,6 @@ class _Work:
     ends_group: bool
 
 
-def _split(requests: Sequence[Request]) -> list[list[Request]]:
-    """Cuts a group into parts of a size that many of them may wait in memory."""
-    parts: list[list[Request]] = [[]]
-    size = 0
-    for request in requests:
-        if parts[-1] and size + request.decoded_bytes > _BYTES_A_PART:
-            parts.append([])
-            size = 0
-        parts[-1].append(request)
-        size += request.decoded_bytes
-    return parts
-
-
 def _cut(items: Sequence[MediaItem]) -> list[list[int]]:
     """Cuts items into pieces, by number and by duration."""
     pieces: list[list[int]] = []
@@ -374,32 +289,3 @@ def _cut(items: Sequence[MediaItem]) -> list[list[int]]:
         pieces[-1].append(row)
         seconds += item.seconds or 0.0
     return pieces
-
-
-def model_digest(model: PEAV) -> str:
-    """Returns a digest of what a model is and of its weights."""
-    digest = hashlib.sha256(json.dumps(model.spec.to_dict(), sort_keys=True, default=str).encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-class _Rate(ProgressColumn):
-    """Files or texts a second."""
-
-    def render(self, task: Task) -> Text:
-        speed, unit = task.finished_speed or task.speed, task.fields["unit"]
-        return Text(f"{speed:.1f} {unit}/s" if speed else f"- {unit}/s")
-
-
-def _progress() -> Progress:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _Rate(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    return Progress(*columns, console=Console(stderr=True))

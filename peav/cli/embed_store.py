@@ -17,9 +17,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from peav.cli.partial_folder import open_partial
 from peav.inputs import Output
 
-_SETTINGS = "settings.json"
 _ROWS_AT_ONCE = 1024
 _PRESENT, _LENGTHS, _FRAMES = ".present", ".lengths", "_frames"
 
@@ -52,7 +52,7 @@ class PieceStore:
 
     def __init__(self, folder: Path, settings: Mapping[str, Any], names: Sequence[str], dim: int) -> None:
         self.folder, self.names, self.dim = folder, list(names), dim
-        self._open(json.loads(json.dumps(dict(settings))))
+        open_partial(folder, settings, "piece-*.safetensors", "peav embed")
         self._places: dict[str, tuple[Path, int]] = {}
         self._next = 0
         for path in sorted(folder.glob("piece-*.safetensors")):
@@ -115,27 +115,6 @@ class PieceStore:
     def remove(self) -> None:
         """Removes the folder."""
         shutil.rmtree(self.folder)
-
-    def _open(self, settings: dict[str, Any]) -> None:
-        path = self.folder / _SETTINGS
-        if path.is_file():
-            before = json.loads(path.read_text(encoding="utf-8"))
-            changed = [
-                f"{name} was {before.get(name)!r} and is {settings.get(name)!r}"
-                for name in sorted({*before, *settings})
-                if before.get(name) != settings.get(name)
-            ]
-            if changed and any(self.folder.glob("piece-*.safetensors")):
-                raise ValueError(
-                    f"{self.folder} holds what an interrupted run did with other settings: {'; '.join(changed)}. Run it again with "
-                    "those, choose another --out, or delete the folder"
-                )
-        elif self.folder.exists() and any(self.folder.iterdir()):
-            raise ValueError(f"{self.folder} is not empty and was not made by `peav embed`: choose another --out")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(settings, indent=1), encoding="utf-8")
-        partial.replace(path)
 
     def _names_of(self, key: str) -> Sequence[str]:
         return self._read(self._places[key][0], None)

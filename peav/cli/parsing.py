@@ -134,7 +134,9 @@ def parse_words(parser: CommandParser, path: Sequence[str], function: Callable[.
     hints = get_type_hints(function)
     mappings = [f"--{name}" for name, hint in hints.items() if get_origin(_given(hint)) in (dict, Mapping)]
     switches = [f"--{name}" for name, hint in hints.items() if hint is bool]
-    rest = complete_switches(join_pairs(words[len(path) :], mappings), switches)
+    options = function.__kwdefaults__ or {}
+    lists = [f"--{name}" for name in options if get_origin(_given(hints[name])) in (list, Sequence)]
+    rest = complete_switches(join_lists(join_pairs(words[len(path) :], mappings), lists), switches)
     if parser.called is not None:
         valued = [name for name, action in parser.called._option_string_actions.items() if action.nargs != 0]
         rest = options_last(rest, valued)
@@ -167,6 +169,34 @@ def join_pairs(words: Sequence[str], options: Collection[str]) -> list[str]:
                 word = f"{option}={json.dumps(dict(pair.split('=', 1) for pair in pairs))}"
         joined.append(word)
     return joined
+
+
+def join_lists(words: Sequence[str], options: Collection[str]) -> list[str]:
+    """Joins the values of an option that is a list, and given several times, into the one value that jsonargparse reads.
+
+    >>> join_lists(["a", "--text", "dog barking", "--out=x", "--text=a: b"], ["--text"])
+    ['a', '--out=x', '--text=["dog barking", "a: b"]']
+    >>> join_lists(['--text=["a", "b"]'], ["--text"])
+    ['--text=["a", "b"]']
+    """
+    kept: list[str] = []
+    values: dict[str, list[str]] = {}
+    rest = list(words)
+    while rest:
+        option, equals, value = rest[0].partition("=")
+        if option not in options or (equals and _is_list(value)) or (not equals and len(rest) == 1):
+            kept.append(rest.pop(0))
+            continue
+        rest.pop(0)
+        values.setdefault(option, []).append(value if equals else rest.pop(0))
+    return kept + [f"{option}={json.dumps(given, ensure_ascii=False)}" for option, given in values.items()]
+
+
+def _is_list(value: str) -> bool:
+    try:
+        return isinstance(json.loads(value), list)
+    except ValueError:
+        return False
 
 
 def complete_switches(words: Sequence[str], options: Collection[str]) -> list[str]:

@@ -65,6 +65,9 @@ COMMANDS: dict[str, Command | Group] = {
     "embed": Command(
         "peav.cli.commands.embed:embed", "embed files of audio, video and pictures, and texts, into one table"
     ),
+    "detect": Command(
+        "peav.cli.commands.detect:detect", "find when sounds are heard in files of any length, by their names"
+    ),
     "convert": Command("peav.cli.commands.convert:convert", "write a model in another format"),
     "recipes": Command(
         "peav.cli.commands.recipes:recipes", "list the experiments that come with peav, or print one of them"

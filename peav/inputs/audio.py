@@ -7,6 +7,7 @@ import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,6 +24,9 @@ AudioLike = str | Path | np.ndarray | Tensor
 
 #: Floating point samples beyond this are integers that were cast: no sound is 40 dB above full scale.
 _LOUDEST = 100.0
+
+#: Windows of a file are cut out of blocks of this length: for each, torchcodec decodes the sound from its beginning.
+_BLOCK_SECONDS = 300
 
 _HOW = "give a path, an array of shape (samples,) or (channels, samples), or a list of these"
 
@@ -66,7 +70,34 @@ class FileAudio:
         return _finite(samples, self.name)
 
     def _decode(self, media: MediaSettings, sample_rate: int, start: Seconds, part: Seconds) -> Tensor:
+        if start + part >= self.seconds and not start:
+            return self._load(media, sample_rate, start, part)
+        global _block
+        stat = Path(self.path).stat()
+        key = (self, stat.st_mtime_ns, stat.st_size, sample_rate, media.downmix)
+        if _block is None or _block.key != key or not _block.begin <= start <= start + part <= _block.end:
+            begin = math.floor(start)
+            end = max(min(begin + max(_BLOCK_SECONDS, math.ceil(part) + 1), self.seconds), start + part)
+            _block = None  # two would not fit where one does
+            _block = _Decoded(key, begin, end, self._load(media, sample_rate, begin, end - begin))
+        first = round(start * sample_rate) - _block.begin * sample_rate
+        return _block.samples[first : first + round(part * sample_rate)].clone()
+
+    def _load(self, media: MediaSettings, sample_rate: int, start: Seconds, part: Seconds) -> Tensor:
         return load_audio(self.path, sample_rate, start, part, media.downmix, self.name, self.origin, pad_end=False)
+
+
+class _Decoded(NamedTuple):
+    """A part of a file, decoded at once for several windows."""
+
+    key: tuple[object, ...]
+    begin: int
+    end: Seconds
+    samples: Tensor
+
+
+#: The last one that this process decoded.
+_block: _Decoded | None = None
 
 
 @dataclass(frozen=True)

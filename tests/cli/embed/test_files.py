@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from peav.cli import decoding
 from peav.cli import embed as command
 from peav.data.media.decode import decode_counts
 from peav.model import PEAV
@@ -57,7 +58,7 @@ def test_processes_are_started_where_they_are_worth_it(
     assert run(checkpoint, tmp_path / "here.npz", folder / "deep", workers=None) == 0
     here = decode_counts()["audio"]
     assert here > before
-    monkeypatch.setattr(command, "_START_SECONDS", 0.2)
+    monkeypatch.setattr(decoding, "_START_SECONDS", 0.2)
     assert run(checkpoint, tmp_path / "there.npz", folder / "deep", workers=None, batch_seconds=1.0) == 0
     assert decode_counts()["audio"] == here
     for name, value in read(tmp_path / "here.npz").items():
@@ -75,7 +76,7 @@ def test_processes_and_groups_change_nothing(
     assert run(checkpoint, first, folder / "deep") == 0
     assert not first.with_suffix(".rejects.jsonl").exists()
     assert run(checkpoint, second, folder / "deep", workers=2, batch_seconds=1.0) == 0
-    monkeypatch.setattr(command, "_BYTES_A_PART", 1)  # a window a part, of which a group is put together again
+    monkeypatch.setattr(decoding, "_BYTES_A_PART", 1)  # a window a part, of which a group is put together again
     monkeypatch.setattr(command, "_FILES_A_PIECE", 3)
     assert run(checkpoint, third, folder / "deep") == 0
     one = read(first)

@@ -1,4 +1,4 @@
-"""What `peav embed` works on: files, folders and texts; and what happens to them in worker processes."""
+"""What `peav embed` and `peav detect` work on: files, folders and texts; and what happens to them in worker processes."""
 
 from __future__ import annotations
 
@@ -57,10 +57,14 @@ def find_media(names: Sequence[str]) -> list[str]:
     return list(named.values())
 
 
-def read_texts(path: Path | None) -> list[str]:
+def read_texts(path: Path | None, option: str = "--text") -> list[str]:
     """Reads texts, one a line; blank lines, and the mark with which some editors begin a file, are left out.
 
     A line ends where an editor ends it: separators inside a text, such as U+2028, do not end it.
+
+    Args:
+        path: the file; None for no texts.
+        option: that names it, for messages.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -69,14 +73,14 @@ def read_texts(path: Path | None) -> list[str]:
     if path is None:
         return []
     if not path.is_file():
-        raise FileNotFoundError(f"--text: there is no file {path}; give a file with one text a line")
+        raise FileNotFoundError(f"{option}: there is no file {path}; give a file with one text a line")
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
-        raise ValueError(f"--text: {path} is not UTF-8 text: {name_encoding(path.read_bytes(), error)}") from error
+        raise ValueError(f"{option}: {path} is not UTF-8 text: {name_encoding(path.read_bytes(), error)}") from error
     texts = [line.strip() for line in lines if line.strip()]
     if not texts:
-        raise ValueError(f"--text: {path} holds no text")
+        raise ValueError(f"{option}: {path} holds no text")
     return texts
 
 
