@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from peav.encoders.base import Encoder, Frontend, Stack
+from peav.encoders.dac_blocks import BlockwiseDac
 from peav.encoders.transformer import Transformer
 from peav.host import to_device, to_host
 from peav.masking import lengths_to_mask, mask_to_lengths
@@ -19,7 +20,7 @@ from peav.types import AudioInput, CachedFeatures, ClipFormat, Features
 #: What the frontend sees after the end of a clip that is shorter than the batch.
 Boundary = Literal["alone", "batch"]
 
-#: Seconds of audio that go through the DAC at once; a second at 48 kHz takes some 12 MB for each of its widest layers.
+#: Seconds of audio that go through the DAC together on a GPU; a second at 48 kHz takes some 12 MB for each of its widest layers.
 _SECONDS_AT_ONCE = 64
 
 
@@ -127,12 +128,17 @@ class DacVaeFrontend(nn.Module):
     def _encode(self, wave: Tensor, lengths: Tensor) -> Tensor:
         """Encodes waveforms (N, S) of which the first `lengths` (N,) samples, on the host, are the clip's, as if each were alone.
 
-        Every convolution pads with zeros. Where a clip ends before the others, what lies past its end is made zero after each layer, and
-        the next convolution sees there what it would have padded with. (Snake keeps zeros zero; a bias and an odd stride do not.)
+        On a CPU they go through the layers one by one, in blocks. Elsewhere they go together: every convolution pads with zeros. Where a
+        clip ends before the others, what lies past its end is made zero after each layer, and the next convolution sees there what it
+        would have padded with. (Snake keeps zeros zero; a bias and an odd stride do not.)
         """
-        self._past_end = _PastEnd(lengths, wave.device)
         # Half precision would change what a model was trained on.
         with torch.autocast(wave.device.type, enabled=False):
+            if wave.device.type == "cpu" and not _is_sharded(self.bottleneck.weight):
+                blockwise = BlockwiseDac(self.encoder, self.bottleneck)
+                found = [blockwise.encode(row[:length]) for row, length in zip(wave, lengths.tolist(), strict=True)]
+                return nn.utils.rnn.pad_sequence(found, batch_first=True)
+            self._past_end = _PastEnd(lengths, wave.device)
             return self.bottleneck(self.encoder(wave.unsqueeze(1))).mT
 
     def _clear(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
@@ -143,6 +149,11 @@ class DacVaeFrontend(nn.Module):
         """A forward hook of convolutions that change them."""
         self._past_end.shorten(module)
         return self._past_end.clear(output)
+
+
+def _is_sharded(weight: Tensor) -> bool:
+    """Whether a weight is a part of one, which a module gathers when it is called."""
+    return hasattr(weight, "placements")
 
 
 class _PastEnd:
