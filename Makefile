@@ -1,7 +1,7 @@
 # peav's commands, for people and for CI. `make demo` and `make test` set everything up by themselves.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo real test test-slow test-newest check format docs mutation bench clean-demo
+.PHONY: help setup demo demo-frame real test test-slow test-newest check format docs mutation bench clean-demo
 
 # The first that runs; a name on the path may be a shim that runs nothing.
 PYTHON ?= $(firstword $(foreach python,python3.11 python3.12 python3.13 python3,$(shell $(python) -c 'import sys; sys.version_info >= (3, 11) and print("$(python)")' 2>/dev/null)))
@@ -38,6 +38,26 @@ demo: setup ## make a world, train on it beside a control on shuffled pairs, eva
 	trap - EXIT
 	$(BIN)/peav evaluate $(RUN)/checkpoints/last.ckpt $(RUN)/data --out $(RUN) --control $(RUN)/control/checkpoints/last.ckpt
 	@echo "Open $(RUN)/report.html"
+
+# where experiments/frame reads and writes
+FRAME := $(RUN)/frame
+demo-frame: setup ## after make demo: train its model to find sounds by name, beside weak labels and unspoken phrases alone: $(FRAME)/frame.md
+	@test -f $(RUN)/checkpoints/last.ckpt || { echo "make demo comes first: there is no $(RUN)/checkpoints/last.ckpt"; exit 1; }
+	$(BIN)/python experiments/frame/labels.py $(RUN)/data $(FRAME)/data
+	@echo "training; runs on weak labels and without some phrases train beside it (their output: $(FRAME)/*.log)"
+	@export OMP_NUM_THREADS=1; \
+	{ for labels in weak unspoken; do $(BIN)/peav fit --overwrite --config experiments/tiny_cpu.yaml --config experiments/frame/labels.yaml \
+	--model.encoders.text.init_args.phrase_head=audio --data.data=$(FRAME)/data/$$labels --trainer.default_root_dir=$(FRAME)/$$labels >$(FRAME)/$$labels.log 2>&1 || exit 1; done; } & \
+	others=$$!; trap 'kill $$others 2>/dev/null' INT TERM EXIT; \
+	$(BIN)/peav fit --overwrite --config experiments/frame/tiny_frame.yaml || exit 1; \
+	wait $$others || { tail -n 20 $(FRAME)/*.log; echo "a run beside it failed: $(FRAME)/*.log"; exit 1; }; \
+	trap - EXIT
+	$(BIN)/peav evaluate $(FRAME)/strong/checkpoints/last.ckpt $(RUN)/data --out $(FRAME)/strong
+	$(BIN)/peav evaluate $(FRAME)/strong/checkpoints/last.ckpt $(FRAME)/data/unspoken --out $(FRAME)/spoken
+	$(BIN)/peav evaluate $(FRAME)/weak/checkpoints/last.ckpt $(FRAME)/data/weak --out $(FRAME)/weak
+	$(BIN)/peav evaluate $(FRAME)/unspoken/checkpoints/last.ckpt $(FRAME)/data/unspoken --out $(FRAME)/unspoken
+	$(BIN)/python experiments/frame/report.py $(RUN)/evaluation.json $(FRAME)
+	@echo "Open $(FRAME)/strong/report.html"
 
 # where experiments/real/real.yaml reads and writes
 REAL := runs/real

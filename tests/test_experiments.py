@@ -43,12 +43,21 @@ OBJECTIVES = {
     "fine_tune/pe_a_frame.yaml": 1,
     "real/real.yaml": 4,
     "real/control.yaml": 4,
+    "frame/tiny_frame.yaml": 11,
+    "frame/labels.yaml": 2,
     "cluster/ddp.yaml": 11,
     "cluster/fsdp2.yaml": 11,
     "cluster/multi_node.yaml": 11,
 }
 #: Files that stand alone; the others are overlays of the first or, in fine_tune, of the second.
-ALONE = {"tiny_cpu.yaml", "tiny_released.yaml", "real/real.yaml", "fine_tune/pe_av.yaml", "fine_tune/pe_a_frame.yaml"}
+ALONE = {
+    "tiny_cpu.yaml",
+    "tiny_released.yaml",
+    "real/real.yaml",
+    "frame/tiny_frame.yaml",
+    "fine_tune/pe_av.yaml",
+    "fine_tune/pe_a_frame.yaml",
+}
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +89,12 @@ def options(path: Path, folder: Path, released: dict[str, Path]) -> list[str]:
                 args.append(f"--model.encoders.plus_text.init_args.{medium}_dim={tiny.encoder_of(name).dims[name]}")
             args += ["--data.domain_weights={speech: 3, music: 2, effects: 3}"]
         return [*args, f"--model.init_from={model}", "--trainer.precision=32-true"]
+    if str(path) == "frame/tiny_frame.yaml":
+        # It goes on from the demo's model.
+        demo = build(BASE, folder).model.model
+        model = PEAV.from_spec(demo.spec)
+        model.load_state_dict(demo.state_dict())
+        return [*args, f"--model.init_from={model.save_pretrained(folder / 'demo')}"]
     tokenizer = folder / "tokenizer.json"
     tokenizer.write_text(small_tokenizer())
     return [*args, f"--model.encoders.text.init_args.tokenizer={tokenizer}"]

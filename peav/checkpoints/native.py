@@ -128,16 +128,14 @@ def read_training_checkpoint(path: Path, trust: Trust = Trust.NAMES) -> tuple[Mo
                 text_pairs.append(pair)
                 state |= {f"scores.{pair[0]}:{pair[1]}.{key}": value for key, value in score.state_dict().items()}
     heads = {key.split(".")[1] for key in state if key.startswith("heads.")}
-    for config in encoders.values():
-        shared = registry.encoders.resolve(config["class_path"], trust).shared_heads
-        heads |= {name for name, other in shared.items() if name in embeddings and other in heads}
     known = {field.name for field in fields(MediaSettings)}
     media = {key: value for key, value in (saved.get(_DATA_SETTINGS) or {}).items() if key in known}
     if media.get("fps") is not None:
         media["num_frames"] = None
     spec = ModelSpec(
         encoders=encoders,
-        embeddings=tuple(sorted((embeddings | (heads - frames)) & heads)),
+        # An embedding without a head of its own goes through that of another one (`Encoder.shared_heads`).
+        embeddings=tuple(sorted(embeddings | (heads - frames))),
         frames=tuple(sorted(frames)),
         embedding_dim=settings["embedding_dim"],
         normalize=settings["normalize"],

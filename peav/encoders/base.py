@@ -64,7 +64,8 @@ class Encoder(Plugin):
         input_dims: dimension that the encoder expects of each feature it reads, by its name without `features.`; set in the
             constructor.
         shared_heads: features that go through the head of another feature of this encoder, `{"text_transcript": "text_audio"}`: the two
-            embed as one, and differ in what of a batch they read. Every other feature has a head of its own.
+            embed as one, and differ in what of a batch they read. Every other feature has a head of its own. Where it depends on
+            arguments, the constructor sets it.
         clip_format: what a clip must look like to the encoder: the sample rate, the size of the frames. The data module takes it from
             the model; what is None does not matter to the encoder.
         tokenize: how texts become token ids, picklable, for workers of the data loader run it; None for encoders that read no text.

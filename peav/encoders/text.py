@@ -115,6 +115,10 @@ def text_sources(captions: Sequence[str], phrases: bool) -> dict[str, tuple[str,
     return sources
 
 
+#: Embeddings that have no head of their own, or may have none.
+_HEADLESS = (f"text_{TRANSCRIPT}", "text_event")
+
+
 @register_encoder
 class TextEncoder(Encoder):
     """Text encoder: any transformers encoder, pretrained or from scratch.
@@ -138,10 +142,13 @@ class TextEncoder(Encoder):
             `audio`, `video` and `audio_video` by default. `transcript` beside `audio` reads what is said: `text_transcript`, by the head
             of `text_audio`.
         phrases: whether it reads event phrases too: `text_event`. Of two text encoders only one can.
+        phrase_head: a caption type, such as `audio`, through whose head event phrases go; their own by default. With it a phrase of
+            which no event was ever annotated lies near the captions that name the sound (experiments/frame).
 
     Raises:
-        ValueError: if the architecture or one of its options is unknown, or given beside `pretrained`; `layer` is out of range, the
-            tokenizer has more tokens than the pretrained model, weights of it are missing, or the encoder would read nothing.
+        ValueError: if `phrase_head` is no caption type that it reads; the architecture or one of its options is unknown, or given beside
+            `pretrained`; `layer` is out of range, the tokenizer has more tokens than the pretrained model, weights of it are missing, or
+            the encoder would read nothing.
     """
 
     provides = text_sources(CAPTION_TYPES, True)
@@ -172,9 +179,17 @@ class TextEncoder(Encoder):
         activation_checkpointing: bool = False,
         captions: list[str] | None = None,
         phrases: bool = True,
+        phrase_head: str | None = None,
     ) -> None:
         super().__init__()
         self.provides = text_sources(CAPTION_TYPES if captions is None else captions, phrases)
+        if phrase_head is not None:
+            head = f"text_{phrase_head}"
+            choices = [name.removeprefix("text_") for name in self.provides if name not in _HEADLESS]
+            if not phrases or phrase_head not in choices:
+                read = f"it reads captions of {', '.join(choices)}" if phrases else "it reads no phrases"
+                raise ValueError(f"phrase_head is {phrase_head!r}, but {read}")
+            self.shared_heads = MappingProxyType({**type(self).shared_heads, "text_event": head})
         if pooling not in ("cls", "mean"):
             raise ValueError(f"pooling must be 'cls' or 'mean', not {pooling!r}")
         self._tokenizer_json = None if tokenizer is None else read_tokenizer(str(tokenizer))

@@ -53,7 +53,8 @@ class FrameAlignment(ScoredObjective):
         ranks_weight: weight of the terms with phrases that only clips of other ranks have.
         bank_weight: weight of the terms with phrases that no clip of the batch has (`EventInput.bank`).
         present_weight: weight of the terms of phrases that are heard nobody knows when.
-        pooling: what the frames say together: `max`, linear `softmax`, or `attention` with learned weights, which needs `embedding_dim`.
+        pooling: what the frames say together: `mean`, `max`, linear `softmax`, or `attention` with learned weights, which needs
+            `embedding_dim`.
         per_text: whether each phrase has its own scale and bias; needs `embedding_dim`.
         prior_weight: factor of the loss that fits the biases of `per_text`.
         embedding_dim: D, dimension of the shared space.
@@ -75,7 +76,7 @@ class FrameAlignment(ScoredObjective):
         ranks_weight: float = 1.0,
         bank_weight: float = 1.0,
         present_weight: float = 1.0,
-        pooling: Pooling = "softmax",
+        pooling: Pooling = "mean",
         per_text: bool = False,
         prior_weight: float = 1.0,
         embedding_dim: int | None = None,
@@ -95,7 +96,7 @@ class FrameAlignment(ScoredObjective):
                 least = "positive" if name == "positive" else "at least 0"
                 raise ValueError(f"{name}_weight must be {least} and finite, not {value}")
         if pooling not in get_args(Pooling):
-            raise ValueError(f"pooling must be 'max', 'softmax' or 'attention', not {pooling!r}")
+            raise ValueError(f"pooling must be 'mean', 'max', 'softmax' or 'attention', not {pooling!r}")
         if embedding_dim is None and (per_text or pooling == "attention"):
             what = "per_text" if per_text else "pooling='attention'"
             raise ValueError(

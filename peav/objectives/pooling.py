@@ -1,8 +1,9 @@
 """Weak labels: what all frames of a clip together say about a phrase (multiple-instance learning).
 
-Linear softmax is the default: Wang, Li and Metze, *A comparison of five multiple instance learning pooling functions for sound event
-detection with weak labeling* (ICASSP 2019, arXiv 1810.09050), find that with it frames localise best. Frames above half of the clip's
-probability are drawn up, the others down. `max` draws one frame alone; attention tells clips best and misplaces events most.
+Wang, Li and Metze, *A comparison of five multiple instance learning pooling functions for sound event detection with weak labeling*
+(ICASSP 2019, arXiv 1810.09050), compare them on networks whose frames see little of the clip; linear softmax places events best there.
+Where every frame attends to all of the clip, as in PE-AV's transformers, it does not: any one frame can say what the whole holds, and is
+enough (docs/decisions/0024). The mean, which wants all frames, is the default.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-#: How frames become a clip: the highest frame; linear softmax, sum p^2 / sum p; or a mean with learned weights.
-Pooling = Literal["max", "softmax", "attention"]
+#: How frames become a clip: the mean; the highest frame; linear softmax, sum p^2 / sum p; or a mean with learned weights.
+Pooling = Literal["mean", "max", "softmax", "attention"]
 
 POOLINGS: tuple[str, ...] = get_args(Pooling)
 
 
 def pooled_log_probabilities(
-    logits: Tensor, valid: Tensor, pooling: Pooling = "softmax", attention: Tensor | None = None
+    logits: Tensor, valid: Tensor, pooling: Pooling = "mean", attention: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Computes the logarithms of a clip's probability p and of 1 - p from its frames' logits, both without a difference of near numbers.
 
@@ -36,13 +37,17 @@ def pooled_log_probabilities(
     >>> x = torch.tensor([[0.0, 0.0, 9.0]])
     >>> [round(float(p.exp()), 3) for p in pooled_log_probabilities(x, torch.tensor([True, True, False]))]
     [0.5, 0.5]
+    >>> [round(float(pooled_log_probabilities(x, torch.ones(3).bool(), pooling)[0].exp()), 3) for pooling in ("mean", "softmax", "max")]
+    [0.667, 0.75, 1.0]
     """
     if pooling == "max":
         highest = torch.where(valid, logits, -torch.inf).amax(-1)
         return F.logsigmoid(highest), F.logsigmoid(-highest)
     there = torch.where(valid, logits, 0.0)
     yes, no = F.logsigmoid(there), F.logsigmoid(-there)
-    if pooling == "softmax":
+    if pooling == "mean":
+        share = torch.where(valid, torch.zeros_like(yes), -torch.inf).log_softmax(-1)
+    elif pooling == "softmax":
         share = torch.where(valid, yes, -torch.inf).log_softmax(-1)
     elif attention is not None:
         share = torch.where(valid, attention, -torch.inf).log_softmax(-1)
@@ -54,7 +59,7 @@ def pooled_log_probabilities(
 
 
 def pooled_losses(
-    logits: Tensor, valid: Tensor, labels: Tensor, pooling: Pooling = "softmax", attention: Tensor | None = None
+    logits: Tensor, valid: Tensor, labels: Tensor, pooling: Pooling = "mean", attention: Tensor | None = None
 ) -> Tensor:
     """Computes the binary cross entropy of clips' labels: see :func:`pooled_log_probabilities`.
 

@@ -18,6 +18,8 @@ from peav.trust import Trust
 
 log = logging.getLogger(__name__)
 
+_PHRASES, _CAPTIONS = "text_event", "text_audio"
+
 
 def read_initial(
     path_or_id: str, revision: str | None, options: Mapping[str, Mapping[str, Any]], trust: bool = False
@@ -50,8 +52,9 @@ def read_initial(
 def load_initial(model: EmbeddingModel, objectives: Mapping[str, Objective], checkpoint: Checkpoint) -> None:
     """Loads a checkpoint into a model that is about to be trained, and into its objectives.
 
-    Heads that the checkpoint lacks start anew, and so do the scales and biases of pairs that it lacks: these are fitted to the first
-    batch. Both are reported.
+    Heads that the checkpoint lacks start anew, but that of event phrases, which begins as the one of audio captions: PE-A-Frame's is
+    called so in transformers (`text_audio_head`). The scales and biases of pairs that it lacks are fitted to the first batch. All are
+    reported.
 
     Raises:
         CheckpointError: if the checkpoint lacks an encoder of the model, a tensor is of another shape, or some of an encoder's would be
@@ -63,6 +66,14 @@ def load_initial(model: EmbeddingModel, objectives: Mapping[str, Objective], che
     state, _ = checkpoint.convert(whole)
     expected = model.state_dict()
     fresh = sorted({key.split(".")[1] for key in expected if key.startswith("heads.") and key not in state})
+    if _PHRASES in fresh and any(key.startswith(f"heads.{_CAPTIONS}.") for key in state):
+        fresh.remove(_PHRASES)
+        state |= {
+            key.replace(_CAPTIONS, _PHRASES): tensor
+            for key, tensor in state.items()
+            if key.startswith(f"heads.{_CAPTIONS}.")
+        }
+        log.warning("%s has no head for %s: it starts as that of %s", checkpoint.source, _PHRASES, _CAPTIONS)
     missing = sorted(key for key in expected if key not in state and not key.startswith("heads."))
     if missing:
         raise CheckpointError(

@@ -113,6 +113,8 @@ def pool(logits: Tensor, pooling: str, attention: Tensor) -> Tensor:
     p = logits.sigmoid()
     if pooling == "max":
         return p.max()
+    if pooling == "mean":
+        return p.mean()
     share = p / p.sum() if pooling == "softmax" else attention.softmax(0)
     return (share * p).sum()
 

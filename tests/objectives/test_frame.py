@@ -30,6 +30,7 @@ from tests.objectives.frames import (
 KINDS: list[dict[str, Any]] = [
     {},
     {"pooling": "max"},
+    {"pooling": "softmax"},
     {"pooling": "attention"},
     {"per_text": True, "prior_weight": 0.6},
     {"per_text": True, "pooling": "attention", "medium": "video"},
@@ -321,7 +322,7 @@ def test_an_event_outside_of_its_clip_is_held_and_heard_nowhere() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"pooling": "mean"}, "pooling must be 'max', 'softmax' or 'attention', not 'mean'"),
+        ({"pooling": "median"}, "pooling must be 'mean', 'max', 'softmax' or 'attention', not 'median'"),
         ({"pooling": "attention"}, "pooling='attention' makes parameters .* set embedding_dim"),
         ({"per_text": True}, "per_text makes parameters .* set embedding_dim"),
         ({"per_text": True, "embedding_dim": 8, "max_scale": 20.0}, "leave one of the two out"),

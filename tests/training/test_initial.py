@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -120,11 +121,49 @@ def test_a_fit_is_near_the_best_scale_and_bias() -> None:
     assert low == pytest.approx(torch.tensor(0.1).log().item(), abs=0.1)
 
 
-def test_a_head_that_the_checkpoint_lacks_starts_anew(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_head_of_phrases_starts_as_that_of_audio_captions(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    source = PEAV.from_pretrained(folder)
     with caplog.at_level("WARNING"):
         module = PeavModule(objectives={"frame": FrameAlignment()}, init_from=str(folder))
-    assert "has no head for text_event: they start anew" in caplog.text
+    assert "has no head for text_event: it starts as that of text_audio" in caplog.text
+    assert "anew" not in caplog.text
     assert set(module.model.encoders) == {"audio", "text"}
+    for name, tensor in module.model.heads["text_event"].state_dict().items():
+        assert torch.equal(tensor, source.heads["text_audio"].state_dict()[name])
+
+
+def test_a_head_that_the_checkpoint_lacks_starts_anew(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    module = PeavModule(objectives={"video": CaptionPair("video", "video")}, init_from=str(folder))
+    fit(module, [batch()], tmp_path, 1).save_checkpoint(tmp_path / "last.ckpt")
+    with caplog.at_level("WARNING"):
+        PeavModule(objectives={"video": CaptionPair("video", "audio")}, init_from=str(tmp_path / "last.ckpt"))
+    assert "has no head for text_audio: they start anew" in caplog.text
+
+
+def test_phrases_through_the_head_of_captions_are_trained_saved_and_exported(folder: Path, tmp_path: Path) -> None:
+    """The texts of both embed alike, before training and after, in the checkpoint and in the folder made of it."""
+    options = {"text": {"phrase_head": "audio"}}
+    trained: dict[str, Objective | None] = {"frame": FrameAlignment(), "audio": CaptionPair("audio", "audio")}
+    module = PeavModule(objectives=trained, init_from=str(folder), encoder_options=options, learning_rate=1e-2)
+    assert "text_event" not in module.model.heads and "text_event" in module.model.embedding_names
+    fit(module, [batch()] * 2, tmp_path, 2).save_checkpoint(tmp_path / "last.ckpt")
+    model = PEAV.from_pretrained(tmp_path / "last.ckpt")
+    for one in (model, PEAV.from_pretrained(model.save_pretrained(tmp_path / "folder"))):
+        with torch.no_grad():
+            found = one.embed_batch(tiny_events_batch())
+        text, phrase = found["text_audio"].pooled, found["text_event"].pooled
+        assert torch.equal(text, phrase) and float(text.abs().sum()) > 0
+    with pytest.raises(ValueError, match="phrase_head is 'title', but it reads captions of audio, video, audio_video"):
+        PeavModule(objectives=trained, init_from=str(folder), encoder_options={"text": {"phrase_head": "title"}})
+
+
+def tiny_events_batch() -> Batch:
+    """A batch whose audio captions are the phrases of its events."""
+    found = batch(3)
+    assert found.events is not None
+    return replace(found, captions={**found.captions, "audio": found.events.phrases})
 
 
 def test_a_trained_checkpoint_becomes_a_model_with_its_scales(folder: Path, tmp_path: Path) -> None:
