@@ -68,6 +68,10 @@ COMMANDS: dict[str, Command | Group] = {
     "detect": Command(
         "peav.cli.commands.detect:detect", "find when sounds are heard in files of any length, by their names"
     ),
+    "tune": Command(
+        "peav.cli.commands.tune:tune",
+        "tune the threshold of each phrase on a validation split, and store it with the model",
+    ),
     "convert": Command("peav.cli.commands.convert:convert", "write a model in another format"),
     "recipes": Command(
         "peav.cli.commands.recipes:recipes", "list the experiments that come with peav, or print one of them"

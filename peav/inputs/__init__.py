@@ -23,7 +23,7 @@ from peav.inputs.embedding import (
     media_settings,
     resolve_window,
 )
-from peav.inputs.items import Loaded, MediaItem, Request, item_of_file, probe_file, read_items
+from peav.inputs.items import Loaded, MediaItem, Request, item_of_file, items_of_arrays, probe_file, read_items
 from peav.inputs.running import MediaEmbedder, Output, Precision, computes_in_half, embed_texts, tokenize
 from peav.inputs.windows import Window, check_windows, group_by_length, plan_windows
 
@@ -53,6 +53,7 @@ __all__ = [
     "embedding_names",
     "group_by_length",
     "item_of_file",
+    "items_of_arrays",
     "media_settings",
     "plan_windows",
     "probe_file",

@@ -168,6 +168,15 @@ def read_items(
     ]
 
 
+def items_of_arrays(samples: Sequence[np.ndarray], sample_rate: int) -> list[MediaItem]:
+    """Returns sounds in memory, (S,) or (channels, S) at a sample rate, as items.
+
+    Raises:
+        ValueError: if one is no sound.
+    """
+    return read_items(list(samples), None, sample_rate)
+
+
 def probe_file(path: str, name: str | None = None, animations: Animations = "first") -> MediaInfo:
     """Says what a file holds.
 
