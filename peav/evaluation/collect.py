@@ -238,8 +238,16 @@ def embed_split(
     return work
 
 
-def build_table(model: EvaluatedModel, split: Split, store: EmbeddingStore) -> tuple[EmbeddingTable, dict[str, str]]:
+def build_table(
+    model: EvaluatedModel, split: Split, store: EmbeddingStore, every_pair: bool = True
+) -> tuple[EmbeddingTable, dict[str, str]]:
     """Makes the table of a split of which everything was embedded.
+
+    Args:
+        model: that embedded it.
+        split: its clips.
+        store: where the embeddings are.
+        every_pair: whether the pairs that the model was trained on are all to be evaluated: those that cannot be are then logged.
 
     Returns:
         the table, and the clips that could not be decoded with the reason.
@@ -267,7 +275,7 @@ def build_table(model: EvaluatedModel, split: Split, store: EmbeddingStore) -> t
         groups[name] = torch.tensor([text_group(text) for text in written[name]])
         if name == model.said_name and name != "text_transcript":
             trained.append(("audio", name))
-    for left, right in trained:
+    for left, right in trained if every_pair else ():
         if absent := [name for name in (left, right) if name not in embeddings]:
             log.warning("%s x %s is not evaluated: no clip of the split has %s", left, right, " or ".join(absent))
     table = EmbeddingTable(

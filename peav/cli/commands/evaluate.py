@@ -8,8 +8,11 @@ from typing import Any, Literal
 
 def evaluate(
     model: str,
-    data: Path,
+    prepared: Path | None = None,
     *,
+    suite: str | None = None,
+    data: Path | None = None,
+    published: str | None = None,
     out: Path | None = None,
     split: str = "test",
     control: Path | None = None,
@@ -35,7 +38,11 @@ def evaluate(
     Args:
         model: a .ckpt of `peav fit`; a folder in Meta's format, transformers' or peav's; a repository of the hub; or a model of another
             family that an adapter knows.
-        data: folder that `peav prepare` wrote.
+        prepared: folder that `peav prepare` wrote; left out with --suite.
+        suite: tasks to run on published data sets, as their authors lay them out: `paper`, `sound`, `music`, `speech`, `video`, `frames`,
+            or a YAML file (docs/evaluation.md). What is missing is said, nothing is downloaded.
+        data: for --suite, the folder in which the data sets lie, each in a folder of its own.
+        published: the published model to stand beside; by default the one of the same name, else the last that a task lists.
         out: folder to write; the folder above a checkpoint's by default, runs/evaluate/NAME for other models.
         split: `train`, `validation` or `test`.
         control: a checkpoint of the same run with `--data.shuffle_pairing=true`, whose numbers must be at chance.
@@ -46,7 +53,7 @@ def evaluate(
         fps: video frames a second, instead.
         window_seconds: longer clips are embedded in windows, and averaged; whole by default.
         batch_size: clips at once.
-        num_workers: processes that decode, on each device.
+        num_workers: processes that decode, on each device; with --suite those that pack, too.
         devices: how many embed; torchrun's processes share the work, too.
         device: `cpu`, `cuda`, ... or `auto`.
         precision: `auto` is bf16 on GPUs that compute in it and fp32 elsewhere.
@@ -59,6 +66,22 @@ def evaluate(
 
     choice = ModelChoice(model, adapter, device, precision, trust, adapter_options or {}, num_frames, fps)
     how = PassOptions(window_seconds, 0.0, batch_size, num_workers, keep)
-    folder = run_evaluation(EvaluateOptions(choice, data, out, split, control, cache, devices, how))
+    if suite is not None:
+        from peav.cli.evaluate_suite import SuiteOptions, run_suite_command
+
+        if data is None or prepared is not None:
+            raise ValueError("--suite needs --data ROOT, the folder in which the data sets lie, and no prepared folder")
+        if control is not None or window_seconds is not None:
+            raise ValueError("--control and --window_seconds are not for --suite: its tasks say how clips are sampled")
+        options = SuiteOptions(choice, suite, data, out, cache, published, devices, num_workers, how)
+        folder = run_suite_command(options)
+        if folder is not None:
+            print(f"wrote {folder / 'evaluation.json'}, {folder / 'evaluation.md'}, {folder / 'report.html'}")
+        return
+    if prepared is None:
+        raise ValueError("give the folder that `peav prepare` wrote; or --suite NAME and --data ROOT")
+    if data is not None or published is not None:
+        raise ValueError("--data and --published are for --suite")
+    folder = run_evaluation(EvaluateOptions(choice, prepared, out, split, control, cache, devices, how))
     if folder is not None:
         print(f"wrote {folder / 'evaluation.json'}, {folder / 'report.html'}")

@@ -213,7 +213,9 @@ def prepare(
 
 def repr_reader(reader: Reader) -> str:
     """Returns what tells one reader, with its choices, from another."""
-    return f"{type(reader).__module__}.{type(reader).__qualname__} {sorted(vars(reader).items())}"
+    # A reader within a reader would be told by its place in memory, which is another one the next time.
+    choices = {name: repr_reader(value) if isinstance(value, Reader) else value for name, value in vars(reader).items()}
+    return f"{type(reader).__module__}.{type(reader).__qualname__} {sorted(choices.items())}"
 
 
 @dataclass

@@ -34,9 +34,10 @@ class VGGSound(Classified):
         whole_videos: whether a file named by the YouTube id alone is the whole video, out of which the clip is to be cut.
         table: path of the CSV file.
         domain: label of the clips; none by default, since they hold speech, music and effects.
+        splits: those of `train` and `test` to read; both by default.
 
     Raises:
-        ValueError: if the template does not say where the label goes.
+        ValueError: if the template does not say where the label goes, or a split is unknown.
     """
 
     dataset = "VGGSound"
@@ -48,9 +49,10 @@ class VGGSound(Classified):
         whole_videos: bool = False,
         table: str = "vggsound.csv",
         domain: str = "",
+        splits: Sequence[str] | None = None,
     ) -> None:
         self.media, self.template, self.whole_videos = media, check_template(template), whole_videos
-        self.table, self.domain = table, domain
+        self.table, self.domain, self.splits = table, domain, check_splits(splits)
 
     def read(self, source: Path, scratch: Path, skip: Callable[[str], bool]) -> Iterator[Record | Reject]:
         """Yields the clips in the order of the rows; see `Reader.read`.
@@ -68,6 +70,8 @@ class VGGSound(Classified):
                 clip_id, label = span.id, row.text("label")
                 if (split := split_of_name(row.text("split"))) is None:
                     raise RecordError(f"column 'split' must be train or test, got {row.text('split')!r}")
+                if self.splits is not None and split not in self.splits:
+                    continue
                 files = folder.find_span(span, self.whole_videos)
             except RecordError as error:
                 yield reject(error, clip_id, row.line, rows.table)
