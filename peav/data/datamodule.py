@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from peav.data.loading.collate import Tokenize
 from peav.data.loading.dataset import ClipDataset, check_fields
 from peav.data.loading.features import FeatureInfo
 from peav.data.loading.loader import OTHER_SEQUENCE, ClipLoader
+from peav.data.loading.mixing import Mixing
 from peav.data.loading.plan import DataSettingError, Population, TrainingPlan
 from peav.data.loading.sampler import EvaluationPlan
 from peav.data.loading.transcripts import Transcripts, describe_transcripts, share_of_transcripts
@@ -163,6 +164,7 @@ class ClipDataModule(LightningDataModule):
         field_options: arguments of fields of your own kinds (`peav.fields.Field`), by name.
         phrase_bank: phrases that are drawn for each batch from the events of all training clips, as further negatives of the
             frame-level term; those that a clip of the batch has are left out.
+        mixing: foreground events that are mixed over training clips; none by default.
 
     Raises:
         ValueError: if a split or a field is unknown, or a number out of range.
@@ -200,6 +202,7 @@ class ClipDataModule(LightningDataModule):
         store: StoreOptions | None = None,
         field_options: dict[str, dict[str, Any]] | None = None,
         phrase_bank: int = 0,
+        mixing: Mixing | None = None,
     ) -> None:
         super().__init__()
         if predict_split not in SPLITS:
@@ -232,6 +235,7 @@ class ClipDataModule(LightningDataModule):
         self.predict_split = predict_split
         self.cache_megabytes = cache_megabytes
         self.phrase_bank = phrase_bank
+        self.mixing = mixing
         self.datasets: dict[str, ClipDataset] = {}
         self._loaders: list[ClipLoader] = []
         self._digest: str | None = None
@@ -336,6 +340,12 @@ class ClipDataModule(LightningDataModule):
         values |= {
             name: [describe(item) for item in getattr(self, name)] for name in ("audio_augment", "video_augment")
         }
+        # Where foregrounds lie, and how much memory they take, changes nothing.
+        other = ("foreground", "cache_megabytes")
+        mixing = None if self.mixing is None else asdict(self.mixing)
+        values["mixing"] = mixing and {name: value for name, value in mixing.items() if name not in other}
+        if "train" in self.datasets and (mixer := self.datasets["train"].mixer) is not None:
+            values["mixing.foreground"] = mixer.manifest.index.digest
         return {"batch_size times devices": self.batch_size * ranks, **self.hparams, **values}
 
     def check_resumed(self, state: Mapping[str, Any], ranks: int, before_setup: bool = False) -> None:
@@ -454,6 +464,7 @@ class ClipDataModule(LightningDataModule):
             store=self.store,
             field_options=self.field_options,
             phrase_bank=self.phrase_bank if training else 0,
+            mixing=self.mixing if training else None,
         )
 
     def _fields(self) -> frozenset[str]:

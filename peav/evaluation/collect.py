@@ -22,6 +22,7 @@ from peav.data.loading.loader import init_worker
 from peav.data.manifests.clip import Clip
 from peav.data.manifests.identities import bytes_group, distinct_texts, text_group
 from peav.data.manifests.manifest import Manifest, open_manifest
+from peav.data.manifests.records import OPEN
 from peav.data.media.probing import MediaError
 from peav.data.progress import tracked
 from peav.data.stores.outside import check_stores
@@ -69,9 +70,13 @@ class ClipTexts:
 
 
 def clip_texts(clip: Clip) -> ClipTexts:
-    """Returns everything that was written about a clip. Where one of its events has no times, nobody knows its events in time."""
+    """Returns everything that was written about a clip.
+
+    Its events are not known in time where one of them has no times, or where nothing is known but its events (vocabulary `open`): there
+    no phrase is known to be absent.
+    """
     events = None
-    if clip.events is not None and not any(event.is_weak for event in clip.events):
+    if clip.events is not None and clip.vocabulary != OPEN and not any(event.is_weak for event in clip.events):
         heard = [event for event in clip.events if event.confidence >= TRUE_CONFIDENCE]
         events = [(event.phrase, *event.span) for event in heard if event.span is not None]
     captions = {kind: list(texts) for kind, texts in clip.texts.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -18,6 +19,7 @@ from peav.data.loading.augment import AudioAugmentation, augment_frames, check_p
 from peav.data.loading.cache import DecodedCache
 from peav.data.loading.decoding import ClipReader, DecodedClip, DecodeSettings, Replacement
 from peav.data.loading.features import FeatureReader
+from peav.data.loading.mixing import Mixer, Mixing, Mixture
 from peav.data.loading.plan import substitutes
 from peav.data.loading.sampler import TrainingBatch
 from peav.data.loading.transcripts import Transcripts, heard_text, share_of_transcripts
@@ -36,6 +38,8 @@ from peav.data.stores.remote import StoreOptions
 from peav.fields import build_fields, check_field, order_caption_types
 from peav.types import CAPTION_TYPES, DEFAULT_FIELDS, TRANSCRIPT
 
+_log = logging.getLogger(__name__)
+
 #: How many clips are tried in place of one that cannot be read.
 MAX_SUBSTITUTES = 100
 
@@ -51,6 +55,9 @@ def check_fields(fields: Collection[str]) -> frozenset[str]:
 
 #: What is random about a clip in training: each has a generator of its own.
 _CAPTIONS, _DROPOUT, _AUDIO, _VIDEO, _FRONTEND, _TRANSCRIPT, _MIXING = range(7)
+
+#: Texts that say what is heard.
+_OF_SOUND = ("audio", "audio_video", TRANSCRIPT)
 
 #: Tells the seed of the phrase bank of a batch from others.
 _BANK = 4
@@ -109,6 +116,7 @@ class ClipDataset(Dataset[DecodedClip]):
         store: of object stores.
         field_options: arguments of fields of the user's own kinds (`peav.fields.Field`), by name.
         phrase_bank: phrases that are drawn for each training batch from the events of the split, as further negatives.
+        mixing: foreground events over training clips; none by default, and none where nothing reads audio and events.
 
     Raises:
         FileNotFoundError: if the split was not prepared.
@@ -140,6 +148,7 @@ class ClipDataset(Dataset[DecodedClip]):
         store: StoreOptions | None = None,
         field_options: Mapping[str, Mapping[str, Any]] | None = None,
         phrase_bank: int = 0,
+        mixing: Mixing | None = None,
     ) -> None:
         if phrase_bank < 0:
             raise ValueError(f"phrase_bank must be at least 0, got {phrase_bank}")
@@ -166,6 +175,7 @@ class ClipDataset(Dataset[DecodedClip]):
                 f"phrase_bank={phrase_bank} draws from the events of the split {split!r}, but its clips have none: leave it at 0"
             )
         self.reader = ClipReader(str(data), settings, store)
+        self.mixer = self._open_mixer(mixing, data, store)
         self.features = {kind: FeatureReader(self.reader, kind, name) for kind, name in (features or {}).items()}
         self.modality_dropout = _check_dropout(modality_dropout or {})
         self.origin_weights = origin_weights
@@ -174,10 +184,24 @@ class ClipDataset(Dataset[DecodedClip]):
         for kind, augment in (("audio", audio_augment), ("video", video_augment)):
             if kind in self.features and augment:
                 raise ValueError(f"{kind}_augment changes {kind}, but cached features are read in its place")
+        if self.mixer is not None and "audio" in self.features:
+            raise ValueError("mixing changes audio, but cached features are read in its place")
         self.video_rows, self.caption_rows = pairing(len(self.manifest), seed, shuffle_pairing)
         #: (N,) which clips may stand in for each other; set by a loader that follows a plan.
         self.peers: NDArray[np.int64] | None = None
         self._audio_cache, self._video_cache = self._caches(cache_megabytes << 20)
+
+    def _open_mixer(self, mixing: Mixing | None, data: str | Path, store: StoreOptions | None) -> Mixer | None:
+        if mixing is None or not mixing.share:
+            return None
+        if not {"audio", "events"} <= self.fields:
+            _log.info(
+                "nothing is mixed: mixing makes events in audio, and what is read is %s", ", ".join(sorted(self.fields))
+            )
+            return None
+        if mixing.foreground:
+            self.labels = self.labels.merged(load_labels(mixing.foreground, store))
+        return Mixer(mixing, str(data), self.settings, self.labels, store)
 
     def __len__(self) -> int:
         return len(self.manifest)
@@ -306,11 +330,28 @@ class ClipDataset(Dataset[DecodedClip]):
             samples = self._audio_cache.get(position, lambda: self.reader.samples(clip))
         else:
             samples = self.reader.samples(clip)
+        if self.mixer is not None and seeds is not None and clip.has_audio:
+            mixture = self.mixer.mix(samples, clip, seeds.rng(_MIXING))
+            if mixture is not None:
+                samples, decoded = mixture.samples, self._with_mixture(decoded, mixture, self.mixer.mixing)
         if seeds is not None and clip.has_audio:
             rng = seeds.rng(_AUDIO)
             for augmentation in self.audio_augment:
                 samples = augmentation(samples, self.settings.sample_rate, rng)
         return replace(decoded, samples=samples)
+
+    def _with_mixture(self, decoded: DecodedClip, mixture: Mixture, mixing: Mixing) -> DecodedClip:
+        captions = decoded.captions
+        if mixing.captions == "drop":
+            captions = {kind: None if kind in _OF_SOUND else text for kind, text in captions.items()}
+        return replace(
+            decoded,
+            captions=captions,
+            events=mixture.known.events,
+            vocabulary=mixture.known.vocabulary,
+            annotated=True,
+            audio_group=mixture.group,
+        )
 
     def _with_video(self, decoded: DecodedClip, clip: Clip, position: int, seeds: ClipSeeds | None) -> DecodedClip:
         if not decoded.has_video:
