@@ -91,9 +91,10 @@ def options(path: Path, folder: Path, released: dict[str, Path]) -> list[str]:
         return [*args, f"--model.init_from={model}", "--trainer.precision=32-true"]
     if str(path) == "frame/tiny_frame.yaml":
         # It goes on from the demo's model.
-        demo = build(BASE, folder).model.model
-        model = PEAV.from_spec(demo.spec)
-        model.load_state_dict(demo.state_dict())
+        demo = build(BASE, folder).model
+        assert isinstance(demo, PeavModule)
+        model = PEAV.from_spec(demo.model.spec)
+        model.load_state_dict(demo.model.state_dict())
         return [*args, f"--model.init_from={model.save_pretrained(folder / 'demo')}"]
     tokenizer = folder / "tokenizer.json"
     tokenizer.write_text(small_tokenizer())
