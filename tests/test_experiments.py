@@ -93,9 +93,9 @@ def options(path: Path, folder: Path, released: dict[str, Path]) -> list[str]:
         # It goes on from the demo's model.
         demo = build(BASE, folder).model
         assert isinstance(demo, PeavModule)
-        model = PEAV.from_spec(demo.model.spec)
-        model.load_state_dict(demo.model.state_dict())
-        return [*args, f"--model.init_from={model.save_pretrained(folder / 'demo')}"]
+        whole = PEAV.from_spec(demo.model.spec)
+        whole.load_state_dict(demo.model.state_dict())
+        return [*args, f"--model.init_from={whole.save_pretrained(folder / 'demo')}"]
     tokenizer = folder / "tokenizer.json"
     tokenizer.write_text(small_tokenizer())
     return [*args, f"--model.encoders.text.init_args.tokenizer={tokenizer}"]
