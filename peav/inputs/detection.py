@@ -222,6 +222,11 @@ class Detector:
         )
         self._embedder.pooled_names = []  # frames alone are compared
 
+    @property
+    def text_embeddings(self) -> Tensor:
+        """The texts' embeddings (K, D)."""
+        return self._embedded[self._phrase]
+
     def plan(self, row: int, item: MediaItem) -> list[Request]:
         """Returns the windows of an item.
 

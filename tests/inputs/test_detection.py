@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 from collections.abc import Iterator
@@ -328,3 +329,36 @@ def test_sounds_that_are_none_are_named(framewise: PEAV, clips: Path) -> None:
 def test_a_strangers_settings_are_numbers_in_their_range(change: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"must|at most|no setting|stand by phrases"):
         DetectionSettings.from_dict(change)
+
+
+@pytest.mark.slow
+def test_an_hour_whole_and_streamed_agree_and_memory_is_flat(framewise: PEAV, tmp_path: Path) -> None:
+    """Of the file, of chunks of any size, and of ten minutes of it: the peak of the process hardly grows."""
+    import subprocess
+    import sys
+
+    framewise.save_pretrained(tmp_path / "model")
+    wave = np.tile(noise(60.0, 12), 60) * np.repeat(np.random.default_rng(0).uniform(0.3, 1.0, 3600), RATE)
+    write_float_wav(tmp_path / "hour.wav", wave.astype(np.float32))
+    write_float_wav(tmp_path / "short.wav", wave[: 600 * RATE].astype(np.float32))
+    threshold = clear_threshold(probabilities(framewise, wave[: 120 * RATE].astype(np.float32), TEXTS))
+    code = (
+        "import json, resource, sys; from peav import PEAV; model = PEAV.from_pretrained(sys.argv[1]); "
+        "found = model.detect(sys.argv[2], json.loads(sys.argv[3]), float(sys.argv[4])); "
+        "print(json.dumps([[[s.onset, s.offset, s.score] for s in own] for own in found[0]])); "
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    peaks, files = [], []
+    for name in ("short", "hour"):
+        words = [sys.executable, "-c", code, str(tmp_path / "model"), str(tmp_path / f"{name}.wav")]
+        done = subprocess.run([*words, json.dumps(TEXTS), str(threshold)], capture_output=True, text=True, check=True)
+        spans, peak = done.stdout.strip().splitlines()
+        files.append([[Span(*span) for span in own] for own in json.loads(spans)])
+        peaks.append(int(peak) / 1000)
+    assert peaks[1] < peaks[0] + 60, peaks  # the samples of the hour alone are 230 MB
+    found: list[list[Span]] = [[] for _ in TEXTS]
+    for spans in framewise.detect_stream(pieces(wave.astype(np.float32), 3, 40.0), TEXTS, threshold, sample_rate=RATE):
+        for own, others in zip(found, spans, strict=True):
+            own += others
+    agree(found, files[1])
+    assert len(flat(found)) > 100 and all(span.offset <= 3600.0 for own in found for span in own)
