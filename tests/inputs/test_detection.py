@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import math
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -334,9 +336,6 @@ def test_a_strangers_settings_are_numbers_in_their_range(change: dict[str, Any])
 @pytest.mark.slow
 def test_an_hour_whole_and_streamed_agree_and_memory_is_flat(framewise: PEAV, tmp_path: Path) -> None:
     """Of the file, of chunks of any size, and of ten minutes of it: the peak of the process hardly grows."""
-    import subprocess
-    import sys
-
     framewise.save_pretrained(tmp_path / "model")
     wave = np.tile(noise(60.0, 12), 60) * np.repeat(np.random.default_rng(0).uniform(0.3, 1.0, 3600), RATE)
     write_float_wav(tmp_path / "hour.wav", wave.astype(np.float32))
@@ -352,8 +351,8 @@ def test_an_hour_whole_and_streamed_agree_and_memory_is_flat(framewise: PEAV, tm
     for name in ("short", "hour"):
         words = [sys.executable, "-c", code, str(tmp_path / "model"), str(tmp_path / f"{name}.wav")]
         done = subprocess.run([*words, json.dumps(TEXTS), str(threshold)], capture_output=True, text=True, check=True)
-        spans, peak = done.stdout.strip().splitlines()
-        files.append([[Span(*span) for span in own] for own in json.loads(spans)])
+        listed, peak = done.stdout.strip().splitlines()
+        files.append([[Span(*span) for span in own] for own in json.loads(listed)])
         peaks.append(int(peak) / 1000)
     assert peaks[1] < peaks[0] + 60, peaks  # the samples of the hour alone are 230 MB
     found: list[list[Span]] = [[] for _ in TEXTS]
