@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 ENTRY_POINT_GROUP = "peav.plugins"
 #: Where peav's own plugins are: modules to import by name, as those of every other package are.
-BUILT_IN = ("peav.encoders", "peav.objectives")
+BUILT_IN = ("peav.encoders", "peav.objectives", "peav.engine.stages", "peav.engine.gates", "peav.engine.backends")
 
 _C = TypeVar("_C", bound="Plugin")
 

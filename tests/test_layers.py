@@ -39,6 +39,7 @@ LAYERS = {
     "inputs": 5,
     "model": 6,
     "evaluation": 7,
+    "engine": 7,
     "training": 8,
     "cli": 9,
     "testing": 9,

@@ -72,13 +72,17 @@ COMMANDS: dict[str, Command | Group] = {
         "peav.cli.commands.tune:tune",
         "tune the threshold of each phrase on a validation split, and store it with the model",
     ),
+    "caption": Command(
+        "peav.cli.commands.caption:caption",
+        "write captions, transcripts, domains and events of prepared clips with a pipeline of models, and check them",
+    ),
     "convert": Command("peav.cli.commands.convert:convert", "write a model in another format"),
     "recipes": Command(
         "peav.cli.commands.recipes:recipes", "list the experiments that come with peav, or print one of them"
     ),
     "plugins": Command(
         "peav.cli.commands.plugins:plugins",
-        "list the encoders, objectives and fields that are registered, and where they come from",
+        "list the encoders, objectives, fields, and stages, gates and backends of the engine, and where they come from",
     ),
     "data": Group(
         "look at manifests, check, count, split, mix and trust them",

@@ -11,6 +11,7 @@ Every encoder and objective registered in this repository passes the same checks
 from peav.testing.encoders import check_encoder
 from peav.testing.objectives import check_objective
 from peav.testing.ranks import GlooPool, check_objective_on_ranks
+from peav.testing.stages import check_stage, tiny_columns
 from peav.testing.tiny import tiny_batch, tiny_embeddings, tiny_events, tiny_targets, tiny_text
 
 __all__ = [
@@ -18,7 +19,9 @@ __all__ = [
     "check_encoder",
     "check_objective",
     "check_objective_on_ranks",
+    "check_stage",
     "tiny_batch",
+    "tiny_columns",
     "tiny_embeddings",
     "tiny_events",
     "tiny_targets",

@@ -1,0 +1,186 @@
+"""`peav caption`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+
+def caption(
+    data: Sequence[str],
+    *,
+    stages: Mapping[str, Any] | None = None,
+    set: Sequence[str] = (),
+    where: str = "",
+    splits: Sequence[str] = ("train",),
+    work: Path | None = None,
+    replace: bool = False,
+    dry_run: bool = False,
+    executor: Literal["inline", "process"] = "inline",
+    workers: int = 2,
+    part_clips: int = 1000,
+    batch_clips: int = 32,
+    retry_failed: bool = True,
+    max_failures: int = 100,
+    calibration_clips: int = 200,
+    probes: int = 8,
+    unique_media: bool = True,
+    max_copies: int = 0,
+    max_opening_share: float = 0.5,
+    samples: int = 12,
+    stale_seconds: float = 120.0,
+) -> None:
+    """Write captions, transcripts, domains and events of prepared clips with a pipeline of models, and check them.
+
+    The stages stand in a YAML, such as peav:engine/small. What they make is kept in DATA/engine: a run that was killed goes on where it
+    was, several runs on one folder share the work, and a changed setting redoes its stage and those that read it. Captions go into the
+    manifest as synthetic ones, with a line each in DATA/provenance; what people wrote is never changed, and synthetic captions that
+    are there only with --replace. The report is DATA/engine/report.html (docs/engine.md).
+
+    For example: peav caption my_data --config peav:engine/small --set tags.model=runs/mine/checkpoints/last.ckpt
+
+    Args:
+        data: folders that `peav prepare` wrote.
+        stages: name to {class_path, init_args}, in their order; null leaves one out.
+        set: STAGE.ARGUMENT=VALUE changes an argument of a stage, STAGE=null leaves one out; give it as often as you like.
+        where: which clips, such as "domain == 'speech' and duration < 10 and not has_video".
+        splits: whose clips.
+        work: folder of the results; with several data, each has a folder in it.
+        replace: let synthetic captions that clips have, and what an earlier job wrote, give way.
+        dry_run: show what each stage makes of ten clips, and write nothing into the manifest.
+        executor: `inline`, in this process; or `process`, in several.
+        workers: processes.
+        part_clips: clips of a part, the unit that processes share and that is kept.
+        batch_clips: clips that a stage is given at once.
+        retry_failed: try clips again that failed in earlier runs.
+        max_failures: stop when a stage fails for so many clips from the first on; 0 for never.
+        calibration_clips: clips on which stages learn what low and high scores are.
+        probes: clips with which each stage is tried on silence, black pictures and other clips' media; 0 for none.
+        unique_media: leave out the captions of a clip whose media another clip has.
+        max_copies: captions of a type that may say the same; 0 for any number.
+        max_opening_share: stop before writing where more captions of a type begin with the same three words.
+        samples: clips on the report.
+        stale_seconds: time without a sign of life after which a process on another machine counts as dead.
+    """
+    from peav.cli.clip_progress import clip_progress
+    from peav.data.workers import ends_on_terminate
+    from peav.engine.engine import caption as run_job
+    from peav.engine.engine import try_out
+    from peav.engine.job import JobSpec
+    from peav.engine.publish import PublishOptions
+    from peav.suggest import suggest
+
+    known = ("train", "validation", "test")
+    for split in splits:
+        if split not in known:
+            raise ValueError(f"there is no split {split!r}. {suggest(split, known)}")
+    changed = with_changes(stages or {}, set)
+    for number, folder in enumerate(data):
+        place = "" if work is None else str(work if len(data) == 1 else work / f"{number}-{Path(folder).name}")
+        spec = JobSpec(
+            data=str(folder),
+            stages=changed,
+            work=place,
+            splits=tuple(splits),
+            where=where,
+            part_clips=part_clips,
+            batch_clips=batch_clips,
+            retry_failed=retry_failed,
+            max_failures=max_failures,
+            calibration_clips=calibration_clips,
+        )
+        if dry_run:
+            _show(try_out(spec))
+            continue
+        options = PublishOptions(replace, unique_media, max_copies, max_opening_share)
+        with ends_on_terminate():
+            done = run_job(
+                spec,
+                options,
+                executor,
+                workers,
+                probes,
+                samples,
+                stale_seconds,
+                lambda total: clip_progress("caption", total),
+            )
+        _summary(done, folder, replace)
+
+
+def with_changes(stages: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]:
+    """Returns the stages with arguments changed as `--set` says.
+
+    Args:
+        stages: of the configuration.
+        changes: each STAGE.ARGUMENT=VALUE, the value in YAML, or STAGE=null.
+
+    Raises:
+        ValueError: if one cannot be read, or names a stage that is not there.
+
+    >>> with_changes({"tags": {"class_path": "X"}}, ["tags.top=2"])
+    {'tags': {'class_path': 'X', 'init_args': {'top': 2}}}
+    """
+    import yaml
+
+    from peav.suggest import suggest
+
+    changed = dict(stages)
+    for change in changes:
+        place, equals, value = change.partition("=")
+        stage, _, argument = place.partition(".")
+        if not equals:
+            raise ValueError(f"--set takes STAGE.ARGUMENT=VALUE, or STAGE=null, not {change!r}")
+        if stage not in changed:
+            raise ValueError(f"--set {change!r}: there is no stage {stage!r}. {suggest(stage, changed)}")
+        try:
+            given = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ValueError(f"--set {change!r}: the value is no YAML: {str(error).splitlines()[0]}") from None
+        if not argument:
+            if given is not None:
+                raise ValueError(
+                    f"--set {change!r}: a stage can only be left out, by null; an argument is {stage}.NAME=VALUE"
+                )
+            changed[stage] = None
+            continue
+        arguments = {**(changed[stage].get("init_args") or {})}
+        held = arguments
+        *path, last = argument.split(".")
+        for name in path:
+            held[name] = dict(held.get(name) or {})
+            held = held[name]
+        held[last] = given
+        changed[stage] = {**changed[stage], "init_args": arguments}
+    return changed
+
+
+def _show(clips: Any) -> None:
+    import json
+
+    for clip, made in clips:
+        print(clip)
+        for stage, columns in made:
+            for name, value in columns.items():
+                print(f"  {stage}.{name}: {json.dumps(value, ensure_ascii=False)}")
+
+
+def _summary(done: Any, folder: str, replace: bool) -> None:
+    published = done.published
+    total = sum(published.captions.values())
+    counts = ", ".join(f"{count:,} {kind}" for kind, count in published.captions.items())
+    print(f"wrote {total:,} captions into {folder}" + (f" ({counts})" if counts else ""))
+    if published.filled:
+        print("filled in: " + ", ".join(f"{count:,} {name}" for name, count in published.filled.items()))
+    if kept := sum(published.kept.values()):
+        print(f"{kept:,} times a clip kept the synthetic captions of a type that it had (--replace replaces them)")
+    for (gate, outcome), count in sorted(published.survey.verdicts.items()):
+        print(f"the gate {gate} refused {count:,}, which were {outcome}")
+    for reason, count in published.dropped.items():
+        print(f"{count:,} captions were left out as {reason}: see dropped.jsonl in the folder of the work")
+    if done.failed:
+        print(f"{done.failed:,} clips failed at a stage: the same command tries them again; reasons are in the report")
+    for stage, seconds in done.timing.stages.items():
+        print(f"  {stage}: {seconds:,.1f} s, {done.timing.per_million(seconds):,.1f} h per million clips (projected)")
+    print(done.timing.sentence())
+    print(f"the report is {done.page}")

@@ -1,0 +1,124 @@
+"""What a backend is: from a prompt with sound and pictures to a text, one request or many."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from peav.engine.stage import full_arguments
+from peav.registry import Registry
+from peav.trust import Trust
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a model is asked.
+
+    Attributes:
+        id: of the clip.
+        text: the prompt.
+        system: the instruction before it; "" for none.
+        audio: (S,) float32 at `sample_rate`, or None.
+        sample_rate: in Hz.
+        frames: (F, 3, H, W) uint8, or None.
+        max_tokens: of the answer.
+        temperature: of sampling; 0 takes the most likely token.
+    """
+
+    id: str
+    text: str
+    system: str = ""
+    audio: NDArray[np.float32] | None = None
+    sample_rate: int = 16000
+    frames: NDArray[np.uint8] | None = None
+    max_tokens: int = 128
+    temperature: float = 0.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model said.
+
+    Attributes:
+        text: of the answer.
+        finish: why it ended: `stop`, or `length` where it was cut.
+        tokens_in: of the prompt, where the backend says it.
+        tokens_out: of the answer, likewise.
+        error: why there is none; "" if there is.
+    """
+
+    text: str = ""
+    finish: str = "stop"
+    tokens_in: int = 0
+    tokens_out: int = 0
+    error: str = ""
+
+
+class Backend(ABC):
+    """Base class of backends. `@register_backend` makes one known by its name."""
+
+    version: ClassVar[int] = 1
+
+    def __init__(self) -> None:
+        """Takes no arguments; a subclass may."""
+        super().__init__()
+
+    @classmethod
+    def identity(cls, init_args: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Returns what answers depend on, as plain data: the model and its revision, not where it runs.
+
+        Args:
+            init_args: all arguments of the constructor, defaults included.
+        """
+        return init_args
+
+    @classmethod
+    def models(cls, init_args: Mapping[str, Any]) -> Mapping[str, str]:
+        """Returns the licences of its models by name.
+
+        Args:
+            init_args: all arguments of the constructor, defaults included.
+        """
+        return {}
+
+    @abstractmethod
+    def answer(self, requests: Sequence[Request]) -> list[Answer]:
+        """Answers requests, in their order.
+
+        Args:
+            requests: at least one.
+
+        Raises:
+            EngineStop: if no request can be answered at present.
+        """
+
+    def close(self) -> None:  # noqa: B027  not all hold something
+        """Gives back what it holds."""
+
+
+backends: Registry[Any] = Registry("backend", Backend)
+
+register_backend = backends.register
+
+
+def plan_backend(config: Any) -> tuple[type[Backend], dict[str, Any]]:
+    """Returns the class of a backend and all its arguments.
+
+    Args:
+        config: `{"class_path": ..., "init_args": {...}}`.
+
+    Raises:
+        ValueError: if there is none of that name, or it lacks an argument.
+    """
+    if not isinstance(config, Mapping) or not isinstance(config.get("class_path"), str):
+        raise ValueError(f"backend must be {{class_path: ..., init_args: {{...}}}}, got {config!r:.200}")
+    try:
+        cls = backends.resolve(config["class_path"], Trust.CODE)
+    except KeyError as error:
+        raise ValueError(f"backend: {error.args[0]}") from None
+    return cls, full_arguments(cls, config.get("init_args") or {}, "backend")

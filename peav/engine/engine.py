@@ -1,0 +1,125 @@
+"""`peav caption`: a job from its probes to the manifest and the page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from peav.engine.calibration import calibrate, sample_clips
+from peav.engine.claims import STALE_SECONDS
+from peav.engine.compute import Computer, run_in_memory
+from peav.engine.job import Job, JobSpec
+from peav.engine.probes import Probe, probe_stages
+from peav.engine.publish import Published, PublishOptions, publish
+from peav.engine.report import write_page
+from peav.engine.rows import Rows
+from peav.engine.run import Executor, opened, run_parts
+from peav.engine.timing import Timing, timing_of
+from peav.types import Seconds
+
+#: Gives what is told the number of clips that were worked off, from their number.
+Progress = Callable[[int], AbstractContextManager[Callable[[int], None]]]
+
+
+@dataclass(frozen=True)
+class Captioned:
+    """What a job did.
+
+    Attributes:
+        published: what was written into the manifests.
+        timing: where the time went.
+        probes: that were made.
+        page: the report.
+        failed: clips that failed at some stage.
+    """
+
+    published: Published
+    timing: Timing
+    probes: list[Probe]
+    page: Path
+    failed: int
+
+
+def caption(
+    spec: JobSpec,
+    options: PublishOptions | None = None,
+    executor: Executor = "inline",
+    workers: int = 2,
+    probes: int = 8,
+    samples: int = 12,
+    stale_seconds: Seconds = STALE_SECONDS,
+    progress: Progress = lambda total: nullcontext(lambda clips: None),
+) -> Captioned:
+    """Runs a job, and writes what it made into the manifests of its data.
+
+    Args:
+        spec: the job.
+        options: how results are written.
+        executor: `inline`, in this process; or `process`, in several.
+        workers: of the executor `process`.
+        probes: clips that each stage that listens or looks is probed with; 0 for none.
+        samples: clips on the page.
+        stale_seconds: time without a sign of life after which a process on another machine counts as dead.
+        progress: shows how far the run is.
+
+    Raises:
+        EngineError: if the folder holds another job, another run with other settings is at work there, a stage fails its probe or
+            cannot work at all, the manifest changed, or too many captions begin alike. What was computed is kept.
+        OSError: if the disk is full.
+        ValueError: if a setting or a stage cannot be.
+    """
+    job = Job(spec)
+    with opened(job, stale_seconds) as (pulse, since):
+        computer = Computer(job.pipeline, spec.data, spec.max_failures)
+        try:
+            calibrate(job, computer)
+            made = probe_stages(job, computer, probes)
+            with progress(sum(part.count for part in job.parts)) as tell:
+                inline = computer if executor == "inline" else None
+                if inline is None:
+                    computer.close()
+                run_parts(spec, job, pulse, since, executor, workers, tell, inline)
+        finally:
+            computer.close()
+        published = publish(job, options or PublishOptions())
+    timing = timing_of(job)
+    page = write_page(Job(spec), job.work / "report.html", published, timing, made, samples)
+    return Captioned(published, timing, made, page, sum(published.survey.failures.values()))
+
+
+def try_out(spec: JobSpec, number: int = 10) -> list[tuple[str, list[tuple[str, dict[str, Any]]]]]:
+    """Runs the stages over a few clips, and keeps and writes nothing but what stages learned of the sample.
+
+    Args:
+        spec: the job.
+        number: of clips.
+
+    Returns:
+        for each clip its id, and what each stage made of it: columns, or `failed` and the reason.
+    """
+    job = Job(spec)
+    with opened(job):
+        computer = Computer(job.pipeline, spec.data, spec.max_failures)
+        try:
+            calibrate(job, computer)
+            clips = sample_clips(job, number, "dry run")
+            shown: dict[str, list[tuple[str, dict[str, Any]]]] = {clip.id: [] for clip in clips}
+
+            def look(stage: str, lines: Rows) -> None:
+                for clip_id, line in lines.items():
+                    shown[clip_id].append((stage, line["out"] if "out" in line else {"failed": line["failed"]}))
+
+            run_in_memory(computer, clips, look=look)
+        finally:
+            computer.close()
+    return list(shown.items())
+
+
+def check_splits(data: str, splits: Sequence[str]) -> tuple[str, ...]:
+    """Returns splits; all that a folder has where none is given."""
+    from peav.data.curation.validate import splits_of  # noqa: PLC0415
+
+    return tuple(splits) or tuple(splits_of(data))

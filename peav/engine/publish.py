@@ -1,0 +1,289 @@
+"""The last step: what a job made goes into the manifest, with a line of provenance for each caption. The media stay as they are."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from peav.data.locks import locked
+from peav.data.manifests.clip import Clip
+from peav.data.manifests.fields import RecordError
+from peav.data.manifests.manifest import write_manifest
+from peav.data.manifests.records import OPEN, Event
+from peav.data.manifests.texts import Caption, missing_media, parse_captions
+from peav.engine.job import Job
+from peav.engine.rows import OWN_MARK, owned, read_lines
+from peav.engine.stage import EngineError
+from peav.engine.survey import Duplicates, Survey, boilerplate, texts_of_column
+
+#: The most words of a caption that a manifest is given, as `peav prepare` has it.
+MAX_WORDS = 1000
+
+
+@dataclass
+class Published:
+    """What was written.
+
+    Attributes:
+        captions: new ones by type.
+        kept: by type, how many clips kept synthetic captions that they had.
+        dropped: by reason, captions that the job made and that were not written.
+        filled: transcripts, domains and annotations that were written.
+        survey: of what the job made.
+    """
+
+    captions: Counter[str] = field(default_factory=Counter)
+    kept: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
+    filled: Counter[str] = field(default_factory=Counter)
+    survey: Survey = field(default_factory=Survey)
+
+
+@dataclass(frozen=True)
+class PublishOptions:
+    """How results are written.
+
+    Attributes:
+        replace: whether synthetic captions that clips have, and what an earlier job wrote of transcripts, domains and events, give way.
+            What people wrote never does.
+        unique_media: whether a clip whose media another one has gets no caption.
+        max_copies: captions of a type that may say the same; 0 for any number.
+        max_opening_share: of the captions of a type that may begin with the same three words, else nothing is written.
+        min_opening_captions: of a type, from which on that is looked at.
+    """
+
+    replace: bool = False
+    unique_media: bool = True
+    max_copies: int = 0
+    max_opening_share: float = 0.5
+    min_opening_captions: int = 100
+
+
+def survey_of(job: Job) -> Survey:
+    """Counts what a job made."""
+    survey = Survey()
+    for part in job.parts:
+        for clip, columns, failed in job.results(part):
+            if columns is not None:
+                survey.add(clip, columns, failed)
+    return survey
+
+
+def publish(job: Job, options: PublishOptions) -> Published:
+    """Writes the results of a job into its manifests.
+
+    Args:
+        job: all of whose parts are done.
+        options: how.
+
+    Raises:
+        EngineError: if the manifests hold other clips than those of the job, or too many captions begin alike.
+        FolderInUse: if `peav prepare` is at work in the folder.
+        OSError: if the disk is full; the manifest stays as it was.
+    """
+    with _only_one(job.work / "publish.lock"), locked(Path(job.spec.data)):
+        job.check_manifests()
+        fresh = Job(job.spec)  # its lines are those that the manifest has now
+        report = Published(survey=survey_of(fresh))
+        opening = boilerplate(report.survey, options.max_opening_share, options.min_opening_captions)
+        if opening is not None:
+            raise EngineError(
+                f"{opening}: nothing was written into the manifest, and what was computed is kept. Change the prompt or the templates, or "
+                "raise --max_opening_share"
+            )
+        duplicates = Duplicates(options.unique_media, options.max_copies)
+        with _Sink(job.work / "dropped.jsonl") as dropped:
+            for split, manifest in fresh.manifests.items():
+                with _Sink(Path(job.spec.data) / "provenance" / f"{split}.jsonl") as provenance:
+                    write_manifest(
+                        manifest.path, _edited(fresh, split, options, duplicates, report, provenance, dropped)
+                    )
+    return report
+
+
+def _edited(
+    job: Job,
+    split: str,
+    options: PublishOptions,
+    duplicates: Duplicates,
+    report: Published,
+    provenance: _Sink,
+    dropped: _Sink,
+) -> Iterator[Clip]:
+    earlier = _ProvenanceReader(Path(job.spec.data) / "provenance" / f"{split}.jsonl")
+    stages = job.pipeline.provenance("texts")
+    said = {
+        "key": stages[-1].key if stages else "",
+        "stages": {stage.name: stage.key for stage in stages},
+        "models": {name: licence or "unknown" for stage in stages for name, licence in stage.models.items()},
+    }
+    for part in job.parts:
+        if part.split != split:
+            continue
+        for clip, columns, _ in job.results(part):
+            before = earlier.of(clip.id)
+            if columns is None:
+                provenance.add(*before)
+                yield clip
+                continue
+            edited, new = _edit(clip, columns, options, duplicates, report, dropped)
+            here = {(kind, caption.text) for kind, items in edited.captions.items() for caption in items}
+            # Of what an earlier job wrote and is still there.
+            provenance.add(*(old for old in before if _key_of(old) in here and _key_of(old) not in new))
+            for kind, text in new:
+                verdicts = [v for v in columns.get("verdicts") or () if v["kind"] == kind]
+                line: dict[str, Any] = {"id": clip.id, "type": kind, "text": text, **said, "scores": _scores(columns)}
+                line["gates"] = [{"gate": v["gate"], "reason": v["reason"], "outcome": v["outcome"]} for v in verdicts]
+                provenance.add(json.dumps(line, ensure_ascii=False) + "\n")
+            yield edited
+
+
+def _edit(
+    clip: Clip,
+    columns: Mapping[str, Any],
+    options: PublishOptions,
+    duplicates: Duplicates,
+    report: Published,
+    dropped: _Sink,
+) -> tuple[Clip, list[tuple[str, str]]]:
+    """Returns the clip as the manifest has it from now on, and its new captions by type and text."""
+    made = list(texts_of_column(columns.get("texts")))
+    lost = duplicates.judge(clip, made)
+    wanted: dict[str, list[str]] = {}
+    for kind, text in made:
+        reason = lost.get((kind, text)) or _unwritable(clip, kind, text)
+        if reason is None:
+            wanted.setdefault(kind, []).append(text)
+        else:
+            what = "duplicate" if (kind, text) in lost else "unwritable"
+            report.dropped[what] += 1
+            dropped.add(
+                json.dumps({"id": clip.id, "type": kind, "text": text[:500], "reason": reason}, ensure_ascii=True)
+                + "\n"
+            )
+    captions = dict(clip.captions)
+    new: list[tuple[str, str]] = []
+    for kind, texts in wanted.items():
+        real = [caption for caption in captions.get(kind, ()) if caption.origin == "real"]
+        old = [caption for caption in captions.get(kind, ()) if caption.origin != "real"]
+        texts = [text for text in dict.fromkeys(texts) if text not in {caption.text for caption in real}]
+        if old and not options.replace and {caption.text for caption in old} != set(texts):
+            report.kept[kind] += 1
+            continue
+        if texts:
+            captions[kind] = (*real, *(Caption(text, "synthetic") for text in texts))
+            new += [(kind, text) for text in texts]
+            report.captions[kind] += len(texts)
+    return _fill(replace(clip, captions=captions), columns, options, report), new
+
+
+def _unwritable(clip: Clip, kind: str, text: str) -> str | None:
+    if missing := missing_media(kind, clip.has_audio, clip.has_video):
+        return f"the clip has no {missing[0]}"
+    notes: list[str] = []
+    try:
+        parse_captions({kind: [{"text": text, "origin": "synthetic"}]}, MAX_WORDS, notes)
+    except RecordError as error:
+        return str(error)
+    return notes[0] if notes and "type of their own" not in notes[0] else None
+
+
+def _fill(clip: Clip, columns: Mapping[str, Any], options: PublishOptions, report: Published) -> Clip:
+    """Writes transcript, domain and events where the clip has none, or those of an earlier job."""
+    wrote = owned(clip)
+    changes: dict[str, Any] = {}
+    speech = columns.get("speech") or {}
+    if speech.get("text") and (clip.transcript is None or ("transcript" in wrote and options.replace)):
+        segments = tuple(
+            Caption(item["text"], "real", item["start"], min(item["end"], clip.duration))
+            for item in speech.get("segments") or ()
+            if 0 <= item["start"] < min(item["end"], clip.duration) and item["text"].strip()
+        )
+        changes |= {"transcript": speech["text"], "segments": segments}
+    domain = columns.get("domain")
+    if domain and (not clip.domain or ("domain" in wrote and options.replace)):
+        changes["domain"] = domain
+    events = columns.get("events")
+    if events and (clip.events is None or ("events" in wrote and options.replace)):
+        found = tuple(
+            Event(event["phrase"], event["onset"], event["offset"], confidence=event.get("confidence", 1.0))
+            for event in events
+            if event["onset"] < event["offset"]
+        )
+        # What the model did not find may be there all the same.
+        changes |= {"events": found, "vocabulary": OPEN}
+    if not changes:
+        return clip
+    filled = [name for name in ("transcript", "domain", "events") if name in changes]
+    report.filled.update(filled)
+    mark = {"wrote": sorted({*wrote, *filled})}
+    return replace(clip, **changes, extra={**clip.extra, OWN_MARK: mark})
+
+
+def _scores(columns: Mapping[str, Any]) -> dict[str, Any]:
+    tags = [[tag["phrase"], tag.get("score"), tag.get("confidence")] for tag in columns.get("tags") or ()]
+    candidates = [
+        {k: item[k] for k in ("kind", "by", "text", "score", "confidence") if k in item}
+        for item in columns.get("candidates") or ()
+    ]
+    return {name: held for name, held in (("tags", tags), ("candidates", candidates)) if held}
+
+
+class _Sink:
+    """A file of lines that takes its place when it is whole, and not at all where an error comes before."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path, self._partial = path, path.with_name(f".{path.name}.partial")
+
+    def __enter__(self) -> _Sink:
+        self._stream = self._partial.open("w", encoding="utf-8", errors="backslashreplace")
+        return self
+
+    def add(self, *lines: str) -> None:
+        self._stream.writelines(lines)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._stream.flush()
+            os.fsync(self._stream.fileno())
+        self._stream.close()
+        if kind is None:
+            self._partial.replace(self._path)
+        else:
+            self._partial.unlink(missing_ok=True)
+
+
+class _ProvenanceReader:
+    """The lines of an earlier provenance, by clip, read along with the manifest: both have one order."""
+
+    def __init__(self, path: Path) -> None:
+        self._lines = read_lines(path)
+        self._next = next(self._lines, None)
+
+    def of(self, clip: str) -> list[str]:
+        held = []
+        while self._next is not None and self._next.get("id") == clip:
+            held.append(json.dumps(self._next, ensure_ascii=False) + "\n")
+            self._next = next(self._lines, None)
+        return held
+
+
+def _key_of(line: str) -> tuple[str, str]:
+    item = json.loads(line)
+    return item["type"], item["text"]
+
+
+@contextmanager
+def _only_one(path: Path) -> Iterator[None]:
+    """Lets one process at a time publish; the others wait, and find the work done."""
+    with path.open("a") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield

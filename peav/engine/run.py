@@ -1,0 +1,266 @@
+"""Running a job: processes that claim parts until none is left, here or wherever the folder can be seen."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from multiprocessing.connection import Connection, wait
+from typing import Any, Literal
+
+from peav.data.workers import end_with_parent
+from peav.engine.calibration import calibrate
+from peav.engine.claims import STALE_SECONDS, Claims, Pulse, Registered
+from peav.engine.compute import Computer
+from peav.engine.job import Job, JobSpec, Part
+from peav.engine.stage import EngineError, EngineStop
+from peav.types import Seconds
+
+_log = logging.getLogger(__name__)
+
+Executor = Literal["inline", "process"]
+
+#: Time between two looks at parts that others work on.
+POLL_SECONDS: Seconds = 0.5
+
+#: So many deaths of workers, one after another without a part that was finished, end the run.
+MAX_DEATHS = 20
+
+
+@contextmanager
+def opened(job: Job, stale: Seconds = STALE_SECONDS) -> Iterator[tuple[Pulse, float]]:
+    """Registers a run in the folder of a job; gives its pulse, and when it began by the clock of the file system.
+
+    Raises:
+        EngineError: if the folder holds another job, or another run with other settings is at work there.
+    """
+    job.work.mkdir(parents=True, exist_ok=True)
+    if not (job.work / "job.json").exists() and any(path.name != "runs" for path in job.work.iterdir()):
+        raise EngineError(f"{job.work} is not empty and was not made by `peav caption`: give another --work")
+    pulse = Pulse(job.work, stale)
+    try:
+        registered = Registered(job.work, pulse, job.pipeline.digest, lambda: "")
+        try:
+            for name, why in job.open().items():
+                _log.info("stage %s is done anew: %s", name, why)
+            yield pulse, pulse.now()
+        finally:
+            registered.close()
+    finally:
+        pulse.close()
+
+
+def run_parts(
+    spec: JobSpec,
+    job: Job,
+    pulse: Pulse,
+    since: float,
+    executor: Executor = "inline",
+    workers: int = 2,
+    on_clips: Callable[[int], None] = lambda clips: None,
+    computer: Computer | None = None,
+) -> None:
+    """Computes all parts of a job that are not done.
+
+    Args:
+        spec: what the job is, for other processes.
+        job: the job, registered by :func:`opened`.
+        pulse: of this process.
+        since: when the run began: failures of before are tried again.
+        executor: `inline`, in this process; or `process`, in several.
+        workers: of the executor `process`.
+        on_clips: is told how many clips were worked off.
+        computer: the stages built in this process, for `inline`.
+
+    Raises:
+        EngineStop: if a stage cannot work at all.
+        EngineError: if worker processes die again and again.
+        OSError: if the disk is full.
+    """
+    if executor == "inline":
+        own = computer or Computer(job.pipeline, spec.data, spec.max_failures)
+        try:
+            calibrate(job, own)
+            work(job, own, pulse, since, on_clips)
+        finally:
+            if computer is None:
+                own.close()
+        return
+    if workers < 1:
+        raise ValueError(f"workers must be at least 1, got {workers}")
+    _Workers(spec, job, since, pulse.stale, on_clips).run(workers)
+
+
+def work(
+    job: Job, computer: Computer, pulse: Pulse, since: float, on_clips: Callable[[int], None] = lambda clips: None
+) -> None:
+    """Claims parts and computes them until none is left; waits for those that others have claimed, and takes over those of the dead.
+
+    Args:
+        job: the job.
+        computer: its stages.
+        pulse: of this process.
+        since: when the run began.
+        on_clips: is told how many clips were worked off, by whomever.
+    """
+    claims = Claims(job.work, pulse)
+    left = job.parts
+    turn = sum(pulse.token.encode()) % max(len(left), 1)
+    left = left[turn:] + left[:turn]  # so that many processes do not ask for the same parts
+    while left:
+        took = False
+        for part in list(left):
+            if job.settled(part, since):
+                left.remove(part)
+                on_clips(part.count)
+                continue
+            before = claims.take(part.name)
+            if before is None:
+                continue
+            took = True
+            try:
+                if not job.settled(part, since):
+                    _compute(job, part, computer, claims, before, on_clips)
+                else:
+                    on_clips(part.count)
+            finally:
+                claims.drop(part.name)
+            left.remove(part)
+        if left and not took:
+            time.sleep(POLL_SECONDS)
+
+
+def _compute(
+    job: Job,
+    part: Part,
+    computer: Computer,
+    claims: Claims,
+    before: Mapping[str, Any],
+    on_clips: Callable[[int], None],
+) -> None:
+    told = 0
+
+    def tell(clips: int) -> None:
+        nonlocal told
+        told += clips
+        on_clips(clips)
+
+    if not before:
+        computer.about_to = lambda stage, ids: None
+        job.compute(part, computer, tell)
+    else:
+        # A process died here: a clip at a time, and the claim says which, so that one that kills its process is found.
+        given_up = {}
+        if before.get("inflight"):
+            stage, clip_id = before["inflight"]
+            given_up[stage, clip_id] = "the process died while it worked on this clip"
+            _log.warning("the clip %r is left out: a process died while the stage %s worked on it", clip_id, stage)
+        lost = [tuple(item) for item in before.get("lost", ())]
+        given_up |= {(stage, clip): "the process died while it worked on this clip" for stage, clip in lost}
+        claims.say(part.name, lost=[list(item) for item in given_up])
+        computer.about_to = lambda stage, ids: claims.say(
+            part.name, inflight=[stage, ids[0]] if len(ids) == 1 else None
+        )
+        job.compute(part, computer, tell, given_up, batch_clips=1)
+    on_clips(part.count - told)
+
+
+class _Workers:
+    """Processes that work on a job, each with a pipe; one that dies is replaced."""
+
+    def __init__(self, spec: JobSpec, job: Job, since: float, stale: Seconds, on_clips: Callable[[int], None]) -> None:
+        self._arguments = (spec, since, stale)
+        self._job, self._since, self._on_clips = job, since, on_clips
+        self._context = multiprocessing.get_context("spawn")
+        self._running: dict[Connection, Any] = {}
+        self._total = sum(part.count for part in job.parts)
+        self._deaths = 0
+        self._settled = -1
+
+    def run(self, workers: int) -> None:
+        """Starts the processes and waits for them."""
+        try:
+            for _ in range(min(workers, max(len(self._job.parts), 1))):
+                self._start()
+            while self._running:
+                for pipe in wait(list(self._running), timeout=POLL_SECONDS):
+                    self._read(pipe)  # type: ignore[arg-type]
+        finally:
+            for process in self._running.values():
+                process.kill()
+            for process in self._running.values():
+                process.join()
+
+    def _start(self) -> None:
+        ours, theirs = self._context.Pipe(duplex=False)
+        process = self._context.Process(target=_worker, args=(theirs, *self._arguments), daemon=False)
+        process.start()
+        theirs.close()
+        self._running[ours] = process
+
+    def _read(self, pipe: Connection) -> None:
+        try:
+            kind, value = pipe.recv()
+        except (EOFError, OSError):
+            self._ended(pipe)
+            return
+        if kind == "clips":
+            self._deaths = 0
+            self._on_clips(value)
+        elif kind == "stop":
+            raise EngineStop(value)
+        elif kind == "full":
+            raise OSError(*value)
+        else:
+            raise EngineError(value)
+
+    def _ended(self, pipe: Connection) -> None:
+        process = self._running.pop(pipe)
+        process.join()
+        pipe.close()
+        if process.exitcode == 0:
+            return
+        self._deaths += 1
+        _log.warning("a worker process died (exit status %s); another takes its place", process.exitcode)
+        if self._deaths > MAX_DEATHS:
+            raise EngineError(
+                f"{self._deaths} worker processes died one after another (exit status {process.exitcode})"
+            )
+        self._start()
+
+
+def _worker(pipe: Connection, spec: JobSpec, since: float, stale: Seconds) -> None:
+    """Works on a job in a process of its own, and ends with the one that started it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
+    parent = multiprocessing.parent_process()
+
+    def end() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=end, daemon=True).start()
+    computer = None
+    try:
+        job = Job(spec)
+        pulse = Pulse(job.work, stale)
+        computer = Computer(job.pipeline, spec.data, spec.max_failures)
+        calibrate(job, computer)
+        work(job, computer, pulse, since, lambda clips: pipe.send(("clips", clips)) if clips else None)
+        pulse.close()
+    except EngineStop as error:
+        pipe.send(("stop", str(error)))
+    except OSError as error:
+        pipe.send(("full", (error.errno, error.strerror, str(error.filename or ""))))
+    except Exception as error:
+        _log.exception("a worker failed")
+        pipe.send(("error", f"{type(error).__name__}: {error}"))
+    finally:
+        if computer is not None:
+            computer.close()

@@ -1,0 +1,229 @@
+"""What a stage of the caption engine is: a plugin that takes columns of clips and returns columns."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from peav.registry import Registry, init_signature
+from peav.suggest import suggest
+
+#: Columns of a batch of clips: name to one value a clip. `id` is always among them.
+Columns = dict[str, list[Any]]
+
+#: What the manifest says of a clip, and what is decoded of it: columns that no stage has to provide.
+MANIFEST_COLUMNS = (
+    "id",
+    "duration",
+    "has_audio",
+    "has_video",
+    "dataset",
+    "licence",
+    "real_captions",
+    "real_transcript",
+)
+MEDIA_COLUMNS = ("audio", "frames")
+
+#: Columns that several stages may provide: lists, which are joined in the order of the stages. A stage that reads one replaces it.
+JOINED_COLUMNS = ("tags", "candidates", "verdicts")
+
+#: Columns that the engine writes into the manifest. `texts` are captions by type.
+WRITTEN_COLUMNS = ("texts", "speech", "domain", "events")
+
+
+class EngineError(RuntimeError):
+    """Ends a run: what is done stays done. The message says why, and how to go on."""
+
+
+class EngineStop(EngineError):  # noqa: N818  the name says what it does
+    """A stage cannot work at all, such as one whose server is gone: the run ends, and no clip is given up for it."""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """In place of a value in a column: this clip failed. The next run tries it again.
+
+    Attributes:
+        reason: why, in a sentence.
+    """
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class FrameNeeds:
+    """Which frames a stage wants.
+
+    Attributes:
+        size: (H, W) in pixels.
+        num_frames: evenly over the clip, or
+        fps: frames a second.
+    """
+
+    size: tuple[int, int] = (224, 224)
+    num_frames: int | None = 8
+    fps: float | None = None
+
+
+class Stage(ABC):
+    """Base class of stages. `@register_stage` makes one known by its name.
+
+    A stage is built once in each process, from plain arguments, and called with batches. What its results depend on besides its
+    arguments and columns, such as the weights of a model, is its :meth:`identity`. It changes `version` when its code changes what
+    comes out.
+
+    Attributes:
+        version: of the code, part of the key under which results are kept.
+        reads: columns that it needs: of the manifest (`MANIFEST_COLUMNS`), of the media (`audio`: (S,) float32 arrays or None;
+            `frames`: (F, 3, H, W) uint8 arrays or None), or of stages before it. One that ends in `?` is given where it is there.
+        provides: columns that it returns.
+        deterministic: whether it gives the same for the same clip, in any batch.
+        calibrates: whether it wants to see a sample of clips first (:meth:`calibrate`).
+        sample_rate: at which it wants audio, Hz; set in the constructor.
+        frame_needs: which frames it wants; set in the constructor.
+    """
+
+    version: ClassVar[int] = 1
+    reads: ClassVar[tuple[str, ...]] = ()
+    provides: ClassVar[tuple[str, ...]] = ()
+    deterministic: ClassVar[bool] = True
+    calibrates: ClassVar[bool] = False
+
+    sample_rate: int = 16000
+    frame_needs: FrameNeeds = FrameNeeds()
+
+    def __init__(self) -> None:
+        """Takes no arguments; a subclass may."""
+        super().__init__()
+
+    @classmethod
+    def columns(cls, init_args: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Returns what a stage with these arguments reads and provides; by default what the class says.
+
+        Args:
+            init_args: all arguments of the constructor, defaults included.
+        """
+        return cls.reads, cls.provides
+
+    @classmethod
+    def identity(cls, init_args: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Returns what else the results depend on, as plain data, such as a digest of weights; is asked before anything is built.
+
+        Args:
+            init_args: all arguments of the constructor, defaults included.
+        """
+        return {}
+
+    @classmethod
+    def key_arguments(cls, init_args: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Returns the arguments that results depend on; those that only say where and how fast they are computed are left out.
+
+        Args:
+            init_args: all arguments of the constructor, defaults included.
+        """
+        return init_args
+
+    @classmethod
+    def models(cls, init_args: Mapping[str, Any]) -> Mapping[str, str]:
+        """Returns the licences of the models that it runs, by name; "" where it is unknown. They go into the provenance.
+
+        Args:
+            init_args: all arguments of the constructor, defaults included.
+        """
+        return {}
+
+    @abstractmethod
+    def __call__(self, batch: Columns) -> Columns:
+        """Computes the columns that it provides.
+
+        Args:
+            batch: `id`, and the columns that it reads, a list of one length each. The values are shared: it must not change them.
+
+        Returns:
+            `id` and every column that it provides. Rows are told by their ids: one that is missing is a failure of its clip, one that
+            was not asked for is refused. The values are plain data that JSON holds, or :class:`Failed`.
+
+        Raises:
+            EngineStop: if no clip can be computed at present.
+            Exception: anything else makes the engine try the clips one by one; those that raise it fail.
+        """
+
+    def calibrate(self, batch: Columns) -> Any:
+        """Looks at a sample of clips, and returns what it learned as plain data; called once a job where `calibrates` is true.
+
+        Args:
+            batch: as for a call.
+        """
+        return None
+
+    def load_calibration(self, learned: Any) -> None:  # noqa: B027  most stages learn nothing
+        """Takes what :meth:`calibrate` returned, in this or another process, before the first batch.
+
+        Args:
+            learned: plain data.
+        """
+
+    def bind(self, stages: Mapping[str, Stage]) -> None:  # noqa: B027  most stages need no other
+        """Takes the stages before this one, built, by name; a gate finds there whom it asks to write again.
+
+        Args:
+            stages: those that stand before it.
+        """
+
+    def close(self) -> None:  # noqa: B027  most stages hold nothing
+        """Gives back what the stage holds, such as connections."""
+
+
+stages: Registry[Any] = Registry("stage", Stage)
+
+register_stage = stages.register
+
+
+def full_arguments(cls: type[Any], given: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """Returns the arguments of a constructor with the defaults of those that are not given.
+
+    Args:
+        cls: the class.
+        given: by name.
+        what: it is, for messages.
+
+    Raises:
+        ValueError: if it has no such argument, or one is missing.
+    """
+    parameters = init_signature(cls).parameters
+    if any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values()):
+        return dict(given)
+    for name in given:
+        if name not in parameters:
+            known = ", ".join(parameters) or "no arguments"
+            raise ValueError(
+                f"{what}: {cls.__name__} has no argument {name!r}. {suggest(name, parameters) if parameters else known}"
+            )
+    missing = [name for name, one in parameters.items() if one.default is inspect.Parameter.empty and name not in given]
+    if missing:
+        raise ValueError(f"{what}: {cls.__name__} needs {', '.join(missing)}: set {what}.init_args.{missing[0]}")
+    return {name: given.get(name, one.default) for name, one in parameters.items()}
+
+
+def digest_of(data: Any) -> str:
+    """Returns a digest, 16 hexadecimal digits, of plain data.
+
+    >>> digest_of({"a": 1, "b": [2]}) == digest_of({"b": [2], "a": 1})
+    True
+    """
+    text = json.dumps(data, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def take(batch: Mapping[str, Sequence[Any]], rows: Sequence[int]) -> Columns:
+    """Returns some rows of a batch.
+
+    >>> take({"id": ["a", "b", "c"], "n": [1, 2, 3]}, [2, 0])
+    {'id': ['c', 'a'], 'n': [3, 1]}
+    """
+    return {name: [values[row] for row in rows] for name, values in batch.items()}

@@ -1,0 +1,22 @@
+"""The stages that come with peav; importing this package registers them, and loads no model."""
+
+from peav.engine.stages.choose import ChooseCaption
+from peav.engine.stages.gates import Gates
+from peav.engine.stages.measure import Measure
+from peav.engine.stages.model import ModelCaptioner, ModelWriter
+from peav.engine.stages.read import CaptionsFromFile
+from peav.engine.stages.score import ScoreCaptions
+from peav.engine.stages.tagger import PEAVTagger
+from peav.engine.stages.template import TemplateWriter
+
+__all__ = [
+    "CaptionsFromFile",
+    "ChooseCaption",
+    "Gates",
+    "Measure",
+    "ModelCaptioner",
+    "ModelWriter",
+    "PEAVTagger",
+    "ScoreCaptions",
+    "TemplateWriter",
+]

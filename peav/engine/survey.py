@@ -1,0 +1,157 @@
+"""What came out of a job as a whole: words, openings and reasons, and what only shows over all clips."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from peav.data.manifests.clip import Clip
+from peav.data.manifests.identities import bytes_group, normalize_text
+from peav.engine.gates.words import words_of
+from peav.engine.rows import media_key
+
+#: More different words, or openings, are not told apart: the rarest are forgotten, and so memory is bounded.
+MAX_DISTINCT = 1_000_000
+
+
+@dataclass
+class KindSurvey:
+    """What captions of a type are like.
+
+    Attributes:
+        captions: how many there are.
+        words: in all of them.
+        vocabulary: how often each word occurs.
+        openings: how often each first three words occur.
+    """
+
+    captions: int = 0
+    words: int = 0
+    vocabulary: Counter[str] = field(default_factory=Counter)
+    openings: Counter[str] = field(default_factory=Counter)
+
+    def add(self, text: str) -> None:
+        """Counts a caption."""
+        words = words_of(text)
+        self.captions += 1
+        self.words += len(words)
+        self.vocabulary.update(words)
+        self.openings[" ".join(words[:3])] += 1
+        for counter in (self.vocabulary, self.openings):
+            if len(counter) > MAX_DISTINCT:
+                for word, count in list(counter.items()):
+                    if count == 1:
+                        del counter[word]
+
+    @property
+    def mean_words(self) -> float:
+        """Words of a caption, on average."""
+        return self.words / self.captions if self.captions else 0.0
+
+
+@dataclass
+class Survey:
+    """What a job made.
+
+    Attributes:
+        clips: that were asked for.
+        with_text: of them, how many have a new caption.
+        kinds: by caption type.
+        failures: by stage, how many clips failed there.
+        reasons: by stage and reason, likewise.
+        verdicts: by gate and outcome, captions.
+        examples: of what a gate refused, some of each.
+    """
+
+    clips: int = 0
+    with_text: int = 0
+    kinds: dict[str, KindSurvey] = field(default_factory=dict)
+    failures: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[tuple[str, str]] = field(default_factory=Counter)
+    verdicts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    examples: dict[str, list[Mapping[str, Any]]] = field(default_factory=dict)
+
+    def add(self, clip: Clip, columns: Mapping[str, Any], failed: Mapping[str, str]) -> None:
+        """Counts a clip."""
+        self.clips += 1
+        texts = list(texts_of_column(columns.get("texts")))
+        self.with_text += bool(texts)
+        for kind, text in texts:
+            self.kinds.setdefault(kind, KindSurvey()).add(text)
+        for stage, reason in failed.items():
+            if reason:
+                self.failures[stage] += 1
+                if len(self.reasons) < 1000 or (stage, reason[:120]) in self.reasons:
+                    self.reasons[stage, reason[:120]] += 1
+        for verdict in columns.get("verdicts") or ():
+            self.verdicts[verdict["gate"], verdict["outcome"]] += 1
+            examples = self.examples.setdefault(verdict["gate"], [])
+            if len(examples) < 5:
+                examples.append({"clip": clip.id, **verdict})
+
+    def common_openings(self, kind: str, number: int = 10) -> list[tuple[str, float]]:
+        """Returns the most frequent first three words of captions of a type, with their shares."""
+        own = self.kinds[kind]
+        return [(opening, count / own.captions) for opening, count in own.openings.most_common(number)]
+
+
+def texts_of_column(texts: Mapping[str, Any] | None) -> Iterable[tuple[str, str]]:
+    """Yields type and text of each caption in the column `texts`.
+
+    >>> list(texts_of_column({"audio": ["a", "b"], "video": "c"}))
+    [('audio', 'a'), ('audio', 'b'), ('video', 'c')]
+    """
+    for kind, given in (texts or {}).items():
+        for text in [given] if isinstance(given, str) else given:
+            if text and text.strip():
+                yield kind, text.strip()
+
+
+class Duplicates:
+    """Finds clips whose media, and captions whose texts, occurred before: exact ones, by checksum and by text.
+
+    Args:
+        media: whether the captions of a clip are left out whose packed bytes and span another clip of the job has.
+        max_copies: captions of one type that may say the same; the first in the order of the manifest stay. 0 for any number.
+    """
+
+    def __init__(self, media: bool = True, max_copies: int = 0) -> None:
+        self.media, self.max_copies = media, max_copies
+        self._clips: dict[int, str] = {}
+        self._texts: Counter[int] = Counter()
+
+    def judge(self, clip: Clip, texts: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
+        """Returns the captions of a clip that are left out, with reasons; asked for the clips in their order."""
+        texts = list(texts)
+        if self.media:
+            # What is compared is the bytes of sound and picture: the checksum of the shards covers the id, too.
+            groups = f"{clip.group('audio')}/{clip.group('video')}/{media_key(clip).partition('/')[2]}"
+            first = self._clips.setdefault(bytes_group(groups.encode()), clip.id)
+            if first != clip.id:
+                return {(kind, text): f"the clip has the media of {first!r}" for kind, text in texts}
+        lost: dict[tuple[str, str], str] = {}
+        for kind, text in texts:
+            key = bytes_group(f"{kind}\0{normalize_text(text)}".encode("utf-8", "surrogatepass"))
+            self._texts[key] += 1
+            if self.max_copies and self._texts[key] > self.max_copies:
+                lost[kind, text] = f"{self.max_copies} clips before it say the same"
+        return lost
+
+
+def boilerplate(survey: Survey, max_share: float, min_captions: int) -> str | None:
+    """Returns which opening stands before too many captions of a type, in a sentence; None if none does.
+
+    Args:
+        survey: of the job.
+        max_share: of the captions of a type that may begin with the same three words.
+        min_captions: of a type, from which on that is looked at.
+    """
+    for kind, own in survey.kinds.items():
+        if own.captions >= min_captions:
+            opening, count = own.openings.most_common(1)[0]
+            if count / own.captions > max_share:
+                share = f"{count / own.captions:.0%} of the {own.captions:,} {kind} captions"
+                return f"{share} begin with {opening!r}, more than {max_share:.0%}"
+    return None

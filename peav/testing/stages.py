@@ -1,0 +1,130 @@
+"""The contract of stages of the caption engine."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from peav.engine.stage import Columns, Failed, Stage, digest_of, full_arguments, take
+
+_RATE = 16000
+
+
+def tiny_columns(rows: int = 4) -> Columns:
+    """Returns a batch of clips with a value in each column that stages of peav read, as the engine would give it.
+
+    Args:
+        rows: clips; every second one has no picture, and the last one neither sound nor anything that is known of it.
+    """
+    random = np.random.default_rng(0)
+    last = rows - 1
+    sound = [None if k == last else random.normal(0, 0.1, _RATE).astype(np.float32) for k in range(rows)]
+    picture = [None if k % 2 else random.integers(0, 255, (8, 3, 96, 96), dtype=np.uint8) for k in range(rows)]
+    tags = [
+        [{"phrase": f"sound {k}", "medium": "audio", "score": 1.0, "confidence": "high", "by": "a"}] if k < last else []
+        for k in range(rows)
+    ]
+    candidates = [[{"kind": "audio", "text": f"sound {k}", "by": "a"}] if k < last else [] for k in range(rows)]
+    return {
+        "id": [f"clip-{k}" for k in range(rows)],
+        "duration": [1.0] * rows,
+        "has_audio": [one is not None for one in sound],
+        "has_video": [one is not None for one in picture],
+        "dataset": [""] * rows,
+        "licence": [""] * rows,
+        "real_captions": [{}] * rows,
+        "real_transcript": [None if k else "good morning" for k in range(rows)],
+        "audio": sound,
+        "frames": picture,
+        "tags": tags,
+        "candidates": candidates,
+        "speech": [{"text": "good morning"} if k == 0 else {} for k in range(rows)],
+        "measures": [{"silence": 0.0}] * rows,
+        "texts": [{"audio": f"sound {k}"} if k < last else {} for k in range(rows)],
+        "finish": [{}] * rows,
+        "verdicts": [[] for _ in range(rows)],
+    }
+
+
+def check_stage(cls: type[Stage], init_args: Mapping[str, Any], batch: Columns | None = None) -> None:
+    """Checks that a stage keeps its contract.
+
+    It says what it reads and provides, and its key is plain data; it returns a row for each clip, by id, that JSON holds; it changes
+    nothing that it was given; and a deterministic one gives each clip the same in any order, alone, and in a second process.
+
+    Args:
+        cls: the class.
+        init_args: of its constructor.
+        batch: what it is given; a batch of four clips by default.
+
+    Raises:
+        AssertionError: if it does not; says which part.
+    """
+    arguments = full_arguments(cls, init_args, cls.__name__)
+    reads, provides = cls.columns(arguments)
+    _check(bool(provides), f"{cls.__name__} provides no column")
+    for what, held in (("identity", cls.identity(arguments)), ("key_arguments", cls.key_arguments(arguments))):
+        _check(
+            digest_of(held) == digest_of(json.loads(json.dumps(held))),
+            f"{cls.__name__}.{what} returns no plain data: {held!r}",
+        )
+    _check(
+        all(isinstance(v, str) for v in cls.models(arguments).values()), f"{cls.__name__}.models maps names to licences"
+    )
+    whole = batch or tiny_columns()
+    given = {name: whole[name] for name in ("id", *(one.removesuffix("?") for one in reads)) if name in whole}
+    stage = cls(**arguments)
+    if cls.calibrates:
+        learned = json.loads(json.dumps(stage.calibrate(given)))
+        stage.load_calibration(learned)
+    before = pickle.dumps(given)
+    made = _rows(cls, stage, given, provides)
+    _check(pickle.dumps(given) == before, f"{cls.__name__} changes the columns that it is given")
+    if cls.deterministic:
+        order = list(range(len(given["id"])))[::-1]
+        moved = _rows(cls, stage, take(given, order), provides)
+        _check(
+            moved == made, f"{cls.__name__} gives clips another answer in another order: its rows must follow their ids"
+        )
+        for place, clip in enumerate(given["id"]):
+            alone = _rows(cls, stage, take(given, [place]), provides)
+            _check(
+                alone[clip] == made[clip],
+                f"{cls.__name__} gives the clip {clip!r} another answer alone than in a batch",
+            )
+        again = cls(**arguments)
+        if cls.calibrates:
+            again.load_calibration(learned)
+        _check(_rows(cls, again, given, provides) == made, f"{cls.__name__}, built again, gives another answer")
+        again.close()
+    stage.close()
+
+
+def _rows(cls: type[Stage], stage: Stage, given: Columns, provides: tuple[str, ...]) -> dict[str, Any]:
+    made = stage({name: list(values) for name, values in given.items()})
+    _check(
+        "id" in made and set(provides) <= set(made),
+        f"{cls.__name__} must return id and {', '.join(provides)}, got {sorted(made)}",
+    )
+    sizes = {name: len(made[name]) for name in ("id", *provides)}
+    _check(len(set(sizes.values())) == 1, f"{cls.__name__} returned columns of different numbers of rows: {sizes}")
+    _check(
+        sorted(made["id"]) == sorted(given["id"]),
+        f"{cls.__name__} was given the clips {given['id']}, and returned {made['id']}",
+    )
+    rows: dict[str, Any] = {}
+    for place, clip in enumerate(made["id"]):
+        values = {name: made[name][place] for name in provides}
+        if not any(isinstance(value, Failed) for value in values.values()):
+            _check(json.loads(json.dumps(values)) is not None, f"{cls.__name__}: JSON cannot hold {values!r}")
+        rows[clip] = values
+    return rows
+
+
+def _check(holds: bool, message: str) -> None:
+    if not holds:
+        raise AssertionError(message)

@@ -1,0 +1,85 @@
+"""A server in OpenAI's form that does what a script says."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+def completion(text: str, finish: str = "stop") -> dict[str, Any]:
+    return {
+        "choices": [{"message": {"role": "assistant", "content": text}, "finish_reason": finish}],
+        "usage": {"prompt_tokens": 7, "completion_tokens": 3},
+    }
+
+
+class Scripted:
+    """What the server was asked, and what it does.
+
+    Attributes:
+        bodies: of all requests.
+        do: what is done with request number N and its body: (status, body, headers); a body of bytes goes as it is; `cut` sends half of it,
+            and `hang` waits.
+        most: requests that were open at once.
+    """
+
+    def __init__(self, do: Callable[[int, dict[str, Any]], Any]) -> None:
+        self.do, self.bodies, self.most, self.open = do, [], 0, 0  # type: ignore[var-annotated]
+        self.lock, self.times, self.url = threading.Lock(), [], ""  # type: ignore[var-annotated]
+
+
+@contextmanager
+def serving(do: Callable[[int, dict[str, Any]], Any]) -> Iterator[Scripted]:
+    script = Scripted(do)
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            with script.lock:
+                number = len(script.bodies)
+                script.bodies.append(body)
+                script.times.append(time.monotonic())
+                script.open += 1
+                script.most = max(script.most, script.open)
+            try:
+                self.answer(*script.do(number, body))
+            except (BrokenPipeError, ConnectionResetError):
+                pass
+            finally:
+                with script.lock:
+                    script.open -= 1
+
+        def answer(self, status: int | str, body: Any, headers: dict[str, str] | None = None) -> None:
+            if status == "hang":
+                time.sleep(body)
+                return
+            data = body if isinstance(body, bytes) else json.dumps(body).encode()
+            self.send_response(200 if status == "cut" else int(status))
+            for name, value in {"content-type": "application/json", **(headers or {})}.items():
+                self.send_header(name, value)
+            self.send_header("content-length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data[: len(data) // 2] if status == "cut" else data)
+            if status == "cut":
+                self.close_connection = True
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    script.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield script
+    finally:
+        server.shutdown()
+        server.server_close()

@@ -1,0 +1,211 @@
+"""Gates: each catches the captioner that it was made for, lets the right one pass, and leaves the world's own captions alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from peav.data.synthetic.captions import captions, transcript
+from peav.data.synthetic.world import sample_world
+from peav.engine.gates import Degenerate, Gate, Leak, OtherMedium, SpeechContent, Written, gates, register_gate
+from peav.engine.gates.words import longest_common_run
+from peav.engine.stage import Columns, Stage
+from peav.engine.stages.gates import Gates, build_gate
+
+
+def judge(
+    text: Any, kind: str = "audio", said: str = "", stage: Gates | None = None, **columns: Any
+) -> tuple[Any, list[Any]]:
+    batch: Columns = {
+        "id": ["a"],
+        "texts": [{kind: text}],
+        "real_transcript": [said],
+        "has_audio": [True],
+        "has_video": [True],
+    }
+    made = (stage or Gates())({**batch, **{name: [value] for name, value in columns.items()}})
+    return made["texts"][0], made["verdicts"][0]
+
+
+RIGHT = [
+    ("audio", "A dog barks twice, then rain falls on a roof."),
+    ("audio", "White noise behind a man speaking in a low voice"),
+    ("audio", "a bell ringing at a high pitch, high and bright"),
+    ("video", "A brown dog runs over a lawn in front of a red house."),
+    ("audio_video", "A brown dog barks on a lawn while a car is heard off screen."),
+    ("audio", "Café chatter, clinking glasses"),
+]
+
+
+@pytest.mark.parametrize(("kind", "text"), RIGHT[:5])
+def test_the_right_captioner_passes(kind: str, text: str) -> None:
+    assert judge(text, kind, "good morning everyone") == ({kind: text}, [])
+
+
+LEAKING = [
+    "Dog (0.93), rain (0.4)",
+    "a dog barks with 93% probability",
+    "[dog] barks",
+    "The labels are dog and rain",
+    "a dog barks, low confidence",
+    "As an AI language model I cannot hear",
+    "Sure, here is a caption: a dog barks",
+    "This audio clip contains a dog",
+    "a dog barks <script>alert(1)</script>",
+    "eine Katze und собака",
+    "a dog\x00barks",
+    "a dog barks \u202e",
+    "a dog barks https://example.org",
+    "write one sentence: a dog barks",
+]
+
+
+@pytest.mark.parametrize("text", LEAKING)
+def test_a_leaking_captioner_is_caught(text: str) -> None:
+    stage = Gates([{"class_path": "Leak", "init_args": {"fragments": ["Write one sentence"]}}])
+    assert [v["gate"] for v in judge(text, stage=stage)[1]] == ["leak"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "!!!!!!!!!!!!!!!!!!!!",
+        "a dog a dog a dog barks and a dog barks and a dog barks",
+        "rain rain rain",
+        "...",
+        "word " * 100_000,
+        "the sound of a majestic chicken and a majestic chicken and a majestic chicken and a majestic chicken",
+    ],
+)
+def test_a_looping_captioner_is_caught(text: str) -> None:
+    texts, verdicts = judge(text)
+    assert [v["gate"] for v in verdicts] == ["degenerate"] and not texts and len(verdicts[0]["text"]) <= 500
+
+
+def test_what_was_cut_by_the_limit_of_tokens_is_caught() -> None:
+    assert judge("a dog barks and", finish={"audio": "length"})[1][0]["reason"] == "it was cut by the limit of tokens"
+    assert judge("a dog barks and", finish={"video": "length"})[1] == []
+
+
+@pytest.mark.parametrize("text", ["", "   ", 7, None, ["a", "b"]])
+def test_a_captioner_that_returns_nothing_or_no_text_is_caught(text: Any) -> None:
+    given = [text] if text != ["a", "b"] else text
+    _, verdicts = judge(given)
+    assert ([v["gate"] for v in verdicts] == ["degenerate"]) == (text != ["a", "b"])
+
+
+def test_a_captioner_that_quotes_the_speech_is_caught() -> None:
+    said = "Open the door, please, and come in"
+    assert judge("a woman says open the door please", said=said)[1][0]["gate"] == "speech_content"
+    assert judge("a woman speaks at the door", said=said)[1] == []
+    assert judge("a sign reads: open the door please", "video", said)[1] == []
+    # What the engine itself heard counts, too.
+    assert judge("a woman says open the door please", speech={"text": said})[1][0]["gate"] == "speech_content"
+
+
+def test_the_longest_run_is_the_one_of_brute_force() -> None:
+    left, right = ["a", "b", "c", "d", "a", "b"], ["x", "a", "b", "c", "y", "d", "a", "b"]
+    runs = {tuple(left[i:j]) for i in range(6) for j in range(i + 1, 7)} & {
+        tuple(right[i:j]) for i in range(8) for j in range(i + 1, 9)
+    }
+    assert len(longest_common_run(left, right)) == max(map(len, runs)) == 3
+    assert longest_common_run([], ["a"]) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a brown dog barks",
+        "a man wearing a hat speaks",
+        "a dog can be seen",
+        "text on the screen",
+        "a close-up of a bell",
+    ],
+)
+def test_seeing_in_the_audio_caption_is_caught(text: str) -> None:
+    assert [v["gate"] for v in judge(text)[1]] == ["other_medium"]
+    assert judge(text, "video")[1] == []
+
+
+def test_hearing_in_the_video_caption_is_caught() -> None:
+    assert judge("a dog on a lawn, we hear it bark", "video")[1][0]["reason"] == "it says 'hear', which is only heard"
+    assert (
+        judge("loud music", "video", stage=Gates([{"class_path": "OtherMedium", "init_args": {"allowed": ["Loud"]}}]))[
+            1
+        ]
+        == []
+    )
+
+
+class Writer(Stage):
+    """Writes better when it is told why."""
+
+    def __init__(self, second: str | None) -> None:
+        self.second, self.asked = second, []  # type: ignore[var-annotated]
+
+    def __call__(self, batch: Columns) -> Columns:
+        self.asked.append((batch["id"], batch["attempt"], batch["reasons"]))
+        return {"id": batch["id"], "texts": [{"audio": self.second} if self.second else {} for _ in batch["id"]]}
+
+
+@pytest.mark.parametrize(
+    ("second", "outcome"), [("a dog barks", "rewritten"), ("a red dog", "dropped"), (None, "dropped")]
+)
+def test_what_is_refused_is_written_once_more_then_dropped(second: str | None, outcome: str) -> None:
+    writer, stage = Writer(second), Gates(rewrite="write")
+    stage.bind({"write": writer})
+    texts, verdicts = judge("a brown dog barks", stage=stage)
+    assert len(writer.asked) == 1 and writer.asked[0][2] == [["audio: it says 'brown', which is only seen"]]
+    assert verdicts[0]["outcome"] == outcome and texts == ({"audio": "a dog barks"} if outcome == "rewritten" else {})
+
+
+def test_a_writer_that_is_not_there_is_an_error() -> None:
+    with pytest.raises(ValueError, match="no stage before it is called 'wrte'"):
+        Gates(rewrite="wrte").bind({"write": Writer("")})
+
+
+@pytest.mark.parametrize("config", ["Leek", {"class_path": "Leak", "init_args": {"fragment": []}}])
+def test_a_gate_that_is_not_known_is_an_error(config: Any) -> None:
+    with pytest.raises(ValueError, match=r"Leak|fragments"):
+        build_gate(config)
+
+
+def test_every_gate_is_registered_and_says_nothing_of_other_types() -> None:
+    assert set(gates) >= {"Leak", "Degenerate", "SpeechContent", "OtherMedium"}
+    assert "title" not in OtherMedium().kinds and "video" not in SpeechContent().kinds
+    assert (
+        Leak().check(Written("a", "audio", "rain")) is None
+        and Degenerate().check(Written("a", "audio", "rain")) is None
+    )
+
+
+def test_a_gate_of_ones_own() -> None:
+    class NoCats(Gate):
+        """Cats are not wanted."""
+
+        reason_name = "cats"
+
+        def check(self, caption: Written) -> str | None:
+            return "cats" if "cat" in caption.text else None
+
+    register_gate(NoCats)
+    try:
+        assert judge("a cat", stage=Gates(["NoCats"]))[1][0]["gate"] == "cats"
+    finally:
+        gates._classes.pop("NoCats")
+
+
+def test_false_alarms_on_the_worlds_own_captions_are_under_one_percent() -> None:
+    stage, number, alarms, quoting, caught = Gates(), 0, [], 0, 0
+    for scene in sample_world(400, seed=11):
+        said = transcript(scene) or ""
+        for kind, text in captions(scene).items():
+            verdicts = judge(text, kind, said, stage)[1]
+            quotes = '"' in text and kind != "video"
+            number, quoting = number + (not quotes), quoting + quotes
+            caught += bool(quotes and verdicts and verdicts[0]["gate"] == "speech_content")
+            alarms += [(text, v) for v in verdicts if not quotes]
+    assert number > 900 and len(alarms) / number < 0.01, alarms[:3]
+    # The world's captions that quote what is said are what the gate is for.
+    assert quoting > 30 and caught == quoting
