@@ -273,3 +273,41 @@ def test_where_chooses_clips(tmp_path: Path) -> None:
         "clip-6",
         "clip-8",
     ]
+
+
+PROCESSES = """
+import sys
+from pathlib import Path
+from tests.engine.data import config, flaky
+from tests.engine.test_run import run, spec
+if __name__ == "__main__":
+    data, log = Path(sys.argv[1]), sys.argv[2]
+    stages = config(log, measure=flaky(log, mended="", bad=["clip-5"], how="slow"))
+    run(spec(data, stages), executor="process", workers=2)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
+def test_no_worker_outlives_the_run(tmp_path: Path, number: signal.Signals) -> None:
+    data, log, script = write_clips(tmp_path / "d"), tmp_path / "log", tmp_path / "run.py"
+    script.write_text(PROCESSES)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen([sys.executable, str(script), str(data), str(log)], cwd=ROOT, env=environment)
+    while not any("Flaky clip-5" in line for line in seen(log)):
+        assert process.poll() is None
+        time.sleep(0.05)
+    workers = [json.loads(path.read_text())["pid"] for path in (data / "engine" / "claims").glob("train-*")]
+    assert workers and process.pid not in workers
+    process.send_signal(number)
+    process.wait()
+    deadline = time.monotonic() + 60
+    while any(_lives(pid) for pid in workers):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

