@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
@@ -163,3 +164,70 @@ def test_a_model_of_transformers_answers_the_same_in_any_batch(tiny: Path) -> No
 def test_a_class_that_transformers_lacks_is_an_error(tiny: Path) -> None:
     with pytest.raises(ValueError, match="AutoModelForEverything"):
         TransformersBackend(str(tiny), auto_class="AutoModelForEverything")
+
+
+@pytest.fixture(scope="module")
+def hears(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Qwen2-Audio of random weights, with its processor."""
+    from transformers import (
+        Qwen2AudioConfig,
+        Qwen2AudioForConditionalGeneration,
+        Qwen2AudioProcessor,
+        WhisperFeatureExtractor,
+    )
+
+    folder = tmp_path_factory.mktemp("hears")
+    special = ["<pad>", "<end>", "<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>"]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=special, initial_alphabet=alphabet)
+    tokenizer.train_from_iterator(["a dog barks"], trainer)
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<end>")
+    template = (
+        "{% for m in messages %}{{ m['role'] }}: {% for c in m['content'] %}{% if c['type'] == 'audio' %}"
+        "<|audio_bos|><|AUDIO|><|audio_eos|>{% else %}{{ c['text'] }}{% endif %}{% endfor %}\n{% endfor %}"
+        "{% if add_generation_prompt %}assistant: {% endif %}"
+    )
+    extractor = WhisperFeatureExtractor(feature_size=8, chunk_length=1)
+    Qwen2AudioProcessor(extractor, fast, chat_template=template).save_pretrained(folder)
+    encoder = {
+        "num_mel_bins": 8,
+        "d_model": 16,
+        "encoder_layers": 1,
+        "encoder_attention_heads": 2,
+        "encoder_ffn_dim": 32,
+    }
+    text = {
+        "vocab_size": 300,
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
+    text |= {"num_key_value_heads": 2, "max_position_embeddings": 256, "eos_token_id": 1, "pad_token_id": 0}
+    settings = Qwen2AudioConfig(
+        audio_config={**encoder, "max_source_positions": 50, "model_type": "qwen2_audio_encoder"},
+        text_config={**text, "model_type": "qwen2"},
+        audio_token_index=2,
+    )
+    Qwen2AudioForConditionalGeneration(settings).save_pretrained(folder)
+    return folder
+
+
+def test_a_model_of_transformers_hears_arrays_of_its_clip(hears: Path) -> None:
+    random = np.random.default_rng(0)
+    sounds = [random.normal(0, 0.3, size).astype(np.float32) for size in (16000, 8000, 12000)]
+    requests = [
+        Request(str(k), "what is heard?", "be brief", audio=sound, max_tokens=5) for k, sound in enumerate(sounds)
+    ]
+    options: dict[str, Any] = {"auto_class": "AutoModelForMultimodalLM"}
+    answers = TransformersBackend(str(hears), batch_size=2, **options).answer(
+        [*requests, Request("t", "no sound", max_tokens=5)]
+    )
+    assert [answer.tokens_out for answer in answers] == [5] * 4
+    # A longer sound is more tokens of the prompt: it was heard, and at the length that it has.
+    assert answers[0].tokens_in > answers[2].tokens_in > answers[1].tokens_in > answers[3].tokens_in
+    alone = TransformersBackend(str(hears), batch_size=1, **options).answer(requests)
+    assert [answer.text for answer in alone] == [answer.text for answer in answers[:3]]

@@ -245,3 +245,34 @@ def test_yamnet_hears_a_tone_and_silence() -> None:
     assert stage.probabilities(siren).shape == (3, 521)
     stage.close()
     check_stage(stages.get("YAMNetTagger"), {}, batch)
+
+
+def test_the_voice_gate_measures_how_long_a_sound_is_loud_enough() -> None:
+    from peav.engine.stages.sphinx import voiced_seconds
+
+    sound = np.r_[np.zeros(RATE), np.full(RATE // 2, 0.02), np.full(RATE // 2, 0.005)].astype(np.float32)
+    assert voiced_seconds(sound, RATE, -40.0) == pytest.approx(0.5, abs=0.011)
+    assert voiced_seconds(sound, RATE, -60.0) == pytest.approx(1.0, abs=0.011)
+    assert voiced_seconds(sound[:10], RATE, -60.0) == 0.0
+
+
+def test_a_recogniser_without_its_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib.metadata
+
+    def missing(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", missing)
+    with pytest.raises(ImportError, match="pip install pocketsphinx"):
+        Pipeline({"speech": {"class_path": "PocketSphinx"}})
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("pocketsphinx") is None, reason="the recogniser is the package pocketsphinx"
+)
+def test_a_recogniser_invents_nothing_in_silence_and_keeps_the_contract() -> None:
+    batch = tiny_columns(3)
+    batch["audio"] = [np.zeros(2 * RATE, np.float32), np.full(RATE, 1e-4, np.float32), None]
+    stage = stages.get("PocketSphinx")()
+    assert stage({name: batch[name] for name in ("id", "audio", "duration")})["speech"] == [{}, {}, {}]
+    check_stage(stages.get("PocketSphinx"), {}, batch)

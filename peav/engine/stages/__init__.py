@@ -6,6 +6,7 @@ from peav.engine.stages.measure import Measure
 from peav.engine.stages.model import ModelCaptioner, ModelWriter
 from peav.engine.stages.read import CaptionsFromFile
 from peav.engine.stages.score import ScoreCaptions
+from peav.engine.stages.sphinx import PocketSphinx
 from peav.engine.stages.tagger import PEAVTagger
 from peav.engine.stages.template import TemplateWriter
 from peav.engine.stages.yamnet import YAMNetTagger
@@ -18,6 +19,7 @@ __all__ = [
     "ModelCaptioner",
     "ModelWriter",
     "PEAVTagger",
+    "PocketSphinx",
     "ScoreCaptions",
     "TemplateWriter",
     "YAMNetTagger",

@@ -9,6 +9,8 @@ from peav.data.manifests.identities import bytes_group
 from peav.engine.stage import Columns, Stage, register_stage
 
 _ONE = ("{a}", "the sound of {a}", "{a} can be heard", "we hear {a}", "{a} and little else")
+#: What is hedged is not called the sound of something that sounds like something.
+_ONE_HEDGED = ("{a}", "{a} can be heard", "we hear {a}")
 _TOGETHER = ("{a} and {b}", "{a} together with {b}", "{a}, with {b}", "{a} alongside {b}", "both {a} and {b}")
 _ORDERED = ("{a}, then {b}", "{a} followed by {b}", "first {a}, after that {b}", "{b} after {a}", "{a} before {b}")
 _SEEN = ("{a}", "{a} in the picture", "{a} can be seen", "we see {a}", "a view of {a}")
@@ -103,7 +105,8 @@ class TemplateWriter(Stage):
         sound = self._heard(heard, pick) if heard else ""
         sight = self._seen(seen, pick) if seen else ""
         if sound:
-            texts["audio"] = pick.of(_ONE, "one").format(a=sound) if len(heard) == 1 else sound
+            forms = _ONE if sound == heard[0]["phrase"] else _ONE_HEDGED
+            texts["audio"] = pick.of(forms, "one").format(a=sound) if len(heard) == 1 else sound
         if sight:
             texts["video"] = pick.of(_SEEN, "seen").format(a=sight) if len(seen) == 1 else sight
         low = heard and seen and {heard[0].get("confidence"), seen[0].get("confidence")} == {"low"}
