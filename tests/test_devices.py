@@ -23,7 +23,9 @@ PACKAGE = Path(__file__).parents[1] / "peav"
 ON_THE_CPU = {
     "devices.py": "the one place",
     "checkpoints": "weights of a file, before they are anywhere",
+    "cli/detect.py": "probabilities on the host, for a picture",
     "data": "numpy",
+    "engine": "numpy",
     "evaluation": "embeddings that were collected on the host",
     "inputs": "results that `embed` has brought to the host",
     "objectives/base.py": "a comparison: what is float64 already",
