@@ -199,6 +199,10 @@ class Registered:
         self._pulse = pulse
         self._path.write_text(json.dumps({**pulse.said, "digest": digest}), encoding="utf-8")
         pulse.watch(self._path)
+        for clock in (folder / "runs").glob("*.clock"):  # of processes that were killed
+            with suppress(FileNotFoundError):
+                if pulse.now() - clock.stat().st_mtime > pulse.stale:
+                    clock.unlink()
         for other in (folder / "runs").glob("*.json"):
             if other == self._path:
                 continue

@@ -349,7 +349,8 @@ class Job:
     def results(self, part: Part) -> Iterator[tuple[Clip, dict[str, Any] | None, dict[str, str]]]:
         """Yields the clips of a part in their order, with the columns that the stages made, and the stages that failed with reasons.
 
-        Of a clip that was not asked for the columns are None. A line counts only for the clip of its id whose media it was made of.
+        The reason of a stage that waits for another one is "". A column whose last stage failed is not there. Of a clip that was not
+        asked for the columns are None. A line counts only for the clip of its id whose media it was made of.
         """
         held = {name: self.file(part, name).load() for name in self.pipeline.stages}
         for clip in self.all_clips(part):
@@ -367,5 +368,9 @@ class Job:
                 elif "failed" in row:
                     failed[name] = row["failed"]
                 else:
-                    failed.setdefault(row["blocked"], "")
+                    failed[name] = ""
+            for column in {column for name in failed for column in self.pipeline.stages[name].provides}:
+                last = [name for name, planned in self.pipeline.stages.items() if column in planned.provides][-1]
+                if last in failed:  # what a gate did not see does not pass
+                    columns.pop(column, None)
             yield clip, columns, failed

@@ -9,6 +9,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -117,3 +118,31 @@ def test_the_page_runs_nothing_that_a_model_said(tmp_path: Path) -> None:
     page = (data / "engine/report.html").read_text()
     assert "<script" not in page and "<img src=x" not in page and "&lt;script&gt;" in page
     assert not any("alert" in c.text for clip in open_manifest(data, "train") for c in clip.captions["audio"])
+
+
+def test_stages_with_a_model_keep_the_contract_and_their_keys_follow_its_weights(tmp_path: Path, model: Path) -> None:
+    from peav.engine.stages import PEAVTagger
+    from peav.testing import tiny_columns
+
+    batch = tiny_columns(9)
+    sounds = ["a bell rings", "the red house"]
+    stage = PEAVTagger(str(model), sounds=sounds, sights=["a house"], top=1)
+    size, rate = stage.frame_needs.size, stage.sample_rate
+    random = np.random.default_rng(0)
+    batch["audio"] = [
+        None if one is None else random.normal(0, 0.1, rate // 2).astype(np.float32) for one in batch["audio"]
+    ]
+    frames = stage.frame_needs.num_frames or 8
+    batch["frames"] = [
+        None if one is None else random.integers(0, 255, (frames, 3, *size), dtype=np.uint8) for one in batch["frames"]
+    ]
+    batch["duration"] = [0.5] * 9
+    check_stage(PEAVTagger, {"model": str(model), "sounds": sounds, "sights": ["a house"], "top": 1}, batch)
+    key = (
+        Pipeline({"tags": {"class_path": "PEAVTagger", "init_args": {"model": str(model), "sounds": sounds}}})
+        .stages["tags"]
+        .key
+    )
+    other = released_like(seed=9).save_pretrained(tmp_path / "other", "transformers")
+    again = Pipeline({"tags": {"class_path": "PEAVTagger", "init_args": {"model": str(other), "sounds": sounds}}})
+    assert again.stages["tags"].key != key

@@ -37,6 +37,19 @@ class Says(Stage):
         return {"id": batch["id"], **{name: [row.get(name) for row in rows] for name in self.provides}}
 
 
+@register_stage
+class BrokenGate(Stage):
+    """Fails for one clip."""
+
+    reads = ("texts",)
+    provides = ("texts",)
+
+    def __call__(self, batch: Columns) -> Columns:
+        if "clip-1" in batch["id"]:
+            raise ValueError("no")
+        return {"id": batch["id"], "texts": batch["texts"]}
+
+
 def run(data: Path, said: dict[str, Any], **options: Any) -> Any:
     path = data.parent / "said.json"
     path.write_text(json.dumps(said))
@@ -161,3 +174,15 @@ def test_provenance_follows_the_manifest(tmp_path: Path) -> None:
     held = [(clip.id, kind, c) for clip in clips(data).values() for kind, items in clip.captions.items() for c in items]
     written = {(name, kind, c.text) for name, kind, c in held if c.origin == "synthetic"}
     assert written == {(line["id"], line["type"], line["text"]) for line in lines}
+
+
+def test_what_a_gate_could_not_see_is_not_written(tmp_path: Path) -> None:
+    data, path = write_clips(tmp_path / "d", 3), tmp_path / "said.json"
+    path.write_text(json.dumps({f"clip-{k}": {"texts": {"audio": "rain"}, "domain": "d"} for k in range(3)}))
+    stages: dict[str, Any] = {
+        "say": {"class_path": "tests.engine.test_publish.Says", "init_args": {"path": str(path)}},
+        "gate": {"class_path": "tests.engine.test_publish.BrokenGate"},
+    }
+    done = caption(JobSpec(str(data), stages), PublishOptions(), samples=0)
+    assert done.failed == 1 and done.published.captions == {"audio": 2}
+    assert "audio" not in clips(data)["clip-1"].captions and clips(data)["clip-1"].domain == "d"
