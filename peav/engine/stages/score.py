@@ -99,7 +99,7 @@ class ScoreCaptions(Stage):
                 logits = self.model.similarity(
                     {medium: of_media[medium]}, {f"text_{medium}": of_texts[f"text_{medium}"]}
                 )
-            for (_, item), score in zip(texts, logits.diagonal().double().tolist(), strict=True):
+            for (_, item), score in zip(texts, logits.diagonal().cpu().double().tolist(), strict=True):
                 item["score"] = round(score, 4)
         return made
 

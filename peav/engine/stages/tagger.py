@@ -186,7 +186,7 @@ class PEAVTagger(Stage):
             made = self.model.embed(video=given)
         pair = {medium: made[medium]}, {f"text_{medium}": self._texts[medium][f"text_{medium}"]}
         with torch.inference_mode():
-            logits = self.model.similarity(*pair).double().cpu().numpy()
+            logits = self.model.similarity(*pair).cpu().double().numpy()
         for place, row in zip(there, logits, strict=True):
             scores[place] = row
         return scores
