@@ -21,12 +21,13 @@ from peav.data.loading.decoding import ClipReader, DecodedClip
 from peav.data.loading.loader import init_worker
 from peav.data.manifests.clip import Clip
 from peav.data.manifests.identities import bytes_group, distinct_texts, text_group
+from peav.data.manifests.labels import Labels, load_labels
 from peav.data.manifests.manifest import Manifest, open_manifest
-from peav.data.manifests.records import OPEN
 from peav.data.media.probing import MediaError
 from peav.data.progress import tracked
 from peav.data.stores.outside import check_stores
 from peav.data.stores.reader import SampleError
+from peav.evaluation.known import TRUE_CONFIDENCE, known_phrases
 from peav.evaluation.models import ClipOutput, EvaluatedModel
 from peav.evaluation.store import EmbeddingStore, Kept
 from peav.evaluation.table import EmbeddingTable, Event
@@ -35,9 +36,6 @@ from peav.inputs.windows import average_windows, check_windows, plan_windows
 from peav.types import TRANSCRIPT, Seconds
 
 log = logging.getLogger(__name__)
-
-#: From this confidence on an event is true in evaluation, as is the custom with soft labels (MAESTRO Real, DCASE 2023 task 4b).
-TRUE_CONFIDENCE = 0.5
 
 _TEXTS_AT_ONCE = 256
 
@@ -53,7 +51,8 @@ class ClipTexts:
         id: the clip's id.
         captions: every caption by caption type.
         transcript: what is said, or None.
-        events: (phrase, onset, offset) in seconds, or None when the clip is not annotated.
+        events: (phrase, onset, offset) in seconds, those with times, or None when the clip is not annotated. What the clip says of
+            other phrases, `peav.evaluation.known.known_phrases` knows.
     """
 
     id: str
@@ -70,13 +69,9 @@ class ClipTexts:
 
 
 def clip_texts(clip: Clip) -> ClipTexts:
-    """Returns everything that was written about a clip.
-
-    Its events are not known in time where one of them has no times, or where nothing is known but its events (vocabulary `open`): there
-    no phrase is known to be absent.
-    """
+    """Returns everything that was written about a clip, of its events those that are true and have times."""
     events = None
-    if clip.events is not None and clip.vocabulary != OPEN and not any(event.is_weak for event in clip.events):
+    if clip.events is not None:
         heard = [event for event in clip.events if event.confidence >= TRUE_CONFIDENCE]
         events = [(event.phrase, *event.span) for event in heard if event.span is not None]
     captions = {kind: list(texts) for kind, texts in clip.texts.items()}
@@ -127,6 +122,7 @@ class Split:
     def __init__(self, data: str | Path, split: str, ids: Collection[str] | None = None) -> None:
         self.data, self.split = str(data), split
         self.manifest: Manifest = open_manifest(data, split)
+        self.labels: Labels = load_labels(data)
         check_stores(data, self.manifest.index.stores, None)
         self.rows = [row for row in range(len(self.manifest)) if ids is None or self.manifest[row].id in ids]
         if not self.rows:
@@ -147,7 +143,13 @@ class Split:
         digest = hashlib.sha256()
         for clip in self:
             said = [clip.id, clip.crc32, clip.offset, clip.duration, asdict(clip_texts(clip))]
+            if untimed := [(event.phrase, event.confidence) for event in clip.events or () if event.span is None]:
+                said.append(untimed)
+            if clip.vocabulary:
+                said.append(clip.vocabulary)
             digest.update(json.dumps(said, sort_keys=True).encode())
+        if self.labels:
+            digest.update(self.labels.digest.encode())
         return digest.hexdigest()[:16]
 
 
@@ -292,14 +294,19 @@ def build_table(
         pairs=[pair for pair in trained if set(pair) <= set(embeddings)],
     )
     undecodable = {clip.id: reason for clip, key in zip(clips, keys, strict=True) if (reason := store.problem(key))}
-    return _with_frames(table, model, store, keys, texts), undecodable
+    return _with_frames(table, model, store, keys, clips, split.labels), undecodable
 
 
 def _with_frames(
-    table: EmbeddingTable, model: EvaluatedModel, store: EmbeddingStore, keys: Sequence[str], texts: Sequence[ClipTexts]
+    table: EmbeddingTable,
+    model: EvaluatedModel,
+    store: EmbeddingStore,
+    keys: Sequence[str],
+    clips: Sequence[Clip],
+    labels: Labels,
 ) -> EmbeddingTable:
     scale = model.frame_scale
-    events, phrases = _events(texts)
+    events, phrases = _events([clip_texts(clip) for clip in clips])
     if scale is None or scale.phrases not in model.text_fields or not phrases:
         return table
     hops = store.frame_seconds(scale.frames, keys)
@@ -311,16 +318,27 @@ def _with_frames(
         )
     text_event = text_matrix(store, scale.phrases, phrases).float()
     logit_scale, logit_bias = scale.of(text_event)
+    known = known_phrases(clips, phrases, labels)
+    told = [_of_known(some, phrases, row) for some, row in zip(events, known.tolist(), strict=True)]
+    annotated = torch.tensor([some is not None for some in told])
     return replace(
         table,
         frames=store.frames(scale.frames, keys),
         frame_seconds=hops.pop(),
         phrases=phrases,
         text_event=text_event,
-        events=events,
+        events=told,
+        known=None if bool(known[annotated].all()) else known,
         logit_scale=logit_scale,
         logit_bias=logit_bias,
+        detection=model.detection,
     )
+
+
+def _of_known(events: list[Event] | None, phrases: Sequence[str], known: Sequence[bool]) -> list[Event] | None:
+    """Returns the events of the phrases that are known in a clip; None where none is, as in a clip that is not annotated."""
+    held = {phrase for phrase, is_known in zip(phrases, known, strict=True) if is_known}
+    return None if events is None or not held else [event for event in events if event[0] in held]
 
 
 class _Windows(Dataset[list[DecodedClip] | str]):

@@ -12,8 +12,9 @@ import torch
 from rich.table import Table
 from torch import Tensor
 
+from peav.evaluation.decisions import Decisions
 from peav.evaluation.detection import auroc_in_blocks, event_labels
-from peav.evaluation.events import METRICS, event_metrics
+from peav.evaluation.events import event_metrics, metric_rows
 from peav.evaluation.intervals import Queries
 from peav.evaluation.retrieval import (
     DirectionRanks,
@@ -75,11 +76,15 @@ class FrameLevel:
     Attributes:
         macro: AUROC, mean over phrases with both classes; None if there is none.
         micro: AUROC over all (frame, phrase).
-        per_phrase: by phrase `auroc` (None without both classes), `num_clips` that hold it, `active_seconds`.
+        per_phrase: by phrase `auroc` (None without both classes), `num_clips` that hold it, `active_seconds`, and what
+            `EventLevel.per_phrase` (`peav.evaluation.events`) names.
         num_clips: annotated clips with audio.
         seconds: their total length.
         metrics: of the events, by the names of `peav.evaluation.events.METRICS`; None where one is not defined. Empty in files written
-            before there were any.
+            before there were any, and so is what follows.
+        curves: of PSDS, see `EventLevel`.
+        reliability: of probabilities, by bin, see `EventLevel`.
+        rule: in words, what was detected for F1 and false alarms.
     """
 
     macro: float | None
@@ -88,6 +93,9 @@ class FrameLevel:
     num_clips: int
     seconds: float
     metrics: dict[str, float | None] = field(default_factory=dict)
+    curves: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    reliability: dict[str, list[float | None]] = field(default_factory=dict)
+    rule: str = ""
 
 
 @dataclass(frozen=True)
@@ -148,6 +156,7 @@ class Evaluation:
             text += f"\n\n{self.frame_summary()}"
             rows = [f"| {name} | {value} |" for name, value in self.event_rows()]
             text += "\n\n" + "\n".join(["| events | value |", "|---|---:|", *rows]) if rows else ""
+            text += f"\n\n{self.rule_sentence()}" if self.rule_sentence() else ""
         return text
 
     def frame_summary(self) -> str:
@@ -162,15 +171,16 @@ class Evaluation:
     def event_rows(self) -> list[tuple[str, str]]:
         """Returns the cells of the table of event metrics: what is measured, and its value."""
         metrics = {} if self.frames is None else self.frames.metrics
-        return [
-            (METRICS[name], "undefined" if value is None else f"{value:.3f}")
-            for name, value in metrics.items()
-            if name in METRICS
-        ]
+        return [(name, "undefined" if value is None else f"{value:.3f}") for name, value in metric_rows(metrics)]
+
+    def rule_sentence(self) -> str:
+        """Returns one sentence on what was detected for F1 and false alarms; "" where nothing was."""
+        rule = "" if self.frames is None else self.frames.rule
+        return f"F1 and false alarms count what is detected by {rule}." if rule else ""
 
     def events_to_rich(self) -> Table:
         """Returns the event metrics as a table for the terminal."""
-        table = Table("events", "value", title="Events, F1 and false alarms at a probability of 0.5")
+        table = Table("events", "value", title="Events", caption=self.rule_sentence() or None)
         for row in self.event_rows():
             table.add_row(*row)
         return table
@@ -265,6 +275,8 @@ def _logits(table: EmbeddingTable, phrases: Tensor, frames: Tensor, which: Seque
 def evaluate_frames(table: EmbeddingTable) -> FrameLevel:
     """Computes the frame AUROC and the event metrics over the annotated clips; the logits of all frames are never held at once.
 
+    A phrase that is not known in a clip is left out there.
+
     Raises:
         ValueError: if the table has no frames.
     """
@@ -281,11 +293,19 @@ def evaluate_frames(table: EmbeddingTable) -> FrameLevel:
             positives[k].append(row[active])
             num_clips[k] += bool(active.any())
     found = auroc_in_blocks([torch.cat(scores) for scores in positives], _frame_blocks(table, part, clips))
+    events = event_metrics(
+        part,
+        clips,
+        lambda clip: _logits(table, part.text_event, part.frames[clip]),
+        _is_calibrated(table),
+        Decisions(table.detection, part.phrases, part.frame_seconds),
+    )
     per_phrase: dict[str, dict[str, float | None]] = {
         phrase: {
             "auroc": found.per_text[k],
             "num_clips": num_clips[k],
             "active_seconds": found.num_positive[k] * part.frame_seconds,
+            **events.per_phrase[k],
         }
         for k, phrase in enumerate(part.phrases)
     }
@@ -295,9 +315,10 @@ def evaluate_frames(table: EmbeddingTable) -> FrameLevel:
         per_phrase=per_phrase,
         num_clips=len(clips),
         seconds=found.num_frames * part.frame_seconds,
-        metrics=event_metrics(
-            part, clips, lambda clip: _logits(table, part.text_event, part.frames[clip]), _is_calibrated(table)
-        ),
+        metrics=events.metrics,
+        curves=events.curves,
+        reliability=events.reliability,
+        rule=events.rule,
     )
 
 
@@ -310,8 +331,10 @@ def _labels(part: FramePart, clip: int) -> Tensor:
     return event_labels([part.events[clip]], part.phrases, len(part.frames[clip]), part.frame_seconds)[0]
 
 
-def _frame_blocks(table: EmbeddingTable, part: FramePart, clips: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yields logits and labels (K, n) of all phrases in the frames of a few clips at a time."""
+def _frame_blocks(
+    table: EmbeddingTable, part: FramePart, clips: Sequence[int]
+) -> Iterator[tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor]]:
+    """Yields logits, labels and, where not all is known, what is, (K, n) of all phrases in the frames of a few clips at a time."""
     most = max(1, _LOGITS_AT_ONCE // max(1, len(part.phrases)))
     waiting = list(reversed(clips))
     while waiting:
@@ -321,7 +344,12 @@ def _frame_blocks(table: EmbeddingTable, part: FramePart, clips: Sequence[int]) 
             block.append(waiting.pop())
             num_frames += len(part.frames[block[-1]])
         frames = torch.cat([part.frames[clip] for clip in block])
-        yield _logits(table, part.text_event, frames), torch.cat([_labels(part, clip) for clip in block], 1)
+        logits, labels = _logits(table, part.text_event, frames), torch.cat([_labels(part, clip) for clip in block], 1)
+        if part.known is None:
+            yield logits, labels
+        else:
+            lengths = torch.tensor([len(part.frames[clip]) for clip in block])
+            yield logits, labels, part.known[block].T.repeat_interleave(lengths, 1)
 
 
 def compared_pairs(table: EmbeddingTable) -> list[tuple[str, str]]:

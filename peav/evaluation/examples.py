@@ -151,7 +151,7 @@ def event_clips(table: EmbeddingTable, count: int = 4) -> list[int]:
 
 
 def event_probabilities(table: EmbeddingTable, clip: int, max_phrases: int = 4) -> dict[str, Tensor]:
-    """Returns (T,) by phrase for the phrases of a clip, and for the absent phrase that scores highest.
+    """Returns (T,) by phrase for the phrases of a clip, and for the phrase that scores highest of those that are known to be absent.
 
     Probabilities where the table knows scale and bias; otherwise dot products stretched to [0, 1] over the phrases
     shown.
@@ -162,7 +162,8 @@ def event_probabilities(table: EmbeddingTable, clip: int, max_phrases: int = 4) 
     logits = frame_logits(table, clip)
     held = dict.fromkeys(event[0] for event in table.frame_part.events[clip] or [])
     true = list(held)[:max_phrases]
-    absent = [k for k, phrase in enumerate(table.phrases) if phrase not in held]
+    known = table.frame_part.known
+    absent = [k for k, phrase in enumerate(table.phrases) if phrase not in held and (known is None or known[clip, k])]
     shown = [table.phrases.index(phrase) for phrase in true]
     if absent:
         shown.append(absent[int(logits[absent].amax(1).argmax())])

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from peav.checkpoints import FRAME_PAIR, MediaSettings, Pair
+from peav.checkpoints import FRAME_PAIR, DetectionSettings, MediaSettings, Pair
 from peav.data.loading.collate import collate
 from peav.data.loading.decoding import DecodedClip, DecodeSettings
 from peav.embedding_model import EmbeddingModel
@@ -87,6 +87,7 @@ class EvaluatedModel(ABC):
         fields: fields of a batch that are decoded for `media_names`.
         pairs: embeddings that it was trained to make agree.
         frame_scale: how its frames are compared with phrases; None where it makes none.
+        detection: how it finds sounds by name, where that was tuned.
     """
 
     name: str
@@ -101,6 +102,7 @@ class EvaluatedModel(ABC):
     fields: frozenset[str]
     pairs: tuple[Pair, ...] = ()
     frame_scale: FrameScale | None = None
+    detection: DetectionSettings | None = None
     field_options: Mapping[str, Mapping[str, Any]] | None = None
 
     @abstractmethod
@@ -178,6 +180,7 @@ class PeavModel(EvaluatedModel):
                     f"frames of {frames!r} are compared with {phrases!r}: the first must be an embedding made of media, the second one "
                     "made of texts alone (`Objective.frame_pair`)"
                 )
+        self.detection = model.detection
         self.digest = digest_of(model)
 
     def embed_clips(self, clips: Sequence[DecodedClip]) -> list[ClipOutput]:

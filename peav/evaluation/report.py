@@ -17,7 +17,8 @@ from typing import Any
 
 from peav.data.curation.player import player
 from peav.evaluation import report_parts as parts
-from peav.evaluation.directions import Evaluation, percent
+from peav.evaluation.directions import Evaluation, FrameLevel, percent
+from peav.evaluation.event_plots import psds_figure, reliability_figure
 from peav.evaluation.examples import (
     event_clips,
     event_probabilities,
@@ -249,7 +250,7 @@ def events_section(material: Material, media: ClipMedia | None) -> str:
     calibrated = table.logit_scale is not None and table.logit_bias is not None
     label = "probability" if calibrated else "similarity, stretched"
     note = (
-        "Solid: phrases that sound in the clip; dashed: the absent phrase that scores highest. "
+        "Solid: phrases that sound in the clip; dashed: the phrase that scores highest of those known to be absent. "
         "Bars on top and shading: where the event truly is."
     )
     html = f"<p>{note}</p>"
@@ -307,14 +308,36 @@ def table_section(material: Material) -> str:
 
 
 def phrases_section(material: Material) -> str:
-    """The event metrics, and AUROC by phrase."""
+    """The event metrics, the ROC of PSDS, the reliability of probabilities, and all of it by phrase."""
     frames = material.evaluation.frames
     if frames is None:
         return parts.absent(material.evaluation.frame_summary())
     note = "AUROC ranks frames; it does not see errors of boundaries or calibration."
     summary = f"<p>{escape(material.evaluation.frame_summary())} {note}</p>"
     rows = material.evaluation.event_rows()
-    return summary + (parts.table(("events", "value"), rows) if rows else "") + parts.phrases_table(frames)
+    html = summary + (parts.table(("events", "value"), rows) if rows else "")
+    if rule := material.evaluation.rule_sentence():
+        html += f'<p class="note">{escape(rule)}</p>'
+    return html + _event_figures(frames) + parts.phrases_table(frames)
+
+
+def _event_figures(frames: FrameLevel) -> str:
+    html = ""
+    if frames.curves:
+        caption = (
+            "ROC of PSDS over all thresholds: mean over phrases of the share of events found, less its standard deviation over phrases. "
+            "The shaded area, as a share of the whole, is the score."
+        )
+        alt = "ROC of PSDS1 and PSDS2: effective true positive rate over effective false positives per hour."
+        html += parts.figure(data_uri(psds_figure(frames.curves, frames.metrics)), alt, caption)
+    if frames.reliability:
+        caption = (
+            "Reliability of the probabilities of single frames, in 15 bins. On the diagonal 0.7 is right seven times of ten; below it the "
+            "model is too sure of itself. Bins with few frames weigh little in the error."
+        )
+        alt = "Reliability diagram: share of active frames over the probability given, and the number of frames in each bin."
+        html += parts.figure(data_uri(reliability_figure(frames.reliability, frames.metrics.get("ece"))), alt, caption)
+    return html
 
 
 def scales_section(material: Material) -> str:

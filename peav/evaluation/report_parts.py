@@ -5,7 +5,7 @@ Every text is escaped here; what is passed as content is HTML already.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 from peav.data.curation.player import player
@@ -72,8 +72,9 @@ def results_table(evaluation: Evaluation) -> str:
 
 
 def phrases_table(frames: FrameLevel, limit: int = 60) -> str:
-    """Returns the AUROC of each phrase with a bar; the `limit` phrases with the most active seconds."""
+    """Returns what was measured of each phrase, AUROC with a bar; the `limit` phrases with the most active seconds."""
     ordered = sorted(frames.per_phrase.items(), key=lambda item: -(item[1]["active_seconds"] or 0))
+    columns = _phrase_columns(frames)
     body = ""
     for phrase, row in ordered[:limit]:
         value = row["auroc"]
@@ -81,14 +82,47 @@ def phrases_table(frames: FrameLevel, limit: int = 60) -> str:
         shown = (
             "one class only" if value is None else f'{value:.3f}<span class="bar"><i style="width:{width}%"></i></span>'
         )
-        seconds = f"{row['active_seconds']:.1f}"
-        body += f"<tr><td><bdi>{escape(phrase)}</bdi></td><td>{shown}</td><td>{row['num_clips']}</td><td>{seconds}</td></tr>"
-    columns = ("phrase", "AUROC (bar: from 0.5 to 1)", "clips", "active seconds")
-    head = "".join(f'<th scope="col">{column}</th>' for column in columns)
+        cells = "".join(f"<td>{_phrase_cell(name, row)}</td>" for name in columns)
+        body += f"<tr><td><bdi>{escape(phrase)}</bdi></td><td>{shown}</td>{cells}</tr>"
+    heads = ("phrase", "frame AUROC (bar: from 0.5 to 1)", *columns.values())
+    head = "".join(f'<th scope="col">{column}</th>' for column in heads)
     html = f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    if any(row.get("tuned") for _, row in ordered):
+        html += '<p class="note">* a threshold of the phrase\'s own, which was tuned and is stored with the model.</p>'
     if len(ordered) > limit:
         html += f'<p class="note">{len(ordered) - limit} rarer phrases are not listed.</p>'
     return html
+
+
+def _phrase_columns(frames: FrameLevel) -> dict[str, str]:
+    """Returns the headings of what was measured of phrases, by its name in `FrameLevel.per_phrase`."""
+    columns = {
+        "num_clips": "clips",
+        "active_seconds": "active seconds",
+        "num_events": "events",
+        "psds1": "area under its PSDS1 ROC",
+        "psds1_filtered": "area under its PSDS1 ROC, after the median filter",
+        "event_f1": "event F1",
+        "threshold": "at the threshold",
+        "ece": "calibration error",
+    }
+    held = {name for row in frames.per_phrase.values() for name in row}
+    if "psds1_filtered" in held:
+        columns["psds1"] += ", raw scores"
+    return {name: heading for name, heading in columns.items() if name in held}
+
+
+def _phrase_cell(name: str, row: Mapping[str, float | None]) -> str:
+    value = row.get(name)
+    if value is None:
+        return "–"
+    if name in ("num_clips", "num_events"):
+        return f"{value:.0f}"
+    if name == "active_seconds":
+        return f"{value:.1f}"
+    if name == "threshold":
+        return f"{value:.3g}{'*' if row.get('tuned') else ''}"
+    return f"{value:.4f}" if name == "ece" else f"{value:.3f}"
 
 
 def example(found: RetrievedExample, media: ClipMedia) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from peav.checkpoints.detection import DetectionSettings
 from peav.data.manifests.identities import distinct_texts
 from peav.types import Seconds
 
@@ -28,6 +29,7 @@ class FramePart(NamedTuple):
     phrases: list[str]
     text_event: Tensor
     events: list[list[Event] | None]
+    known: Tensor | None
     frame_seconds: Seconds
 
 
@@ -50,8 +52,11 @@ class EmbeddingTable:
         text_event: (K, D) their embeddings.
         events: each clip's events; None for a clip that is not annotated, [] for one that is known to be free of
             events.
+        known: (M, K) bool, of which phrases it is known in a clip when they are heard: without an event they are absent, and the others
+            are left out there. None: of all, in every clip that is annotated.
         logit_scale: scale of the frame objective, already exponentiated; positive. Or that of each phrase.
         logit_bias: its bias, or that of each phrase. With both, sigmoid(scale * dot + bias) is the probability of an event in a frame.
+        detection: the settings that were tuned for the model and are stored with it; None without any.
 
     Raises:
         ValueError: if names, shapes, clips or events do not fit together, or an embedding is not finite.
@@ -68,8 +73,10 @@ class EmbeddingTable:
     phrases: list[str] = field(default_factory=list)
     text_event: Tensor | None = None
     events: list[list[Event] | None] | None = None
+    known: Tensor | None = None
     logit_scale: float | list[float] | None = None
     logit_bias: float | list[float] | None = None
+    detection: DetectionSettings | None = None
 
     def __post_init__(self) -> None:
         if len(set(self.clip_ids)) != len(self.clip_ids):
@@ -77,6 +84,8 @@ class EmbeddingTable:
         _check_rows(self)
         if self.frames is not None:
             _check_frames(self)
+            if self.known is not None:
+                _check_known(self, self.known)
 
     def __len__(self) -> int:
         return len(self.clip_ids)
@@ -97,7 +106,7 @@ class EmbeddingTable:
             raise ValueError("the table has no frame embeddings")
         if self.text_event is None or self.events is None or self.frame_seconds is None:
             raise ValueError("frames need frame_seconds, phrases, text_event and events as well")
-        return FramePart(self.frames, self.phrases, self.text_event, self.events, self.frame_seconds)
+        return FramePart(self.frames, self.phrases, self.text_event, self.events, self.known, self.frame_seconds)
 
     def rows_of(self, name: str, clip: int) -> list[int]:
         """Returns the rows of clip number `clip` under `name`; empty where the clip lacks it."""
@@ -114,7 +123,10 @@ class EmbeddingTable:
             tensors["frames"] = torch.cat(list(self.frames))
             tensors["frame_lengths"] = torch.tensor([len(frames) for frames in self.frames])
             tensors["text_event"] = self.text_event.contiguous()
+        if self.known is not None:
+            tensors["known"] = self.known.contiguous()
         meta = {name: getattr(self, name) for name in _JSON_FIELDS}
+        meta["detection"] = None if self.detection is None else asdict(self.detection)
         save_file(tensors, str(path), metadata={"table": json.dumps(meta)})
 
     @classmethod
@@ -145,6 +157,8 @@ class EmbeddingTable:
             single["frames"] = single["frames"].split(single.pop("frame_lengths").tolist())
         if meta["events"] is not None:
             meta["events"] = [None if e is None else [(p, on, off) for p, on, off in e] for e in meta["events"]]
+        if meta.get("detection") is not None:
+            meta["detection"] = DetectionSettings.from_dict(meta["detection"])
         return cls(**parts, **single, **meta)
 
 
@@ -183,7 +197,7 @@ def _check_rows(table: EmbeddingTable) -> None:
 
 
 def _check_frames(table: EmbeddingTable) -> None:
-    frames, _, phrases, clip_events, frame_seconds = table.frame_part
+    frames, _, phrases, clip_events, _, frame_seconds = table.frame_part
     num_clips = len(table.clip_ids)
     if len(frames) != num_clips:
         raise ValueError(f"frames of {len(frames)} clips, but there are {num_clips}")
@@ -217,6 +231,19 @@ def _check_frames(table: EmbeddingTable) -> None:
                 raise ValueError(f"clip {clip!r} has an event {phrase!r} that is not among the phrases")
             if not (math.isfinite(onset) and math.isfinite(offset) and onset <= offset):
                 raise ValueError(f"clip {clip!r}: event {phrase!r} runs from {onset} to {offset} s")
+
+
+def _check_known(table: EmbeddingTable, known: Tensor) -> None:
+    if known.shape != (len(table), len(table.phrases)) or known.dtype != torch.bool:
+        got = f"{known.dtype} {tuple(known.shape)}"
+        raise ValueError(f"expected known bool ({len(table)}, {len(table.phrases)}), got {got}")
+    for clip, events, of_clip in zip(table.clip_ids, table.frame_part.events, known.tolist(), strict=True):
+        if events is None:
+            continue  # nothing is read of a clip that is not annotated
+        unknown = {phrase for phrase, is_known in zip(table.phrases, of_clip, strict=True) if not is_known}
+        for phrase, _, _ in events:
+            if phrase in unknown:
+                raise ValueError(f"clip {clip!r} has an event {phrase!r}, but it is said not to be known there")
 
 
 def _check_finite(name: str, value: Tensor) -> None:

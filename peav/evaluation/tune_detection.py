@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -16,6 +17,7 @@ from peav.data.manifests.identities import distinct_texts
 from peav.evaluation.collect import Split, clip_texts
 from peav.evaluation.detection import ScoredClip, best_thresholds
 from peav.evaluation.detection.counts import Matching
+from peav.evaluation.known import known_phrases
 from peav.inputs import Detector, detect_items, detection_rules, items_of_arrays
 from peav.inputs.running import Precision
 from peav.model import PEAV
@@ -51,8 +53,9 @@ def tune_detection(
 ) -> Tuned:
     """Finds the threshold of each phrase that gives the highest F1 on a split.
 
-    Every annotated clip is heard as `PEAV.detect` hears it, with the windows and the median filter of `settings`; a phrase that is not
-    among a clip's events counts as absent from it. Closed gaps and dropped spans come after, and are not tuned.
+    Every annotated clip is heard as `PEAV.detect` hears it, with the windows and the median filter of `settings`; in a clip in which it is
+    not known when a phrase is heard, it is left out (`peav.evaluation.known`). Closed gaps and dropped spans come after, and are not
+    tuned.
 
     Args:
         model: a frame-level model.
@@ -73,12 +76,15 @@ def tune_detection(
             f"the split {split.split!r} of {split.data} holds no event with times: there is nothing to tune"
         )
     phrases, _ = distinct_texts(named)
+    knowledge = known_phrases(wanted, phrases, split.labels)
+    heard = [(clip, known) for clip, known in zip(wanted, knowledge, strict=True) if bool(known.any())]
     model.detection = settings
     detector = Detector(model, phrases, detection_rules(model, phrases, settings.threshold), precision)
     media = model.media
     reader = ClipReader(split.data, DecodeSettings(media.sample_rate, downmix=media.downmix))
     scored: list[ScoredClip] = []
-    for clip in tracked(wanted, len(wanted)):
+    known_in = {clip.id: known.numpy() for clip, known in heard}
+    for clip in tracked([clip for clip, _ in heard], len(heard)):
         samples = reader.samples(clip)
         parts: list[Tensor] = []
         steps: list[Seconds] = []
@@ -92,7 +98,7 @@ def tune_detection(
         items = items_of_arrays([samples.numpy()], media.sample_rate)
         planned = [detector.plan(0, items[0])]
         list(detect_items(detector, planned, (request.load() for request in planned[0]), batch_seconds, listen))
-        scored.append(_scored(clip, phrases, torch.cat(parts, 1), steps[0], settings.median_seconds))
+        scored.append(_scored(clip, phrases, torch.cat(parts, 1), steps[0], settings.median_seconds, known_in[clip.id]))
     thresholds, reached = best_thresholds(scored, matching)
     found = {p: float(t) for p, t, f in zip(phrases, thresholds, reached, strict=True) if f}
     f1 = {p: float(f) for p, f in zip(phrases, reached, strict=True) if f}
@@ -101,10 +107,16 @@ def tune_detection(
 
 
 def _scored(
-    clip: Clip, phrases: list[str], probabilities: Tensor, step: Seconds, median_seconds: Seconds
+    clip: Clip,
+    phrases: list[str],
+    probabilities: Tensor,
+    step: Seconds,
+    median_seconds: Seconds,
+    known: npt.NDArray[np.bool_],
 ) -> ScoredClip:
     filtered = median_filter(probabilities.double(), median_seconds, step)
-    _, places = distinct_texts([*phrases, *(event[0] for event in clip_texts(clip).events or [])])
+    true = clip_texts(clip).events or []
+    _, places = distinct_texts([*phrases, *(event[0] for event in true)])
     labels: Iterator[int] = iter(places[len(phrases) :])
-    events = [(label, a, b) for label, (_, a, b) in zip(labels, clip_texts(clip).events or [], strict=True) if a < b]
-    return ScoredClip(filtered.T.numpy(), np.arange(filtered.shape[1] + 1) * step, events)
+    events = [(label, a, b) for label, (_, a, b) in zip(labels, true, strict=True) if a < b and known[label]]
+    return ScoredClip(filtered.T.numpy(), np.arange(filtered.shape[1] + 1) * step, events, known)

@@ -97,7 +97,7 @@ def test_a_full_report_has_every_part_and_needs_no_other_file(table, evaluation,
     text = path.read_text()
     found = well_formed(text)
     assert not found.absent
-    assert path.stat().st_size < 3e6
+    assert path.stat().st_size < 3.3e6
     assert "Run &lt;1&gt;" in text and "Run <1>" not in text and "a &lt; b &amp; c" in text
     for name in evaluation.directions:
         assert name.replace("->", " → ") in text

@@ -4,7 +4,12 @@ Pure functions over clips (`ScoredClip`); `peav.evaluation.detection.metrics` ha
 """
 
 from peav.evaluation.detection.bootstrap import Interval, bootstrap, paired_bootstrap
-from peav.evaluation.detection.calibration import Calibration, calibration, calibration_sums
+from peav.evaluation.detection.calibration import (
+    Calibration,
+    calibration,
+    calibration_sums,
+    calibration_sums_by_label,
+)
 from peav.evaluation.detection.clips import ScoredClip, merged_events
 from peav.evaluation.detection.collar import Collar
 from peav.evaluation.detection.f1 import F1, best_thresholds, clip_counts, f1_of_counts, f1_score
@@ -44,6 +49,7 @@ __all__ = [
     "bootstrap",
     "calibration",
     "calibration_sums",
+    "calibration_sums_by_label",
     "clip_counts",
     "event_labels",
     "f1_of_counts",

@@ -54,6 +54,20 @@ def calibration_sums(probabilities: Floats, labels: Floats | Bools, num_bins: in
     return np.stack([np.bincount(place, value, minlength=num_bins) for value in (np.ones_like(p), p, y, (p - y) ** 2)])
 
 
+def calibration_sums_by_label(probabilities: Floats, labels: Floats | Bools, num_bins: int = 15) -> Floats:
+    """Adds up what the calibration of each label needs.
+
+    Args:
+        probabilities: (T, L), in [0, 1].
+        labels: the same shape: bool, or soft in [0, 1].
+        num_bins: N.
+
+    Returns:
+        (L, 4, N), `calibration_sums` of each label.
+    """
+    return np.stack([calibration_sums(p, y, num_bins) for p, y in zip(probabilities.T, labels.T, strict=True)])
+
+
 def calibration(sums: Floats) -> Calibration:
     """Computes calibration from `calibration_sums`.
 

@@ -148,12 +148,15 @@ def frame_auroc(scores: Tensor, labels: Tensor, mask: Tensor) -> FrameAUROCValue
     return auroc_in_blocks([s[y] for s, y in zip(pooled, truth, strict=True)], [(pooled, truth)])
 
 
-def auroc_in_blocks(positives: Sequence[Tensor], blocks: Iterable[tuple[Tensor, Tensor]]) -> FrameAUROCValues:
+def auroc_in_blocks(
+    positives: Sequence[Tensor], blocks: Iterable[tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor]]
+) -> FrameAUROCValues:
     """Computes the frame AUROC of scores that come a block at a time, exactly.
 
     Args:
         positives: of each of the K texts, the scores of all its active frames, (P,).
-        blocks: the scores (K, n) of all frames, n at a time, and their labels (K, n) bool.
+        blocks: the scores (K, n) of all frames, n at a time, and their labels (K, n) bool; third, where not all are, which of these labels
+            are known, (K, n) bool. The others are left out.
 
     Raises:
         ValueError: if a score is NaN.
@@ -161,20 +164,23 @@ def auroc_in_blocks(positives: Sequence[Tensor], blocks: Iterable[tuple[Tensor, 
     ordered = [scores.sort().values for scores in positives]
     everywhere = torch.cat([torch.zeros(0), *positives]).sort().values
     wrong, micro_wrong, num_frames = [0] * len(ordered), 0, 0
-    for scores, labels in blocks:
+    num_negative = [0] * len(ordered)
+    for scores, labels, *known in blocks:
         if bool(scores.isnan().any()):
             raise ValueError("scores of valid frames hold NaN: they cannot be ranked")
         num_frames += scores.shape[1]
-        for k, (row, active) in enumerate(zip(scores, labels, strict=True)):
-            negatives = row[~active]
+        absent = ~labels & known[0] if known else ~labels
+        for k, (row, inactive) in enumerate(zip(scores, absent, strict=True)):
+            negatives = row[inactive]
+            num_negative[k] += len(negatives)
             wrong[k] += _twice_wrong(ordered[k], negatives)
             micro_wrong += _twice_wrong(everywhere, negatives)
     counts = [len(scores) for scores in ordered]
-    per_text = [_share(value, count, num_frames - count) for value, count in zip(wrong, counts, strict=True)]
+    per_text = [_share(*of_text) for of_text in zip(wrong, counts, num_negative, strict=True)]
     both = [value for value in per_text if value is not None]
     return FrameAUROCValues(
         macro=sum(both) / len(both) if both else None,
-        micro=_share(micro_wrong, sum(counts), len(counts) * num_frames - sum(counts)),
+        micro=_share(micro_wrong, sum(counts), sum(num_negative)),
         per_text=per_text,
         num_positive=counts,
         num_frames=num_frames,
