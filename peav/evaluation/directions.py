@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -24,10 +25,14 @@ from peav.evaluation.retrieval import (
     similarity,
 )
 from peav.evaluation.table import EmbeddingTable, FramePart
+from peav.evaluation.tiles import rank_in_tiles
 
 log = logging.getLogger(__name__)
 
 KS = (1, 5, 10)
+
+#: Up to so many scores, 16,000 queries of as many candidates, all are computed in fp64; beyond, in tiles of fp32 (`peav.evaluation.tiles`).
+_EXACT_SCORES = 2**28
 
 #: Frame logits that are there at a time: 4 MB.
 _LOGITS_AT_ONCE = 2**20
@@ -227,7 +232,8 @@ def evaluate_pair(
         ValueError: if no query has a positive.
     """
     positives = SharedPositives(table.clips[left], table.clips[right], table.groups[left], table.groups[right])
-    found = rank_both_ways(table.embeddings[left], table.embeddings[right], positives, temperature)
+    rank = rank_both_ways if math.prod(positives.shape) <= _EXACT_SCORES else rank_in_tiles
+    found = rank(table.embeddings[left], table.embeddings[right], positives, temperature)
     forth = _direction(table, left, found[0], len(table.embeddings[right]))
     back = _direction(table, right, found[1], len(table.embeddings[left]))
     return (forth, _queries(table, left, found[0])), (back, _queries(table, right, found[1]))

@@ -249,5 +249,6 @@ def _check_known(table: EmbeddingTable, known: Tensor) -> None:
 def _check_finite(name: str, value: Tensor) -> None:
     if value.device.type != "cpu":
         raise ValueError(f"{name} lies on {value.device}; a table lives on the CPU")
-    if not bool(torch.isfinite(value).all()):
+    # A part at a time: the whole may be larger than the memory.
+    if not all(bool(torch.isfinite(part).all()) for part in value.split(1 << 16)):
         raise ValueError(f"{name} holds values that are not finite")
