@@ -26,7 +26,14 @@ log = logging.getLogger(__name__)
 
 ENTRY_POINT_GROUP = "peav.plugins"
 #: Where peav's own plugins are: modules to import by name, as those of every other package are.
-BUILT_IN = ("peav.encoders", "peav.objectives", "peav.engine.stages", "peav.engine.gates", "peav.engine.backends")
+BUILT_IN = (
+    "peav.encoders",
+    "peav.objectives",
+    "peav.engine.stages",
+    "peav.engine.gates",
+    "peav.engine.backends",
+    "peav.evaluation.adapters",
+)
 
 _C = TypeVar("_C", bound="Plugin")
 
@@ -129,8 +136,8 @@ class Registry(Generic[_C]):
         """Registers a class under its own name; used as a decorator without arguments.
 
         Raises:
-            TypeError: if `cls` is not a subclass of `base` (derive it from `peav.encoders.Encoder`, `peav.objectives.Objective` or
-                `peav.fields.Field`).
+            TypeError: if `cls` is not a subclass of `base` (derive it from `peav.encoders.Encoder`, `peav.objectives.Objective`,
+                `peav.evaluation.adapters.EmbeddingAdapter` or `peav.fields.Field`).
             ValueError: if another class holds the name.
         """
         if not (inspect.isclass(cls) and issubclass(cls, self.base)):
@@ -275,8 +282,11 @@ class Registry(Generic[_C]):
 encoders: Registry[Any] = Registry("encoder")
 objectives: Registry[Any] = Registry("objective")
 
+adapters: Registry[Any] = Registry("adapter")
+
 register_encoder = encoders.register
 register_objective = objectives.register
+register_adapter = adapters.register
 
 
 def class_path(cls: type[Plugin]) -> str:

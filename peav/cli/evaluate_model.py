@@ -10,10 +10,12 @@ from typing import Any
 
 import torch
 
+from peav import registry
 from peav.checkpoints import MediaSettings
 from peav.checkpoints.pickled import read_pickled
 from peav.data.datamodule import ClipDataModule
 from peav.data.loading.decoding import DecodeSettings
+from peav.evaluation.adapters import AdaptedModel, find_adapter
 from peav.evaluation.models import EvaluatedModel, FrameScale, PeavModel, decode_settings
 from peav.inputs import Precision, media_settings
 from peav.model import PEAV
@@ -80,10 +82,22 @@ class ModelChoice:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         if self.is_checkpoint:
             return self._open_checkpoint(device)
+        adapter = self.adapter or find_adapter(self.path)
+        if adapter is not None:
+            return self._open_adapted(adapter, device)
         model = PEAV.from_pretrained(self.path, trust=self.trust).to(device)
         media = media_settings(model.media, self.num_frames, self.fps)
         found = PeavModel(model, self.name, settings=decode_settings(media), precision=self.precision)
         return found, model.spec.to_dict()
+
+    def _open_adapted(self, adapter: str, device: str) -> tuple[EvaluatedModel, dict[str, Any]]:
+        options = dict(self.adapter_options)
+        if self.num_frames is not None:
+            options["num_frames"] = self.num_frames
+        if self.fps is not None:
+            raise ValueError("--fps is not for models of other families: give --num_frames")
+        made = registry.adapters.get(adapter)(self.path, **options)
+        return AdaptedModel(made, self.name, device, self.precision), {"adapter": adapter, **options}
 
     def _open_checkpoint(self, device: str) -> tuple[EvaluatedModel, dict[str, Any]]:
         """Rebuilds a model with its objectives: they say which pairs are compared, also those that have no scale."""

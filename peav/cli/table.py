@@ -62,6 +62,10 @@ COMMANDS: dict[str, Command | Group] = {
         "peav.cli.commands.evaluate:evaluate",
         "measure retrieval in every direction and frame AUROC, and write a report",
     ),
+    "compare": Command(
+        "peav.cli.commands.compare:compare",
+        "compare results of peav evaluate: numbers beside each other, and what their differences are worth",
+    ),
     "embed": Command(
         "peav.cli.commands.embed:embed", "embed files of audio, video and pictures, and texts, into one table"
     ),
@@ -82,7 +86,7 @@ COMMANDS: dict[str, Command | Group] = {
     ),
     "plugins": Command(
         "peav.cli.commands.plugins:plugins",
-        "list the encoders, objectives, fields, and stages, gates and backends of the engine, and where they come from",
+        "list the encoders, objectives, adapters, fields, and stages, gates and backends of the engine, and where they come from",
     ),
     "data": Group(
         "look at manifests, check, count, split, mix and trust them",

@@ -214,3 +214,26 @@ def draw_matrix(axes: Axes, matrix: Tensor, title: str) -> None:
     bar = axes.figure.colorbar(image, ax=axes, fraction=0.046, pad=0.03)
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=7)
+
+
+def comparison_figure(results: Mapping[str, Mapping[str, tuple[float, bool]]]) -> Figure:
+    """Bars of what several models reach on the tasks that all of them have.
+
+    Args:
+        results: by model the number of each task, a share, and whether it is after the dual softmax.
+    """
+    first, *others = results.values()
+    tasks = [name for name in first if all(name in other for other in others)]
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(7.5, 0.6 + 0.28 * len(tasks) * max(1, len(results) / 2)), layout="constrained")
+        axes = figure.subplots()
+        height = 0.8 / len(results)
+        for number, (model, held) in enumerate(results.items()):
+            places = [place + (number - (len(results) - 1) / 2) * height for place in range(len(tasks))]
+            values = [100 * held[name][0] for name in tasks]
+            axes.barh(places, values, height, label=model, color=COLOURS[number % len(COLOURS)])
+        axes.set_yticks(range(len(tasks)), tasks)
+        axes.invert_yaxis()
+        axes.set_xlabel("the number of the task, times 100")
+        axes.legend(loc="best")
+    return figure

@@ -5,9 +5,10 @@
     def test_my_objective():
         check_objective(lambda: MyObjective("audio", "video"))
 
-Every encoder and objective registered in this repository passes the same checks.
+Every encoder, objective and adapter registered in this repository passes the same checks.
 """
 
+from peav.testing.adapters import check_adapter
 from peav.testing.encoders import check_encoder
 from peav.testing.objectives import check_objective
 from peav.testing.ranks import GlooPool, check_objective_on_ranks
@@ -16,6 +17,7 @@ from peav.testing.tiny import tiny_batch, tiny_embeddings, tiny_events, tiny_tar
 
 __all__ = [
     "GlooPool",
+    "check_adapter",
     "check_encoder",
     "check_objective",
     "check_objective_on_ranks",

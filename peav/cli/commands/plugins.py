@@ -18,10 +18,10 @@ from peav.fields import fields
 
 
 def plugins() -> None:
-    """List the encoders, objectives, fields, and stages, gates and backends of the engine, and where they come from."""
+    """List the encoders, objectives, adapters, fields, and stages, gates and backends of the engine, and where they come from."""
     sources = {entry.value.partition(":")[0]: entry for entry in entry_points(group=registry.ENTRY_POINT_GROUP)}
     table = Table("kind", Column("name", no_wrap=True), "what it is", "what it makes of what", "from")
-    for plugins_ in (registry.encoders, registry.objectives, fields, stages, gates, backends):
+    for plugins_ in (registry.encoders, registry.objectives, registry.adapters, fields, stages, gates, backends):
         for name in plugins_:
             cls = plugins_.get(name)
             entry = next((e for module, e in sources.items() if cls.__module__.startswith(module)), None)

@@ -1,0 +1,69 @@
+"""What docs/evaluation.md shows runs."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from peav import registry
+from peav.cli.main import main
+from peav.cli.parsing import build_parser
+from peav.cli.table import COMMANDS
+from peav.evaluation.suite import load_suite
+from peav.testing import check_adapter
+from tests.cli.test_commands import TINY, overrides
+from tests.data.readers.miniatures import make_esc50
+from tests.docs.test_guides import ROOT, blocks
+
+GUIDE = (ROOT / "docs/evaluation.md").read_text()
+
+
+def test_the_commands_have_the_options_that_it_names() -> None:
+    commands = [
+        line.partition("#")[0]
+        for block in blocks(GUIDE, "text")
+        for line in block.splitlines()
+        if line.startswith("peav ")
+    ]
+    assert len(commands) == 6
+    for line in commands:
+        words = shlex.split(line)[1:]
+        build_parser(COMMANDS, words[:1]).parse_args(words)
+
+
+def test_python_a_suite_of_ones_own_and_the_adapter(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "runs/demo"
+    assert main(["fit", "--config", TINY, *overrides(world, run)]) == 0
+    (run / "data").symlink_to(world)
+    evaluating, adapter = blocks(GUIDE, "python")
+    capsys.readouterr()
+    exec(evaluating, {})
+    plain, softened = (float(word) for word in capsys.readouterr().out.splitlines()[-1].split())
+    assert 0 <= plain <= 1 and 0 <= softened <= 1
+    (tmp_path / "birds.yaml").write_text(blocks(GUIDE, "yaml")[0])
+    assert [task.name for task in load_suite("birds.yaml").tasks] == ["birds_class", "clotho_text_to_audio"]
+    make_esc50(tmp_path / "datasets/my_birds")
+    words = [
+        "evaluate",
+        str(run / "checkpoints/last.ckpt"),
+        "--suite",
+        "birds.yaml",
+        "--data",
+        "datasets",
+        "--out",
+        "out",
+    ]
+    assert main([*words, "--num_workers=0"]) == 0
+    table = (tmp_path / "out/evaluation.md").read_text()
+    assert "61.5 (somebody)" in table and "no folder Clotho" in table
+    held: dict[str, type] = {}
+    # As in a module of a package.
+    held["__name__"] = "loudness"  # type: ignore[assignment]
+    exec(adapter, held)
+    assert registry.adapters.get("Loudness") is held["Loudness"]
+    check_adapter(held["Loudness"]())
