@@ -1,7 +1,7 @@
 # peav's commands, for people and for CI. `make demo` and `make test` set everything up by themselves.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-frame real test test-slow test-newest check format docs mutation bench clean-demo
+.PHONY: help setup demo demo-frame real real-events test test-slow test-newest check format docs mutation bench clean-demo
 
 # The first that runs; a name on the path may be a shim that runs nothing.
 PYTHON ?= $(firstword $(foreach python,python3.11 python3.12 python3.13 python3,$(shell $(python) -c 'import sys; sys.version_info >= (3, 11) and print("$(python)")' 2>/dev/null)))
@@ -68,6 +68,27 @@ real: setup ## fetch real recordings (300 MB of packages), train on speech, soun
 	OMP_NUM_THREADS=1 $(BIN)/peav fit --overwrite --config experiments/real/real.yaml
 	$(BIN)/peav evaluate $(REAL)/checkpoints/last.ckpt $(REAL)/data --out $(REAL)
 	@echo "Open $(REAL)/report.html"
+
+# where experiments/real/events.yaml reads and writes
+EVENTS := $(REAL)/events
+real-events: setup ## after make real: find its sounds by name in mixtures with speech, trained on mixtures made on the fly, and on single sounds alone: $(EVENTS)/events.md
+	@test -f $(REAL)/world/clips.jsonl || { echo "make real comes first: there is no $(REAL)/world/clips.jsonl"; exit 1; }
+	$(BIN)/python experiments/real/events.py $(REAL)/packages $(REAL)/world $(EVENTS)
+	@for set in sounds speech mixtures melodies; do $(BIN)/peav prepare $(EVENTS)/$$set $(EVENTS)/data/$$set || exit 1; done
+	$(BIN)/peav data mix $(EVENTS)/data/sounds $(EVENTS)/data/speech --out=$(EVENTS)/data/alone --tokenizer=copy --overwrite=true
+	@echo "training; a run without mixing trains beside it (its output: $(EVENTS)/alone.log)"
+	@export OMP_NUM_THREADS=1; \
+	$(BIN)/peav fit --overwrite --config experiments/real/events.yaml --data.data=$(EVENTS)/data/alone --data.mixing=null --data.domain_weights='{sounds: 1, speech: 1}' \
+	--trainer.default_root_dir=$(EVENTS)/alone >$(EVENTS)/alone.log 2>&1 & \
+	alone=$$!; trap 'kill $$alone 2>/dev/null' INT TERM EXIT; \
+	$(BIN)/peav fit --overwrite --config experiments/real/events.yaml || exit 1; \
+	wait $$alone || { tail -n 20 $(EVENTS)/alone.log; echo "the run without mixing failed: $(EVENTS)/alone.log"; exit 1; }; \
+	trap - EXIT
+	@for run in mixed alone; do for set in mixtures melodies; do \
+	$(BIN)/peav evaluate $(EVENTS)/$$run/checkpoints/last.ckpt $(EVENTS)/data/$$set --out $(EVENTS)/$$run/$$set || exit 1; done; done
+	$(BIN)/peav tune $(EVENTS)/mixed/checkpoints/last.ckpt $(EVENTS)/data/mixtures --out $(EVENTS)/tuned --median_seconds 0.4
+	$(BIN)/python experiments/real/events_report.py $(EVENTS)
+	@echo "Open $(EVENTS)/mixed/mixtures/report.html"
 
 clean-demo: ## remove what the demo made
 	rm -rf $(RUN)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from peav.data.loading.collate import Collate, Tokenize, collate
     from peav.data.loading.dataset import ClipDataset
     from peav.data.loading.decoding import DecodedClip, DecodeSettings
+    from peav.data.loading.level import active_spans
     from peav.data.loading.loader import ClipLoader, TooManyBadClips
     from peav.data.loading.plan import Population, TrainingPlan
     from peav.data.loading.sampler import EvaluationPlan
@@ -57,6 +58,7 @@ __all__ = [
     "Tokenize",
     "TooManyBadClips",
     "TrainingPlan",
+    "active_spans",
     "collate",
     "decode_counts",
     "find_file",
@@ -76,6 +78,7 @@ _PLACES = {
     **dict.fromkeys(("Collate", "Tokenize", "collate"), "peav.data.loading.collate"),
     **dict.fromkeys(("ClipDataset",), "peav.data.loading.dataset"),
     **dict.fromkeys(("DecodedClip", "DecodeSettings"), "peav.data.loading.decoding"),
+    **dict.fromkeys(("active_spans",), "peav.data.loading.level"),
     **dict.fromkeys(("ClipLoader", "TooManyBadClips"), "peav.data.loading.loader"),
     **dict.fromkeys(("Population", "TrainingPlan"), "peav.data.loading.plan"),
     **dict.fromkeys(("EvaluationPlan",), "peav.data.loading.sampler"),
