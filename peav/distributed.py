@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +16,8 @@ from torch import distributed as dist
 
 from peav.host import RowIdentities, to_host
 from peav.types import Embedding, World
+
+_T = TypeVar("_T")
 
 
 def _active() -> bool:
@@ -76,6 +78,15 @@ def largest_over_ranks(numbers: Sequence[int], device: torch.device | str = "cpu
     found = torch.tensor(numbers, dtype=torch.int64, device=device)
     dist.all_reduce(found, dist.ReduceOp.MAX)
     return tuple(found.tolist())
+
+
+def gather_objects(value: _T) -> list[_T]:
+    """Returns the values that all ranks give, in the order of the ranks; they are pickled on the way."""
+    if world_size() == 1:
+        return [value]
+    found: list[Any] = [None] * world_size()
+    dist.all_gather_object(found, value)
+    return found
 
 
 def broadcast(value: Tensor) -> None:

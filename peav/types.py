@@ -329,6 +329,21 @@ class EventInput:
         }
         return replace(self, **{name: value for name, value in defaults.items() if getattr(self, name) is None})
 
+    def of_clips(self, rows: Tensor) -> EventInput:
+        """Returns the events of some clips, in their order; every phrase is kept.
+
+        Args:
+            rows: (n,) int64 of the clips, on their device.
+        """
+        place = torch.full_like(self.annotated, -1, dtype=torch.int64)
+        place[rows] = torch.arange(len(rows), device=place.device)
+        kept = place[self.clip] >= 0
+        of_events = ("phrase", "onset", "offset", "confidence", "timed")
+        changes: dict[str, Any] = {n: value[kept] for n in of_events if (value := getattr(self, n)) is not None}
+        if self.vocabulary is not None:
+            changes["vocabulary"] = self.vocabulary[rows]
+        return replace(self, annotated=self.annotated[rows], clip=place[self.clip][kept], **changes)
+
     def read_by(self, encoder: str) -> EventInput:
         """Returns the events, their phrases with the ids that are meant for an encoder."""
         return replace(self, phrases=self.phrases.read_by(encoder)) if self.phrases.others else self

@@ -58,6 +58,8 @@ class FrameAlignment(ScoredObjective):
         per_text: whether each phrase has its own scale and bias; needs `embedding_dim`.
         prior_weight: factor of the loss that fits the biases of `per_text`.
         embedding_dim: D, dimension of the shared space.
+        open_weight: factor of the terms with phrases that a clip does not have of which only its own are known. By default they are
+            unknown there; 1 takes them for absent, as FineLAP (arXiv 2604.01155) does with phrases that it draws.
 
     Raises:
         ValueError: if an argument is out of range, or `embedding_dim` is missing.
@@ -80,6 +82,7 @@ class FrameAlignment(ScoredObjective):
         per_text: bool = False,
         prior_weight: float = 1.0,
         embedding_dim: int | None = None,
+        open_weight: float = 0.0,
     ) -> None:
         bias = (-8.0 if per_text else -5.0) if bias is None else bias
         super().__init__(scale, bias, weight, max_scale)
@@ -90,6 +93,7 @@ class FrameAlignment(ScoredObjective):
             "ranks": ranks_weight,
             "bank": bank_weight,
             "present": present_weight,
+            "open": open_weight,
         }
         for name, value in {**weights, "prior": prior_weight}.items():
             if not 0 <= value < math.inf or (name == "positive" and value == 0):

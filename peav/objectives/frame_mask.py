@@ -28,7 +28,7 @@ from peav.host import to_device, to_host
 from peav.objectives.event_frames import event_frames
 from peav.objectives.frame_sum import WeakTerms, blocks_of
 from peav.objectives.lineage import ancestor_pairs, spans
-from peav.objectives.tiles import Cells, Tile, TileMask
+from peav.objectives.tiles import Cells, RowWeights, Tile, TileMask
 from peav.types import EventInput, Seconds
 
 Integers = NDArray[np.int64]
@@ -47,6 +47,7 @@ class TermWeights:
         ranks: of texts that only clips of other ranks have.
         bank: of texts that no clip has, drawn from the phrase bank.
         present: of weak terms.
+        open: factor of terms of texts that a clip with an open vocabulary does not have; 0 leaves them unknown.
     """
 
     positive: float = 1.0
@@ -55,6 +56,7 @@ class TermWeights:
     ranks: float = 1.0
     bank: float = 1.0
     present: float = 1.0
+    open: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -99,11 +101,11 @@ class FrameMask(TileMask):
         dtype: of weights and labels on the device.
 
     Attributes:
+        label_rows: (C,) int64 on the host, at which row of the texts each of the C distinct ones comes first.
+        event_labels: (E,) int64 on the host, which of them each event is of; -1 of none.
         weak: the terms of PRESENT texts, in blocks of clips.
         weak_frames: how many frames stand behind them.
     """
-
-    rows: Tensor
 
     def __init__(
         self,
@@ -121,11 +123,13 @@ class FrameMask(TileMask):
         self._column_of, first = _columns(texts)
         self.columns = None if len(first) == len(texts.group) else self._upload(torch.from_numpy(first))
         self._first, self._num_columns = first, len(first)
+        self.label_rows = torch.from_numpy(first)
         self._read_texts(texts)
         self._read_events(events, hop, valid.numpy(), texts)
         frames = np.flatnonzero(valid.numpy() & self._anything(events)[:, None])
         self._frames, self._row_clip = frames, frames // max(self._num_frames, 1)
-        self.rows = self._upload(torch.from_numpy(frames))
+        # Without indices no frame is copied.
+        self.rows = None if len(frames) == valid.numel() else self._upload(torch.from_numpy(frames))
         self._painted: tuple[slice, _Block] | None = None
         self._pool(valid.numpy())
 
@@ -134,23 +138,30 @@ class FrameMask(TileMask):
         if self._painted is None or self._painted[0] != rows:
             self._painted = (rows, self._paint(rows))
         block = self._painted[1]
-        weight = None if block.weight is None else block.weight[:, columns]
         chosen = (block.column >= columns.start) & (block.column < columns.stop)
-        if weight is not None and not (weight > 0).any() and not (block.cell_weight[chosen] > 0).any():
-            return None
-        dense = None
-        if weight is not None and (weight != 1).any():
-            dense = self._upload(torch.from_numpy(weight).to(self._dtype))
-            dense = dense if len(dense) == 1 else dense[self._upload(torch.from_numpy(block.run))]
-        row, column = block.row[chosen], block.column[chosen] - columns.start
-        if not len(row):
-            return Tile(weight=dense)
-        where = self._upload(torch.from_numpy(np.stack((row, column))))
+        row, column = block.row[chosen], block.column[chosen]
         label, single = block.label[chosen], block.cell_weight[chosen]
-        if dense is None and (label == 1).all() and (single == 1).all():
+        instead = np.ones(len(row)) if block.weight is None else block.weight[block.run[row], column]
+        weights = None
+        if block.weight is not None and (block.weight[:, columns] != 1).any():
+            part = block.weight[:, columns]
+            count = int((block.lengths @ (part > 0)).sum())
+            if not count and not (single > 0).any():
+                return None
+            weights = RowWeights(self._numbers(part), tuple(block.lengths.tolist()), count)
+        if not len(row):
+            return Tile(row_weights=weights)
+        where = self._upload(torch.from_numpy(np.stack((row, column - columns.start))))
+        if weights is None and (label == 1).all() and (single == 1).all():
             return Tile(own=(where[0], where[1]))
-        numbers = self._upload(torch.from_numpy(np.stack((label, single))).to(self._dtype))
-        return Tile(weight=dense, cells=Cells(where[0], where[1], numbers[0], numbers[1]))
+        return Tile(row_weights=weights, cells=Cells(*where, *self._numbers(np.stack((label, single, instead)))))
+
+    def known(self) -> Tensor:
+        """Returns (B, C) bool on the host: of which texts it is known in which frames of a clip they are heard, or that they are not."""
+        known = self._base(np.arange(self._num_clips)) > 0
+        known[self._unknown_clip, self._unknown_column] = False
+        known[self._pair_clip, self._pair_column] = self._state != _PRESENT
+        return torch.from_numpy(known)
 
     def rates(self) -> tuple[Tensor, Tensor]:
         """Counts, for each of the M columns, the frames of this rank that count and sums their labels; weak terms have neither.
@@ -162,19 +173,21 @@ class FrameMask(TileMask):
         number, positive = np.zeros(self._num_columns), np.zeros(self._num_columns)
         for begin in range(0, len(self._frames), 1 << 14):
             block = self._paint(slice(begin, min(begin + (1 << 14), len(self._frames))))
-            counts = np.ones((1, self._num_columns)) if block.weight is None else block.weight > 0
-            runs = np.bincount(block.run, minlength=len(counts)) if len(counts) > 1 else np.array([len(block.run)])
-            number += runs @ counts
-            there = block.cell_weight > 0
-            dense = counts[block.run[block.row] if len(counts) > 1 else 0 * block.row, block.column]
-            number += np.bincount(block.column, there - dense.astype(np.float64), self._num_columns)
+            there, counted = block.cell_weight > 0, np.ones(len(block.row), dtype=np.bool_)
+            number += block.lengths.sum() if block.weight is None else block.lengths @ (block.weight > 0)
+            if block.weight is not None:
+                counted = block.weight[block.run[block.row], block.column] > 0
+            number += np.bincount(block.column, there.astype(np.float64) - counted, self._num_columns)
             positive += np.bincount(block.column, np.where(there, block.label, 0), self._num_columns)
         found[:, self._first] = number, positive
-        both = self._upload(torch.from_numpy(found).to(self._dtype))
+        both = self._numbers(found)
         return both[0], both[1]
 
     def _upload(self, values: Tensor) -> Tensor:
         return to_device(values, self._device)
+
+    def _numbers(self, values: Numbers) -> Tensor:
+        return self._upload(torch.from_numpy(values).to(self._dtype))
 
     def _read_texts(self, texts: Texts) -> None:
         """Finds the weight of each column, its vocabularies, and which columns are related."""
@@ -184,7 +197,8 @@ class FrameMask(TileMask):
         held[place[there & ~bank]] = True
         here = slice(texts.offset, texts.offset + texts.number)
         own[place[here][there[here] & ~bank[here]]] = True
-        self._weight = np.where(own, self.weights.clips, np.where(held, self.weights.ranks, self.weights.bank))
+        other = np.where(held, float(self.weights.ranks), float(self.weights.bank))
+        self._weight = np.where(own, float(self.weights.clips), other)
         vocabularies = 0 if texts.members is None else texts.members.shape[1]
         self._members = np.zeros((self._num_columns, vocabularies), dtype=np.bool_)
         if texts.members is not None:
@@ -197,6 +211,7 @@ class FrameMask(TileMask):
         """Finds of which texts each clip has events, and what these are."""
         clip, phrase = events.clip.numpy(), events.phrase.numpy()
         column = self._column_of[texts.offset + phrase] if len(phrase) else phrase
+        self.event_labels = torch.from_numpy(column)
         kept = (column >= 0) & (valid.sum(1) > 0)[clip] if len(phrase) else np.zeros(0, dtype=np.bool_)
         begin, end = (
             np.clip(value.numpy(), 0, self._num_frames).astype(np.int64)[kept] for value in event_frames(events, hop)
@@ -265,7 +280,7 @@ class FrameMask(TileMask):
 
     def _anything(self, events: EventInput) -> Flags:
         """Returns (B,) which clips have frames about which anything is known."""
-        known: Flags = self._vocabulary == -1
+        known: Flags = (self._vocabulary == -1) | ((self._vocabulary == -2) & (self.weights.open > 0))
         closed: Flags = self._vocabulary >= 0
         if closed.any():
             known[closed] = (self._members.sum(0) > 0)[self._vocabulary[closed]]
@@ -276,7 +291,7 @@ class FrameMask(TileMask):
         """Returns the weights (b, C) of texts without and with events of their own, as long as no frame is looked at."""
         vocabulary = self._vocabulary[clips]
         weight = np.repeat(self._weight[None], len(clips), 0)
-        weight[vocabulary == -2] = 0
+        weight[vocabulary == -2] *= self.weights.open
         closed = vocabulary >= 0
         weight[closed] *= self._members.T[vocabulary[closed]]
         return weight
@@ -312,12 +327,14 @@ class FrameMask(TileMask):
         there = self._frames[rows][row] == flat
         pair, frame, row = pair[there], frame[there], row[there]
         label = label[pair, frame]
+        lengths = np.bincount(run, minlength=len(clips))
         whole: Numbers | None = weight
-        if (weight == weight[:1]).all():
-            whole = None if (weight[0] == 1).all() else weight[:1]
-        return _Block(
-            whole, run, row, self._pair_column[pairs][pair], label, np.where(label > 0, self.weights.positive, 0.0)
-        )
+        if (weight == 1).all():
+            whole = None
+        elif (weight == weight[:1]).all():
+            whole, run, lengths = weight[:1], np.zeros_like(run), np.array([len(run)])
+        column = self._pair_column[pairs][pair]
+        return _Block(whole, run, lengths, row, column, label, np.where(label > 0, self.weights.positive, 0.0))
 
     def _pool(self, valid: Flags) -> None:
         """Makes the terms of PRESENT texts."""
@@ -334,7 +351,7 @@ class FrameMask(TileMask):
         numbers[0, place, beside] = self._clip_label[weak]
         numbers[1, place, beside] = self.weights.present * frames[clip]
         for block in blocks_of(len(clips), self._num_frames):
-            label, weight = self._upload(torch.from_numpy(numbers[:, block]).to(self._dtype)).unbind()
+            label, weight = self._numbers(numbers[:, block]).unbind()
             rows, texts_of = (
                 self._upload(torch.from_numpy(clips[block])),
                 self._upload(torch.from_numpy(columns[block])),
@@ -371,8 +388,9 @@ class _Block:
     """What a block of rows says: weights of its clips, and single terms that differ.
 
     Attributes:
-        weight: (b, C), or (1, C) where all clips have the same; None for 1 everywhere.
-        run: (r,) which of the b clips a row is of.
+        weight: (g, C) of runs of rows, those of a clip or all rows; None for 1 everywhere.
+        run: (r,) which of the runs a row is of.
+        lengths: (g,) of the runs.
         row: (n,) of the block.
         column: (n,).
         label: (n,).
@@ -381,6 +399,7 @@ class _Block:
 
     weight: Numbers | None
     run: Integers
+    lengths: Integers
     row: Integers
     column: Integers
     label: Numbers

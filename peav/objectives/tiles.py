@@ -40,12 +40,39 @@ class Cells:
         column: of the tile.
         label: y in [0, 1]: the loss is `-y log sigmoid(x) - (1 - y) log sigmoid(-x)`.
         weight: 0 for a term that does not count.
+        instead: the weight that the term would have if it were no single one.
     """
 
     row: Tensor
     column: Tensor
     label: Tensor
     weight: Tensor
+    instead: Tensor
+
+
+@dataclass(frozen=True)
+class RowWeights:
+    """Weights of a tile of which runs of rows have the same.
+
+    Attributes:
+        weight: (g, c), 0 for terms that do not count. Logits must be finite there too.
+        lengths: rows of each of the g runs.
+        count: terms of the tile whose weight is not 0.
+    """
+
+    weight: Tensor
+    lengths: tuple[int, ...]
+    count: int
+
+    def sum(self, values: Tensor, counted: bool = False) -> Tensor:
+        """Sums values (r, c) by their weights, or those that count."""
+        weight = (self.weight > 0).to(values.dtype) if counted else self.weight
+        return (torch.stack([part.sum(0) for part in values.split(self.lengths)]) * weight).sum()
+
+    def weigh_(self, values: Tensor) -> None:
+        """Multiplies values (r, c) by their weights, in place."""
+        for part, weight in zip(values.split(self.lengths), self.weight, strict=True):
+            part.mul_(weight)
 
 
 @dataclass(frozen=True)
@@ -55,13 +82,15 @@ class Tile:
     Attributes:
         own: row and column indices of single positives.
         positive: (r, c) bool, further positives.
-        weight: (r, c), or (1, c) where all rows have the same; 0 for terms that do not count.
+        weight: (r, c), 0 for terms that do not count.
+        row_weights: weights in place of `weight`; all terms are then negatives.
         cells: single terms for which none of the above is true.
     """
 
     own: tuple[Tensor, Tensor] | None = None
     positive: Tensor | None = None
     weight: Tensor | None = None
+    row_weights: RowWeights | None = None
     cells: Cells | None = None
 
 
@@ -323,29 +352,32 @@ def sigmoid_pass(
                 continue
             part = chosen[span]
             logits = torch.addmm(biases[span] if each else biases, scaled, part.T)
-            singles = None if signs.cells is None else _Singles(logits, signs, signs.cells, sums)
+            singles = None if signs.cells is None else _Singles(logits, signs.cells, sums)
             _flip(logits, signs, sums)
             losses = F.softplus(logits, threshold=_LINEAR_FROM)
             if signs.weight is not None:
                 losses = torch.where(signs.weight > 0, losses, 0).mul_(signs.weight)
             if singles is not None:
-                losses[singles.where] = singles.losses
-            total += losses.sum()
+                losses[singles.where] = 0
+                total += singles.losses.sum()
+            total += losses.sum() if signs.row_weights is None else signs.row_weights.sum(losses)
             if d_block is None or d_chosen is None:
                 continue
             slope = torch.sigmoid(logits, out=losses) if losses.dtype == logits.dtype else torch.sigmoid(logits)
             if signs.weight is not None:
                 slope = torch.where(signs.weight > 0, slope, 0).mul_(signs.weight)
+            if signs.row_weights is not None:
+                signs.row_weights.weigh_(slope)
             if signs.positive is not None:
                 slope = torch.where(signs.positive, -slope, slope)
             if signs.own is not None:
                 slope[signs.own] = -slope[signs.own]
             if singles is not None:
                 slope[singles.where] = singles.slopes
-            if each:
-                d_biases[span] += slope.sum(0)
-            else:
+            if not each:
                 d_biases += slope.sum()
+            elif logit_bias.requires_grad:
+                d_biases[span] += slope.sum(0)
             d_block.addmm_(slope, part)
             d_chosen[span].addmm_(slope.T, scaled)
         if d_block is not None and d_rows is not None:
@@ -367,12 +399,11 @@ class _Singles:
 
     Args:
         logits: (r, c) of the tile; 0 afterwards where the terms were.
-        signs: what the other terms of the tile are.
         cells: the terms.
         sums: positives, negatives, and sums of their logits, to be added to.
     """
 
-    def __init__(self, logits: Tensor, signs: Tile, cells: Cells, sums: Tensor) -> None:
+    def __init__(self, logits: Tensor, cells: Cells, sums: Tensor) -> None:
         self.where = (cells.row, cells.column)
         picked, label = logits[self.where], cells.label.to(logits.dtype)
         weight = cells.weight.to(logits.dtype)
@@ -383,7 +414,7 @@ class _Singles:
         self.slopes = torch.where(there, torch.sigmoid(picked) - label, 0).mul_(weight)
         logits[self.where] = 0
         # What `_flip` will count of the dense tile in their place: negatives whose logit is 0.
-        counted = torch.ones_like(there) if signs.weight is None else signs.weight.expand_as(logits)[self.where] > 0
+        counted = cells.instead > 0
         yes, no = torch.where(there, label, 0), torch.where(there, 1 - label, 0)
         found = (yes.sum(), no.sum() - counted.sum(), (yes * picked).sum(), (no * picked).sum())
         sums += torch.stack([widest(value) for value in found])
@@ -391,18 +422,19 @@ class _Singles:
 
 def _flip(logits: Tensor, signs: Tile, sums: Tensor) -> None:
     """Turns the sign of the positives' logits in place, so that every loss is a softplus, and adds the sums to log."""
-    weight = signs.weight
+    weight, runs = signs.weight, signs.row_weights
     counted = logits if weight is None else torch.where(weight > 0, logits, 0)
-    everything, own = counted.sum(), counted.new_zeros(())
+    everything, own = counted.sum() if runs is None else runs.sum(logits, counted=True), counted.new_zeros(())
     positives = torch.zeros((), dtype=torch.int64, device=logits.device)
-    number = positives + logits.numel() if weight is None else (weight > 0).sum() * (len(logits) // len(weight))
+    terms = logits.numel() if runs is None else runs.count
+    number = positives + terms if weight is None else (weight > 0).sum()
     if signs.positive is not None:
         there = signs.positive if weight is None else signs.positive & (weight > 0)
         own, positives = torch.where(there, logits, 0).sum(), there.sum()
         logits.copy_(torch.where(signs.positive, -logits, logits))
     if signs.own is not None and len(signs.own[0]):
         picked = logits[signs.own]
-        there = torch.ones_like(picked, dtype=torch.bool) if weight is None else weight.expand_as(logits)[signs.own] > 0
+        there = torch.ones_like(picked, dtype=torch.bool) if weight is None else weight[signs.own] > 0
         own, positives = own + torch.where(there, picked, 0).sum(), positives + there.sum()
         logits[signs.own] = -picked
     sums += torch.stack([widest(value) for value in (positives, number - positives, own, everything - own)])
@@ -423,15 +455,15 @@ def dot_moments(rows: Tensor, columns: Tensor, mask: TileMask, tile: int = TILE)
             signs = mask.tile(block, span)
             if signs is None:
                 continue
-            if signs.cells is not None:
+            if signs.cells is not None or signs.row_weights is not None:
                 raise ValueError(
-                    "terms with labels of their own are no positives or negatives whose moments could be told"
+                    "the moments of positives and negatives are those of masks without cells and row weights"
                 )
             dots = widest(some @ chosen[span].T)
             positive = torch.zeros_like(dots, dtype=torch.bool) if signs.positive is None else signs.positive.clone()
             if signs.own is not None:
                 positive[signs.own] = True
-            counts = torch.ones_like(positive) if signs.weight is None else (signs.weight > 0).expand_as(positive)
+            counts = torch.ones_like(positive) if signs.weight is None else signs.weight > 0
             for index, where in enumerate((positive & counts, ~positive & counts)):
                 picked = torch.where(where, dots, 0)
                 moments[index] += torch.stack((widest(where.sum()), picked.sum(), picked.square().sum()))

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any, TypeVar
 
-import torch
 from torch import Tensor
 
 from peav.types import AudioInput, Embedding, EventInput, Features, TextInput, VideoInput
@@ -24,20 +23,7 @@ _Rows = TypeVar("_Rows", bound=Features | AudioInput | VideoInput | TextInput | 
 def take(value: _Rows, rows: Tensor) -> _Rows:
     """Returns some rows of features, embeddings or a batch field; of events, those of some clips, with every phrase kept."""
     if isinstance(value, EventInput):
-        place = torch.full((len(value.annotated),), -1)
-        place[rows] = torch.arange(len(rows))
-        kept = place[value.clip] >= 0
-        return replace(
-            value,
-            annotated=value.annotated[rows],
-            clip=place[value.clip][kept],
-            phrase=value.phrase[kept],
-            onset=value.onset[kept],
-            offset=value.offset[kept],
-            confidence=None if value.confidence is None else value.confidence[kept],
-            timed=None if value.timed is None else value.timed[kept],
-            vocabulary=None if value.vocabulary is None else value.vocabulary[rows],
-        )
+        return value.of_clips(rows)  # type: ignore[return-value]
     taken = {
         field.name: getattr(value, field.name)[rows]
         for field in fields(value)

@@ -30,6 +30,7 @@ from peav.training.assembly import agree, build, check_targets, check_teachers, 
 from peav.training.boundary import StepEnds
 from peav.training.compiling import compile_model, layers_of
 from peav.training.features import CachePrecision, CheckFeatures, FeatureCache, check_cache
+from peav.training.frame_metrics import FrameMetrics
 from peav.training.guard import FiniteGuard, name_suspects
 from peav.training.initial import load_initial, read_initial
 from peav.training.losses import Exchange, Losses, evaluate_objectives, with_gradients
@@ -85,6 +86,8 @@ class PeavModule(LightningModule):
             on in a `ring`, which takes longer and needs memory for one device's rows only.
         max_nonfinite_steps: steps in a row whose loss or gradient is not finite, after which training stops. Each of them is left out.
         log_gradient_norms: log the norm of each objective's gradient at the embeddings, every so many steps.
+        validated_frames: clips of a validation, over all devices, of which frame AUROC and PSDS1 are logged where an objective compares
+            frames with phrases; 0 for none. 4 bytes times frames times dimensions of memory a clip.
         compile_layers: compile the encoders' layers for training (`torch.compile`): the first steps wait for the compiler, a minute or
             more. Evaluation runs them as they are.
 
@@ -119,6 +122,7 @@ class PeavModule(LightningModule):
         max_nonfinite_steps: int = 10,
         log_gradient_norms: int | None = None,
         compile_layers: bool = False,
+        validated_frames: int = 128,
     ) -> None:
         super().__init__()
         chosen = {name: objective for name, objective in (objectives or {}).items() if objective is not None}
@@ -167,6 +171,7 @@ class PeavModule(LightningModule):
                 "max_nonfinite_steps": max_nonfinite_steps,
                 "log_gradient_norms": log_gradient_norms,
                 "compile_layers": compile_layers,
+                "validated_frames": validated_frames,
             }
         )
         self._hparams_name = "kwargs"
@@ -204,6 +209,13 @@ class PeavModule(LightningModule):
         )
         self.guard = FiniteGuard(max_nonfinite_steps)
         self.means = EvaluationMeans()
+        if validated_frames < 0:
+            raise ValueError(f"validated_frames must be a number of clips, or 0 for none, not {validated_frames}")
+        self.frame_metrics = {
+            name: FrameMetrics(objective, validated_frames)
+            for name, objective in built_objectives.items()
+            if objective.frame_pair is not None and "events" in objective.targets and validated_frames
+        }
         self.schedule = Schedule(warmup_steps, final_fraction)
         # That of `seed_everything`: the same on all ranks, and again when the run is resumed.
         self.seed = torch.initial_seed()
@@ -393,7 +405,7 @@ class PeavModule(LightningModule):
         return tuple(sorted({target for _, objective in self._objectives() for target in objective.targets}))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """As in training, logged under `validation/`."""
+        """As in training, logged under `validation/`; and frames of the first clips are kept for `FrameMetrics`."""
         return self._step(batch, "validation")
 
     def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -415,6 +427,9 @@ class PeavModule(LightningModule):
         embeddings = self.model.embed_batch(batch, self.trained, self.frames)
         losses = self.evaluate_objectives(embeddings, {name: batch.read(name) for name in self.targets}, stage)
         self.log_losses(losses, stage, len(batch))
+        if stage == "validation" and not self.trainer.sanity_checking:
+            for metrics in self.frame_metrics.values():
+                metrics.add(embeddings, batch.read("events"))
         if not torch.isfinite(losses.total):
             log.error("the %s loss is %s (clips %s)", stage, losses.total.item(), name_suspects(batch.ids, embeddings))
         return losses.total
@@ -441,16 +456,25 @@ class PeavModule(LightningModule):
         self.log("train/loss", losses.total, prog_bar=bar, on_step=True, on_epoch=False, batch_size=clips)
 
     def on_validation_epoch_start(self) -> None:
-        """Begins the means anew."""
+        """Begins the means and metrics anew."""
         self.means.reset()
+        for metrics in self.frame_metrics.values():
+            metrics.reset()
 
     def on_test_epoch_start(self) -> None:
         """Begins the means anew."""
         self.means.reset()
 
     def on_validation_epoch_end(self) -> None:
-        """Logs the means over the split."""
+        """Logs the means over the split, and how well sounds are found."""
         self._log_means("validation")
+        if self.trainer.sanity_checking:
+            return
+        for name, metrics in self.frame_metrics.items():
+            found = {f"validation/{name}/{key}": value for key, value in metrics.compute(self.device).items()}
+            metrics.reset()
+            # Ranks have the same metrics already.
+            self.log_dict(found, sync_dist=True, batch_size=1)
 
     def on_test_epoch_end(self) -> None:
         """Logs the means over the split."""

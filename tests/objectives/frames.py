@@ -99,7 +99,7 @@ def states(events: EventInput, groups: Tensor, clip: int) -> dict[int, tuple[str
             continue
         related = any(own[group] & lineage[h] or own[h] & lineage[group] for h in held)
         known = vocabulary == -1 or (vocabulary >= 0 and bool(member[group][vocabulary]))
-        found[group] = ("UNKNOWN" if related or not known else "FREE", [])
+        found[group] = ("UNKNOWN" if related else "FREE" if known else "OPEN" if vocabulary == -2 else "UNKNOWN", [])
     below = {g: [h for h in held if h != g and own[g] & lineage[h]] for g in own}
     return {g: (state, some) if g not in found else (*found[g], below[g]) for g, (state, some) in found.items()}  # type: ignore[misc]
 
@@ -167,7 +167,12 @@ def reference(
                 weight = (
                     weights.positive
                     if y
-                    else {"STRONG": weights.inactive, "ABSENT": weights.inactive, "FREE": other}.get(state, 0)
+                    else {
+                        "STRONG": weights.inactive,
+                        "ABSENT": weights.inactive,
+                        "FREE": other,
+                        "OPEN": other * weights.open,
+                    }.get(state, 0)
                 )
                 if not y and state in ("STRONG", "ABSENT"):
                     for h in below:

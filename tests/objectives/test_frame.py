@@ -36,6 +36,7 @@ KINDS: list[dict[str, Any]] = [
     {"per_text": True, "pooling": "attention", "medium": "video"},
     {"weights": TermWeights()},
     {"weights": TermWeights(1, 0, 1, 1, 0, 0)},
+    {"weights": TermWeights(2, 0.7, 0.5, 0.5, 0.3, 1.3, 0.4), "per_text": True},
 ]
 
 
@@ -62,7 +63,14 @@ def test_loss_and_gradients_equal_loops(kind: int, tile: int, monkeypatch: pytes
 
 def test_the_events_hold_every_state() -> None:
     said = [states(rich_events(seed), torch.arange(PHRASES), clip) for seed in range(2) for clip in range(11)]
-    assert {one[0] for clip in said for one in clip.values()} == {"STRONG", "PRESENT", "ABSENT", "UNKNOWN", "FREE"}
+    assert {one[0] for clip in said for one in clip.values()} == {
+        "STRONG",
+        "PRESENT",
+        "ABSENT",
+        "UNKNOWN",
+        "FREE",
+        "OPEN",
+    }
     assert any(one[0] in ("STRONG", "ABSENT") and one[2] for clip in said for one in clip.values())  # type: ignore[misc]
 
 
