@@ -97,6 +97,7 @@ class HTTPBackend(Backend):
         self._refused = 0
         self._lock = threading.Lock()
         self._ended = threading.Event()
+        self._why = ""
 
     @classmethod
     def identity(cls, init_args: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -135,7 +136,7 @@ class HTTPBackend(Backend):
                     wait or min(self.backoff_seconds * 2 ** (attempt - 1), 30.0) * random.uniform(0.75, 1.25)
                 )
             if self._ended.is_set():
-                raise EngineStop(error or "the run ends")
+                raise EngineStop(self._why or error or "the run ends")
             wait = 0.0
             try:
                 response = self._client.post(f"{self.url}/chat/completions", json=body)
@@ -169,12 +170,14 @@ class HTTPBackend(Backend):
     def _count_refused(self, error: str) -> None:
         with self._lock:
             self._refused += 1
-            refused = self._refused
-        if refused >= self.max_refused:
-            self._ended.set()
-            raise EngineStop(
-                f"{error}. {refused} connections in a row were refused: start the server, and run the same command again"
+            if self._refused < self.max_refused:
+                return
+            # Requests that wait meanwhile end for this reason, too: any of them may be the one whose error is seen.
+            self._why = self._why or (
+                f"{error}. {self._refused} connections in a row were refused: start the server, and run the same command again"
             )
+        self._ended.set()
+        raise EngineStop(self._why)
 
     def _body(self, request: Request) -> dict[str, Any]:
         parts: list[dict[str, Any]] = []
