@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import io
 import json
 import math
 import re
@@ -245,13 +246,16 @@ def mixture(
 
 
 def write_wav(path: Path, samples: NDArray[np.float32]) -> None:
-    """Writes mono of 16 bits at `RATE`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with wave.open(str(path), "wb") as stream:
+    """Writes mono of 16 bits at `RATE`; a file that holds just that stays, so that `peav prepare` knows it again."""
+    content = io.BytesIO()
+    with wave.open(content, "wb") as stream:
         stream.setnchannels(1)
         stream.setsampwidth(2)
         stream.setframerate(RATE)
         stream.writeframes((samples * 32767).round().astype("<i2").tobytes())
+    if not path.is_file() or path.read_bytes() != content.getvalue():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.getvalue())
 
 
 def write_clips(folder: Path, clips: Sequence[dict[str, Any]]) -> None:
