@@ -74,9 +74,32 @@ def check_media(
     held = max(ends) - info.origin
     if held < expected - TOLERANCE_SECONDS - (1 / info.video.fps if info.video and info.video.fps else 0.0):
         raise MediaError(name, f"truncated: its streams end at {held:.2f} s of {expected:.2f} s")
-    if info.duration < min_seconds:
-        raise MediaError(name, f"too short: {info.duration:.3f} s, at least {min_seconds:g} s are needed (min_seconds)")
+    refuse_short(info.duration, min_seconds, name)
     return info
+
+
+def check_stream(path: Path, kind: str, name: str, decode_video: bool = True) -> Seconds:
+    """Decodes one stream of a file with torchcodec, whatever else the file holds, and compares it with what its own header says.
+
+    Args:
+        path: the file.
+        kind: `audio` or `video`.
+        name: how errors call the file.
+        decode_video: decode all frames; else only the first.
+
+    Returns:
+        The second at which it ends, on the clock of the file.
+
+    Raises:
+        MediaError: with the reason, if it cannot be used.
+    """
+    return _check_audio(path, name) if kind == "audio" else _check_video(path, name, decode_video)
+
+
+def refuse_short(duration: Seconds, min_seconds: Seconds, name: str) -> None:
+    """Raises a `MediaError` where a file lasts less than `min_seconds`."""
+    if duration < min_seconds:
+        raise MediaError(name, f"too short: {duration:.3f} s, at least {min_seconds:g} s are needed (min_seconds)")
 
 
 def check_container(path: Path, name: str) -> None:

@@ -86,6 +86,17 @@ def as_url(path: str | Path) -> str:
     return f"file:{path}"
 
 
+def earlier(seconds: float) -> str:
+    """Returns the expression by which `setpts` and `asetpts` move time stamps to before, to the nearest tick.
+
+    The filters cut off what is behind the point, so that sound would come a sample early.
+
+    Args:
+        seconds: by how much.
+    """
+    return f"round(PTS-{seconds:.9f}/TB)"
+
+
 def run_ffmpeg(arguments: Sequence[str | Path]) -> Ran:
     """Runs FFmpeg's command line.
 

@@ -1,7 +1,7 @@
 """What the first bytes of a file say about its sound, read without FFmpeg: whether header and samples are bound to agree.
 
-Ordinary wav, flac, mp4, mp3 and ogg are known for what they are within a millisecond or two. All other files are asked by `ffprobe`,
-which takes a process and a look at every packet (`peav.data.media.tracks`).
+Ordinary wav, flac, mp4, mp3 and ogg whose pages are alike are known for what they are within a millisecond or two. All other files are
+asked by `ffprobe`, which takes a process and a look at every packet (`peav.data.media.tracks`).
 """
 
 from __future__ import annotations
@@ -117,9 +117,12 @@ def _flac(stream: BinaryIO, size: int) -> Sound:
 
 
 def _ogg(stream: BinaryIO, size: int) -> Sound | None:
-    """A stream that begins after another is a second file behind the first; a page that lasts long for its packets hides a gap."""
+    """A stream that begins after another is a second file behind the first; a page that lasts long for its packets hides a gap.
+
+    Packets of Vorbis are long and short ones, and a gap may hide among short ones: where pages are not alike, all packets are asked.
+    """
     begun, serials = False, set()
-    before, lasting = 0, []
+    before, pages = 0, []
     while len(head := stream.read(27)) == 27 and head[:4] == b"OggS":
         table = stream.read(head[26])
         stream.seek(sum(table), 1)
@@ -130,12 +133,12 @@ def _ogg(stream: BinaryIO, size: int) -> Sound | None:
         serials.add(head[14:18])
         granule, packets = struct.unpack_from("<q", head, 6)[0], sum(length < 255 for length in table)
         if granule > 0 and packets:
-            lasting.append((granule - before) / packets)
+            pages.append((granule - before, packets))
             before = granule
-    if len(serials) != 1 or not lasting:
+    if len(serials) != 1 or not pages:
         return None
-    middle = sorted(lasting)[len(lasting) // 2]
-    return "whole" if all(0 < one <= 3 * middle for one in lasting) else None
+    middle = sorted(lasts / packets for lasts, packets in pages)[len(pages) // 2]
+    return "whole" if all(abs(lasts - packets * middle) <= middle for lasts, packets in pages) else None
 
 
 def _mp3(stream: BinaryIO, size: int) -> Sound | None:

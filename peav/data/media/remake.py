@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Literal
 
 from peav.data.media.errors import MediaError
-from peav.data.media.ffmpeg import ONE_FILE, REPEATABLE, as_url, h264, run_ffmpeg
+from peav.data.media.ffmpeg import ONE_FILE, REPEATABLE, as_url, earlier, h264, run_ffmpeg
 from peav.data.media.headers import container, without_tags
 from peav.data.media.playlists import refusal
 from peav.data.media.tracks import read_packets
@@ -72,7 +72,7 @@ def make_sound(
             name,
             f"has {channels} channels of sound, more than {_MOST_CHANNELS}: mix it down (ffmpeg -i FILE -ac 2 NEW.wav)",
         )
-    moved = f"asetpts=PTS-{shift:.6f}/TB," if shift > 0 else ""
+    moved = f"asetpts={earlier(shift)}," if shift > 0 else ""
     aligned = ["-af", f"{moved}aresample=async=1:first_pts=0"]
     flac = ["-c:a", "flac", "-sample_fmt", "s32" if wide else "s16", "-compression_level", "2"]
     flac += [*(() if until is None else ("-t", f"{until:.6f}")), *REPEATABLE, "-f", "flac", "-y"]
@@ -121,7 +121,7 @@ def make_pictures(
         made = ["-c", "copy", "-output_ts_offset", f"{-shift:.6f}", *REPEATABLE, "-f", "matroska", "-y", as_url(output)]
     else:
         source = ["-xerror", *source]
-        made = ["-vf", f"setpts=PTS-{shift:.6f}/TB,{EVEN_SIZE}", *KEEP_TIMES, *H264, "-threads", "1", *REPEATABLE]
+        made = ["-vf", f"setpts={earlier(shift)},{EVEN_SIZE}", *KEEP_TIMES, *H264, "-threads", "1", *REPEATABLE]
         made += ["-f", "mp4", "-y", as_url(output)]
     error = run_ffmpeg([*source, *made]).error
     if error:

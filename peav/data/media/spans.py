@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from peav.data.media.decoders import video_decoder
-from peav.data.media.ffmpeg import ONE_FILE, STRICT, Ran, as_url, run_ffmpeg
+from peav.data.media.ffmpeg import ONE_FILE, STRICT, Ran, as_url, earlier, run_ffmpeg
 from peav.data.media.probing import MediaInfo
 from peav.types import Seconds
 
@@ -65,7 +65,7 @@ def span_input(
         # From the beginning on: a seek to it loses the packet that AAC and Opus decode for the sake of the next one.
         begin = before + shift
         limit = f":end={begin + duration:.6f}"
-    return source, [f"{letter}trim=start={begin:.6f}{limit}", f"{letter}setpts=PTS-{begin:.6f}/TB", *held]
+    return source, [f"{letter}trim=start={begin:.6f}{limit}", f"{letter}setpts={earlier(begin)}", *held]
 
 
 def _shown_from(path: Path, info: MediaInfo, start: Seconds) -> Seconds:

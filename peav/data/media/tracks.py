@@ -56,6 +56,9 @@ class Track:
         end: of the last, seconds.
         held: seconds that all of them last together.
         even: whether each begins where the one before ends.
+        opened: whether those that the track opens with say how long they last. To torchcodec 0.11 a packet that does not has ended
+            when it begins, so that it is left out of what begins then.
+        rest: seconds that the last may go on after `end`, where it does not say how long it lasts: no longer than the one before.
     """
 
     index: int
@@ -67,6 +70,8 @@ class Track:
     end: Seconds
     held: Seconds
     even: bool
+    opened: bool = True
+    rest: Seconds = 0.0
 
 
 @dataclass(frozen=True)
@@ -140,8 +145,8 @@ class _Clock:
     """Follows the time stamps of a track."""
 
     def __init__(self) -> None:
-        self.count, self.even = 0, True
-        self.start = self.next = self.end = self.held = self.last = 0.0
+        self.count, self.even, self.opened = 0, True, True
+        self.start = self.next = self.end = self.held = self.last = self.begin = self.step = 0.0
         self.shortest = math.inf
 
     def add(self, values: dict[str, str]) -> None:
@@ -155,6 +160,10 @@ class _Clock:
             self.held += begin - self.next  # what the packet before did not say of itself
         elif abs(begin - self.next) > _GAP_SECONDS or self.last > max(_LONG_SECONDS, 3 * self.shortest):
             self.even = False
+        if not duration and begin <= max(0.0, self.start):
+            self.opened = False
+        self.step = begin - self.begin if self.count else 0.0
+        self.begin = begin
         self.count += 1
         self.held += duration
         self.last, self.shortest = duration, min(self.shortest, duration or self.shortest)
@@ -164,7 +173,8 @@ class _Clock:
     def track(self, index: int, kind: str, codec: str, cover: bool) -> Track:
         # Matroska and FLV count in thousandths of a second.
         even = self.even and abs(self.end - self.start - self.held) <= _GAP_SECONDS + 1e-3 * self.count
-        return Track(index, kind, codec, cover, self.count, self.start, self.end, self.held, even)
+        rest = max(0.0, self.step) if not self.last and self.end == self.next else 0.0
+        return Track(index, kind, codec, cover, self.count, self.start, self.end, self.held, even, self.opened, rest)
 
 
 def _seconds(text: str | None) -> Seconds | None:
@@ -193,7 +203,13 @@ def judge_audio(path: str | Path, codec: str, index: int, duration: Seconds) -> 
     track = packets.tracks.get(index)
     # A header that only guesses from the rate of bits is no reason to believe it, even where it is right.
     timed = kind == "ogg" or packets.announced is not None or packets.form in ("aiff", "caf", "w64", "au")
-    if track is None or not track.even or not timed or duration < track.end - track.start - _GAP_SECONDS:
+    if (
+        track is None
+        or not track.even
+        or not track.opened
+        or not timed
+        or duration < track.end - track.start - _GAP_SECONDS
+    ):
         return "odd"
     return "whole"
 
@@ -207,10 +223,13 @@ def sound_span(path: str | Path, index: int, start: Seconds, duration: Seconds) 
         start: what the header says, seconds: encoder delay that is cut off is known there.
         duration: what the header says, seconds, for a sound without packets.
     """
-    track = read_packets(path).tracks.get(index)
+    packets = read_packets(path)
+    track = packets.tracks.get(index)
     if track is None or not track.packets:
         return start, duration
-    return start, max(track.end, track.start + track.held) - start
+    end = max(track.end, track.start + track.held)
+    rest = track.rest if packets.announced is None else max(0.0, min(track.rest, packets.announced - end))
+    return start, end + rest - start
 
 
 def announced_end(path: str | Path) -> Seconds | None:

@@ -17,7 +17,9 @@ from peav.data.media.checks import (
     TOLERANCE_SECONDS,
     check_container,
     check_media,
+    check_stream,
     check_video_errors,
+    refuse_short,
 )
 from peav.data.media.cutting import Part, cut_span
 from peav.data.media.errors import MediaError
@@ -312,18 +314,22 @@ def _keep_or_cut(
 
 def _keep_parts(source: Source, settings: PackSettings, file: str) -> dict[str, Part]:
     """Checks the sound and the pictures of a file of which FFmpeg made one or both anew; each is packed for itself."""
-    made = {}
+    ends = []
     for kind, part in source.parts.items():
+        # Where the file itself holds both, the other stream need not be what torchcodec takes it for.
         decode = kind == "video" and not settings.check_video
-        checked = check_media(part.path, (kind,), settings.min_seconds, None, file, part.info, decode)
-        made[kind] = Part(part.path, checked)
-    _refuse_truncated(source, max(part.info.duration for part in made.values()), file)
-    return made
+        ends.append(check_stream(part.path, kind, file, decode) - part.info.origin)
+        refuse_short(part.info.duration, settings.min_seconds, file)
+    _refuse_truncated(source, max(ends), file)
+    return source.parts
 
 
 def _refuse_truncated(source: Source, held: Seconds, file: str) -> None:
-    end = announced_end(source.path)
-    if end is not None and held < end - source.info.origin - TOLERANCE_SECONDS:
+    """Compares the second at which the streams end with what the container announces."""
+    end, video = announced_end(source.path), source.info.video
+    # How long the last picture lasts is often left out.
+    last = 1 / video.fps if video is not None and video.fps else 0.0
+    if end is not None and held < end - source.info.origin - TOLERANCE_SECONDS - last:
         raise MediaError(file, f"truncated: its streams end at {held:.2f} s of {end - source.info.origin:.2f} s")
 
 

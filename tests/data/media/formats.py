@@ -134,6 +134,42 @@ def cover_first(path: Path) -> None:
     ffmpeg(*still, *pattern(), *sweep(), *maps, "-c:a", "alac", "-threads", "1", str(path))
 
 
+def cover_short(path: Path) -> None:
+    """A picture as first track, a video, and sound that starts late and ends before the video does."""
+    still = ["-f", "lavfi", "-i", "color=red:s=320x240:r=1:d=1"]
+    maps = ["-map", "0:v", "-map", "1", "-map", "2", "-c:v:0", "mjpeg", "-c:v:1", "libx264"]
+    late = ["-itsoffset", "0.7", *sweep(seconds=3)]
+    ffmpeg(*still, *pattern(), *late, *maps, "-c:a", "flac", "-threads", "1", str(path))
+
+
+def high_efficiency(path: Path) -> None:
+    """HE-AAC by its header, which doubles the rate; its packets hold no upper band, since FFmpeg does not encode any."""
+    ffmpeg(*sweep(24000), "-c:a", "aac", "-b:a", "96k", str(path))
+    # Object type (5: SBR), 24 kHz, one channel, 48 kHz, the object type below (2: LC), and three bits of its own.
+    bits = "".join(("00101", "0110", "0001", "0011", "00010", "000"))
+    config = int(bits.ljust(40, "0"), 2).to_bytes(5, "big")
+
+    def change(data: bytearray) -> None:
+        at = data.index(b"\x05\x80\x80\x80\x05", data.index(b"esds")) + 5
+        data[at : at + 5] = config
+
+    edited(path, change)
+
+
+def adaptive(head: bytes, mode: int, size: int) -> Callable[[Path], None]:
+    """AMR, which FFmpeg does not encode: five seconds of packets of chance."""
+
+    def make(path: Path) -> None:
+        draw = np.random.default_rng(1)
+        bare = path.with_suffix(".amr")
+        bare.write_bytes(head + b"".join(bytes([mode << 3 | 4]) + draw.bytes(size) for _ in range(250)))
+        if path != bare:
+            ffmpeg("-i", str(bare), "-c", "copy", str(path))
+            bare.unlink()
+
+    return make
+
+
 def resized(path: Path) -> None:
     """Pictures whose size changes in the middle."""
     half = SECONDS / 2
@@ -255,6 +291,11 @@ FORMATS = [
     Format("voice.ogg", sound("-c:a", "libopus", "-b:a", "48k", "-application", "voip", rate=16000)),
     Format("surround.opus", sound("-c:a", "libopus", "-b:a", "384k", channels=6)),
     Format("speex.spx", sound("-c:a", "libspeex", rate=16000)),
+    Format("narrow.spx", sound("-c:a", "libspeex", rate=8000)),
+    Format("stereo.spx", sound("-c:a", "libspeex", rate=32000, channels=2)),
+    Format("efficient.m4a", high_efficiency),
+    Format("voice.amr", adaptive(b"#!AMR\n", 0, 12)),
+    Format("voice.3gp", adaptive(b"#!AMR\n", 0, 12)),
     Format("wma.wma", sound("-c:a", "wmav2", "-b:a", "128k", rate=44100)),
     Format("ac3.ac3", sound("-c:a", "ac3", "-b:a", "384k", channels=6)),
     Format("eac3.eac3", sound("-c:a", "eac3", "-b:a", "256k", channels=2)),
@@ -265,6 +306,10 @@ FORMATS = [
     Format("g722.wav", sound("-c:a", "g722", rate=16000)),
     Format("mp3.wav", sound("-c:a", "libmp3lame", "-f", "wav", rate=44100)),
     Format("opus.webm", sound("-c:a", "libopus", "-b:a", "128k", "-f", "webm")),
+    # Matroska's packets do not say how long they last, but where the codec does.
+    Format("alac.mka", sound("-c:a", "alac"), True),
+    Format("aac.mka", sound("-c:a", "aac")),
+    Format("wavpack.mka", sound("-c:a", "wavpack"), True),
     Format("vorbis.mka", sound("-c:a", "libvorbis", rate=44100)),
     # Lengths that headers do not know, ends without a mark, files joined by `cat`.
     Format("piped.flac", piped("flac", "-c:a", "flac"), True),
@@ -329,10 +374,16 @@ FORMATS = [
     Format("gap.mkv", gap(*_H264, "-c:a", "flac"), True, video=0),
     Format("gap.webm", gap("-c:v", "libvpx", "-deadline", "realtime", "-c:a", "libopus"), video=0),
     Format("gap.mp4", gap(*_H264, "-c:a", "aac"), video=0),
+    Format("gap.mov", gap(*_H264, "-c:a", "alac"), True, video=0),
+    Format("gap.m4a", gap("-vn", "-c:a", "aac")),
+    Format("gap_aac.mka", gap("-vn", "-c:a", "aac")),
+    Format("gap.ogg", gap("-vn", "-c:a", "libvorbis")),
+    Format("gap.opus", gap("-vn", "-c:a", "libopus")),
     Format("gap.mka", gap("-vn", "-c:a", "flac"), True),
     Format("gap.ts", gap(*_H264, "-c:a", "aac"), video=0),
     Format("late_audio.mp4", late("audio", *_H264, "-c:a", "alac"), True, video=0),
     Format("late_audio.mkv", late("audio", *_H264, "-c:a", "flac"), True, video=0),
+    Format("late_alac.mkv", late("audio", *_H264, "-c:a", "alac"), True, video=0),
     Format("late_video.mp4", late("video", *_H264, "-c:a", "alac"), True, video=0),
     Format("late_video.mkv", late("video", *_H264, "-c:a", "flac"), True, video=0),
     Format("negative.mkv", both(*_H264, "-c:a", "libopus", "-avoid_negative_ts", "disabled"), video=0),
@@ -342,6 +393,7 @@ FORMATS = [
     Format("second_video.mkv", two_videos, True, video=1),
     Format("cover_first.mkv", cover_first, True, video=1),
     Format("cover_first.mp4", cover_first, True, video=1),
+    Format("cover_short.mkv", cover_short, True, video=1),
     Format("resized.mkv", resized, audio=None, video=0),
     Format("resized.mp4", resized, audio=None, video=0),
 ]

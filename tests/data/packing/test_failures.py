@@ -38,7 +38,7 @@ _H264 = ["-c:v", "libx264", "-pix_fmt", "yuv420p", "-threads", "1"]
 #: Name of a file, and how FFmpeg makes it of a moving pattern and a sine.
 _GOOD = {
     "rotated.mp4": [],
-    "odd.mkv": ["-vf", "scale=95:63", "-c:v", "ffv1", "-c:a", "aac"],
+    "odd.mkv": ["-vf", "scale=95:63", "-c:v", "ffv1", "-c:a", "flac"],
     "yuv444.mp4": ["-c:v", "libx264", "-pix_fmt", "yuv444p", "-threads", "1", "-c:a", "aac"],
     "vp9.webm": ["-c:v", "libvpx-vp9", "-threads", "1", "-speed", "8", "-c:a", "libopus"],
     "hevc10.mp4": ["-c:v", "libx265", "-pix_fmt", "yuv420p10le", "-x265-params", "log-level=none:pools=1", "-an"],
