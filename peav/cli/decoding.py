@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.progress import Progress
 
-from peav.cli.media_files import RejectFile, crashed, probe_files
+from peav.cli.media_files import Rejects, crashed, probe_files
 from peav.data.media.stills import Animations
 from peav.data.workers import available_cpus, resilient_map
 from peav.inputs import MediaItem, Request
@@ -48,7 +48,7 @@ def read_headers(
     keys: Mapping[str, str],
     kinds: Sequence[str],
     workers: int | None,
-    rejected: RejectFile,
+    rejected: Rejects,
     progress: Progress,
     animations: Animations = "first",
     cover: bool = False,

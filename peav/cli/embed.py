@@ -4,31 +4,28 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
-from rich.progress import Progress, TaskID
+from rich.progress import Progress
 
-from peav.cli.decoding import MediaFile, check_workers, decoding_seconds, map_ahead, read_headers, split_by_size
+from peav.cli.decoding import MediaFile, check_workers, read_headers
+from peav.cli.embed_pieces import Piece, embed_in_pieces, holds_too_little
 from peav.cli.embed_store import PieceStore, Row, import_pyarrow
-from peav.cli.media_files import RejectFile, decode, file_key, find_media, read_texts, text_key
+from peav.cli.media_files import RejectFile, file_key, find_media, read_texts, text_key
 from peav.cli.models import model_digest, resolve_device
 from peav.cli.progress_bar import progress_bar
 from peav.data.media.stills import Animations
 from peav.inputs import (
-    Loaded,
     MediaEmbedder,
-    MediaItem,
     Output,
     Precision,
-    Request,
     TextKind,
     computes_in_half,
     embed_texts,
     embedding_names,
-    group_by_length,
     media_settings,
     resolve_window,
     tokenize,
@@ -38,8 +35,6 @@ from peav.types import Seconds
 
 log = logging.getLogger(__name__)
 
-#: A piece is written after so many files, or so much of their media.
-_FILES_A_PIECE, _SECONDS_A_PIECE = 64, 3600.0
 _TEXTS_A_PIECE = 1024
 
 
@@ -180,59 +175,21 @@ class _Job:
             keys, self.kinds, options.workers, rejected, progress, options.animations, options.cover_art
         )
         if items:
-            task = progress.add_task("embed media", total=len(items), unit="files")
-            self._embed_items(items, rejected, progress, task)
+            for piece in embed_in_pieces(
+                self.embedder, items, rejected, progress, options.batch_seconds, options.workers
+            ):
+                self._finish(piece, items, rejected)
 
-    def _embed_items(self, files: Sequence[MediaFile], rejected: RejectFile, progress: Progress, task: TaskID) -> None:
-        planned = [self.embedder.plan(row, file.item) for row, file in enumerate(files)]
-        pieces = [_Piece(rows, sum(len(planned[row]) for row in rows)) for rows in _cut([f.item for f in files])]
-        work: list[_Work] = []
-        for piece in pieces:
-            requests = [request for row in piece.rows for request in planned[row]]
-            seconds = [request.cost_seconds for request in requests]
-            for group in group_by_length(seconds, self.options.batch_seconds):
-                parts = split_by_size([requests[index] for index in group])
-                work += [_Work(piece, part, index == len(parts) - 1) for index, part in enumerate(parts)]
-        windows, done = sum(map(len, planned)), 0
-        ready: list[tuple[Request, Loaded]] = []
-        seconds_to_decode = sum(decoding_seconds(f.item) for f in files)
-        loaded = map_ahead(decode, [job.requests for job in work], seconds_to_decode, self.options.workers)
-        for job, results in zip(work, loaded, strict=True):
-            piece = job.piece
-            for request, result in zip(job.requests, results, strict=True):
-                if isinstance(result, Loaded):
-                    ready.append((request, result))
-                elif request.row not in piece.failed:
-                    piece.failed.add(request.row)
-                    rejected.add(files[request.row].path, result)
-                piece.waiting -= 1
-            if job.ends_group and ready:
-                outputs = self.embedder.run([loaded for _, loaded in ready])
-                for (request, _), output in zip(ready, outputs, strict=True):
-                    piece.outputs[request.row, request.window.start] = output
-                ready.clear()
-            done += len(job.requests)
-            progress.update(task, completed=len(files) * done / windows)
-            if not piece.waiting:
-                self._finish(piece, files, planned, rejected)
-
-    def _finish(
-        self, piece: _Piece, files: Sequence[MediaFile], planned: Sequence[Sequence[Request]], rejected: RejectFile
-    ) -> None:
+    def _finish(self, piece: Piece, files: Sequence[MediaFile], rejected: RejectFile) -> None:
         rows = []
-        for row in piece.rows:
-            if row in piece.failed:
-                continue
-            outputs = [piece.outputs[row, request.window.start] for request in planned[row]]
-            joined = self.embedder.join(planned[row], outputs)
+        for row, windows in piece.windows():
+            joined = self.embedder.join([request for request, _ in windows], [output for _, output in windows])
             if joined.pooled or joined.frames:
                 rows.append(Row(files[row].key, joined))
             else:
-                held = "audio" if files[row].item.video is None else "video"
-                rejected.add(files[row].path, f"holds only {held}, of which alone the model makes no embedding")
+                rejected.add(files[row].path, holds_too_little(files[row].item))
         if rows:
             self.store.add(rows)
-        piece.outputs.clear()
 
     def embed_texts(self, progress: Progress) -> None:
         """Embeds the texts that are not done, a piece after another."""
@@ -250,42 +207,3 @@ class _Job:
                 ]
             )
             progress.advance(task, len(some))
-
-
-@dataclass
-class _Piece:
-    """Files that are written together.
-
-    Attributes:
-        rows: of the items.
-        waiting: windows that are not decoded.
-        outputs: what the windows gave, by row and start.
-        failed: rows of files that could not be decoded.
-    """
-
-    rows: list[int]
-    waiting: int
-    outputs: dict[tuple[int, Seconds], Output] = field(default_factory=dict)
-    failed: set[int] = field(default_factory=set)
-
-
-@dataclass(frozen=True)
-class _Work:
-    """Windows that a process decodes at once: a part of what goes through the model at once, or all of it."""
-
-    piece: _Piece
-    requests: list[Request]
-    ends_group: bool
-
-
-def _cut(items: Sequence[MediaItem]) -> list[list[int]]:
-    """Cuts items into pieces, by number and by duration."""
-    pieces: list[list[int]] = []
-    seconds = 0.0
-    for row, item in enumerate(items):
-        if not pieces or len(pieces[-1]) == _FILES_A_PIECE or seconds >= _SECONDS_A_PIECE:
-            pieces.append([])
-            seconds = 0.0
-        pieces[-1].append(row)
-        seconds += item.seconds or 0.0
-    return pieces

@@ -9,7 +9,7 @@ import os
 import signal
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -138,6 +138,13 @@ def _or_reason(function: Any) -> Any:
 def crashed(_: Any) -> str:
     """Returns the reason of a file on which a process died."""
     return "the process that decoded it died: FFmpeg crashed on it, or the memory ran out"
+
+
+class Rejects(Protocol):
+    """Takes files that were left out, and why."""
+
+    def add(self, file: str, reason: str) -> None:
+        """Notes a file."""
 
 
 class RejectFile:

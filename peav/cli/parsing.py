@@ -119,7 +119,27 @@ def command_parser(function: Callable[..., Any]) -> CommandParser:
     if set(words) < set(inspect.signature(function).parameters):
         parser.add_argument("--config", action=RecipeOrFile, help="a YAML file of options, or peav:NAME, a recipe.")
     parser.add_function_arguments(function, skip=set(words), as_group=False, sub_configs=True)
+    for name in function.__kwdefaults__ or {}:
+        if name.endswith("_"):
+            _rename(parser, f"--{name}", option_of(name))
     return parser
+
+
+def option_of(name: str) -> str:
+    """Returns the option of a parameter; one that would be a word of Python ends in `_`.
+
+    >>> option_of("top"), option_of("not_")
+    ('--top', '--not')
+    """
+    return f"--{name.removesuffix('_')}"
+
+
+def _rename(parser: ArgumentParser, before: str, after: str) -> None:
+    """Gives an option another name."""
+    action = parser._option_string_actions.pop(before)
+    parser._option_string_actions.pop(f"{before}+", None)  # jsonargparse's, to append to a list
+    parser._option_string_actions[after] = action
+    action.option_strings, action.metavar = [after], after.strip("-").upper()
 
 
 def parse_words(parser: CommandParser, path: Sequence[str], function: Callable[..., Any], words: Sequence[str]) -> Any:
@@ -132,10 +152,10 @@ def parse_words(parser: CommandParser, path: Sequence[str], function: Callable[.
         words: the command line.
     """
     hints = get_type_hints(function)
-    mappings = [f"--{name}" for name, hint in hints.items() if get_origin(_given(hint)) in (dict, Mapping)]
-    switches = [f"--{name}" for name, hint in hints.items() if hint is bool]
+    mappings = [option_of(name) for name, hint in hints.items() if get_origin(_given(hint)) in (dict, Mapping)]
+    switches = [option_of(name) for name, hint in hints.items() if hint is bool]
     options = function.__kwdefaults__ or {}
-    lists = [f"--{name}" for name in options if get_origin(_given(hints[name])) in (list, Sequence)]
+    lists = [option_of(name) for name in options if get_origin(_given(hints[name])) in (list, Sequence)]
     rest = complete_switches(join_lists(join_pairs(words[len(path) :], mappings), lists), switches)
     if parser.called is not None:
         valued = [name for name, action in parser.called._option_string_actions.items() if action.nargs != 0]

@@ -72,6 +72,23 @@ COMMANDS: dict[str, Command | Group] = {
     "detect": Command(
         "peav.cli.commands.detect:detect", "find when sounds are heard in files of any length, by their names"
     ),
+    "index": Group(
+        "make your own media searchable",
+        {
+            "update": Command(
+                "peav.cli.commands.index:update",
+                "index folders of audio, video and pictures for search, or bring their index up to date",
+            ),
+            "info": Command("peav.cli.commands.index:info", "say what an index holds, and how it was made"),
+            "export": Command(
+                "peav.cli.commands.index:export", "write an index as a parquet table, for a vector database"
+            ),
+        },
+    ),
+    "search": Command(
+        "peav.cli.commands.search:search",
+        "search an index by words, sounds, pictures and clips, and say where in which file it is",
+    ),
     "tune": Command(
         "peav.cli.commands.tune:tune",
         "tune the threshold of each phrase on a validation split, and store it with the model",

@@ -17,8 +17,12 @@ class FolderInUse(RuntimeError):  # noqa: N818  the name says what is the matter
 
 
 @contextmanager
-def locked(out: Path) -> Iterator[None]:
+def locked(out: Path, command: str = "peav prepare") -> Iterator[None]:
     """Keeps a second run out of the folder while one is at work; the lock ends with the process.
+
+    Args:
+        out: the folder; made where it is missing.
+        command: that works in it, for the message.
 
     Raises:
         FolderInUse: if there is one.
@@ -29,9 +33,7 @@ def locked(out: Path) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise FolderInUse(
-                f"another `peav prepare` is at work in {out}: wait for it, or give another folder"
-            ) from None
+            raise FolderInUse(f"another `{command}` is at work in {out}: wait for it, or give another folder") from None
         except OSError as error:
             _log.warning("%s cannot be locked (%s): see that no second run writes there", out, error)
         yield

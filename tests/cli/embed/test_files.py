@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from peav.cli import decoding
-from peav.cli import embed as command
+from peav.cli import decoding, embed_pieces
 from peav.data.media.decode import decode_counts
 from peav.model import PEAV
 from tests.cli.embed.helpers import GOOD, RATE, TEXTS, noise, read, rejects, run
@@ -77,7 +76,7 @@ def test_processes_and_groups_change_nothing(
     assert not first.with_suffix(".rejects.jsonl").exists()
     assert run(checkpoint, second, folder / "deep", workers=2, batch_seconds=1.0) == 0
     monkeypatch.setattr(decoding, "_BYTES_A_PART", 1)  # a window a part, of which a group is put together again
-    monkeypatch.setattr(command, "_FILES_A_PIECE", 3)
+    monkeypatch.setattr(embed_pieces, "_FILES_A_PIECE", 3)
     assert run(checkpoint, third, folder / "deep") == 0
     one = read(first)
     for other in (read(second), read(third)):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from peav.cli import embed as command
+from peav.cli import embed_pieces
 from peav.cli.embed_store import PieceStore
 from peav.data.media.decode import decode_counts
 from peav.model import PEAV
@@ -36,7 +36,7 @@ def interrupted_after(pieces: int, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_interrupted_run_goes_on(
     checkpoint: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(command, "_FILES_A_PIECE", 2)
+    monkeypatch.setattr(embed_pieces, "_FILES_A_PIECE", 2)
     whole, out = tmp_path / "whole.npz", tmp_path / "out.npz"
     options = {"text": folder / "notes.txt"}
     before = decode_counts()
@@ -74,7 +74,7 @@ def test_an_interrupted_run_goes_on(
 def test_a_file_that_changed_and_files_that_came_are_embedded_anew(
     checkpoint: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(command, "_FILES_A_PIECE", 1)
+    monkeypatch.setattr(embed_pieces, "_FILES_A_PIECE", 1)
     media, out = tmp_path / "media", tmp_path / "out.npz"
     shutil.copytree(folder / "deep/er", media)
     with monkeypatch.context() as patch:
