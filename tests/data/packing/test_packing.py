@@ -29,14 +29,20 @@ needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="looks for proce
 #: Two clips of 16 kB a chunk.
 _CHUNK_BYTES = 40_000
 
-#: Records are taken slowly, so that a signal finds the run at work.
+#: Records are taken slowly, so that a signal finds the run at work; with `RUN_HOLDS_UNTIL` the seventh waits for that file.
 _RUN = """
-import json, logging, sys, time
+import itertools, json, logging, os, sys, time
 from peav.data.packing import packer
 from peav.data.packing.prepare import prepare
 logging.basicConfig(level=logging.INFO)
-add = packer.Packer.add
-packer.Packer.add = lambda *arguments: (time.sleep(0.03), add(*arguments))[1]
+add, taken = packer.Packer.add, itertools.count(1)
+def slow_add(*arguments):
+    time.sleep(0.03)
+    if "RUN_HOLDS_UNTIL" in os.environ and next(taken) == 7:
+        while not os.path.exists(os.environ["RUN_HOLDS_UNTIL"]):
+            time.sleep(0.003)
+    return add(*arguments)
+packer.Packer.add = slow_add
 prepare(**json.loads(sys.argv[1]))
 """
 
@@ -122,14 +128,21 @@ def test_any_number_of_workers_gives_the_same_bytes(
 class Run:
     """`prepare` in a process of its own, which is told from others by a mark in the environment of all its descendants."""
 
-    def __init__(self, out: Path, arguments: dict[str, Any], workers: int = 1, **more: Any) -> None:
+    def __init__(
+        self, out: Path, arguments: dict[str, Any], workers: int = 1, hold_until: Path | None = None, **more: Any
+    ) -> None:
         self.mark = f"PEAV_TEST_RUN={uuid.uuid4().hex}"
         self.out = out
         name, _, value = self.mark.partition("=")
         call = json.dumps({"out": str(out), "workers": workers, **arguments, **more})
         command = [sys.executable, "-c", _RUN, call]
+        holds = {"RUN_HOLDS_UNTIL": str(hold_until)} if hold_until else {}
         self.process = subprocess.Popen(
-            command, env={**os.environ, name: value}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            command,
+            env={**os.environ, name: value, **holds},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
         )
 
     def descendants(self) -> list[int]:
@@ -297,11 +310,14 @@ def test_an_error_leaves_no_process(start: Callable[..., Run]) -> None:
 
 @needs_proc
 def test_a_killed_worker_changes_nothing(start: Callable[..., Run], whole: dict[str, bytes], tmp_path: Path) -> None:
-    run = start(workers=2)
+    go_on = tmp_path / "go on"
+    run = start(workers=2, hold_until=go_on)  # in the first of its eight groups, six of which are read ahead
     run.wait_for(lambda: run.durable_chunks() >= 1)
     workers = [pid for pid in run.descendants() if _parent(pid) != run.process.pid and _is_python(pid)]
     for pid in workers[:1]:
         os.kill(pid, signal.SIGKILL)
+        run.wait_for(lambda pid=pid: pid not in run.descendants())  # type: ignore[misc]
+    go_on.touch()
     error = run.process.communicate(timeout=60)[1]
     assert run.process.returncode == 0 and workers and "a worker process died" in error
     assert tree(tmp_path / "data") == whole
