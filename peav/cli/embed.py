@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -12,12 +13,13 @@ import torch
 from rich.progress import Progress
 
 from peav.cli.decoding import MediaFile, check_workers, read_headers
-from peav.cli.embed_pieces import Piece, embed_in_pieces, holds_too_little
+from peav.cli.embed_pieces import embed_in_pieces, holds_too_little
 from peav.cli.embed_store import PieceStore, Row, import_pyarrow
-from peav.cli.media_files import RejectFile, file_key, find_media, read_texts, text_key
+from peav.cli.media_files import RejectFile, Rejects, file_key, find_media, read_texts, text_key
 from peav.cli.models import model_digest, resolve_device
 from peav.cli.progress_bar import progress_bar
 from peav.data.media.stills import Animations
+from peav.data.packing.jobs import Partial
 from peav.inputs import (
     MediaEmbedder,
     Output,
@@ -58,6 +60,7 @@ class EmbedOptions:
     trust: bool = False
     animations: Animations = "first"
     cover_art: bool = False
+    partial: Partial = "reject"
 
 
 @dataclass(frozen=True)
@@ -69,12 +72,16 @@ class EmbedReport:
         counts: how many of them have each embedding.
         rejected: files that could not be embedded.
         rejects: where their reasons stand.
+        lost: how many files were embedded without their `audio` or `video`, which could not be read.
+        notes: where these stand.
     """
 
     rows: int
     counts: dict[str, int]
     rejected: int
     rejects: Path
+    lost: dict[str, int]
+    notes: Path
 
 
 def run_embed(options: EmbedOptions) -> EmbedReport:
@@ -96,6 +103,8 @@ def run_embed(options: EmbedOptions) -> EmbedReport:
     if not options.batch_seconds > 0:
         raise ValueError(f"batch_seconds must be positive, not {options.batch_seconds}")
     check_workers(options.workers)
+    if options.partial not in ("keep", "reject"):
+        raise ValueError(f"partial must be keep or reject, not {options.partial!r}")
     files, texts = find_media(options.media), read_texts(options.text)
     if not files and not texts:
         raise ValueError("nothing to embed: name files or folders, or a file of texts with --text")
@@ -122,8 +131,31 @@ def run_embed(options: EmbedOptions) -> EmbedReport:
             f"none of the {len(files)} files could be embedded; the first: {rejected.first}; all: {rejects}"
         )
     counts = job.store.write(out, [key for key, _ in rows], [name for _, name in rows])
+    notes = out.with_suffix(".notes.jsonl")
+    lost = _write_notes(notes, {name: found for key, name in rows if (found := job.store.lost(key)) is not None})
     job.store.remove()
-    return EmbedReport(len(rows), counts, rejected.count, rejects)
+    return EmbedReport(len(rows), counts, rejected.count, rejects, lost, notes)
+
+
+def _write_notes(path: Path, lost: Mapping[str, tuple[str, str]]) -> dict[str, int]:
+    """Writes which files were embedded without a medium, and why; returns how many, by the medium. Without any there is no file."""
+    path.unlink(missing_ok=True)
+    if lost:
+        with path.open("w", encoding="utf-8") as stream:
+            for name, (kind, reason) in lost.items():
+                stream.write(json.dumps({"file": name, "lost": kind, "reason": reason}, ensure_ascii=False) + "\n")
+    kinds = [kind for kind, _ in lost.values()]
+    return {kind: kinds.count(kind) for kind in sorted(set(kinds))}
+
+
+class _Failures:
+    """Files that failed at the first try, with the reasons."""
+
+    def __init__(self) -> None:
+        self.reasons: dict[str, str] = {}
+
+    def add(self, file: str, reason: str) -> None:
+        self.reasons.setdefault(file, reason)
 
 
 class _Job:
@@ -158,6 +190,7 @@ class _Job:
             "to": options.to,
             "animations": options.animations,
             "cover_art": options.cover_art,
+            "partial": options.partial,
         }
         columns = [
             *self.embedder.pooled_names,
@@ -174,22 +207,46 @@ class _Job:
         items = read_headers(
             keys, self.kinds, options.workers, rejected, progress, options.animations, options.cover_art
         )
-        if items:
-            for piece in embed_in_pieces(
-                self.embedder, items, rejected, progress, options.batch_seconds, options.workers
-            ):
-                self._finish(piece, items, rejected)
+        if options.partial == "reject":
+            self._embed_items(items, rejected, progress)
+            return
+        failures = _Failures()
+        self._embed_items(items, failures, progress)
+        left = [file for file in items if file.path in failures.reasons]
+        for kind in ("video", "audio"):  # as `peav prepare` tries it
+            halves = [
+                replace(file, item=replace(file.item, **{kind: None}))
+                for file in left
+                if file.item.audio is not None and file.item.video is not None
+            ]
+            again = _Failures()
+            self._embed_items(halves, again, progress, {one.path: (kind, failures.reasons[one.path]) for one in halves})
+            kept = {one.path for one in halves} - set(again.reasons)
+            left = [file for file in left if file.path not in kept]
+        for file in left:
+            rejected.add(file.path, failures.reasons[file.path])
 
-    def _finish(self, piece: Piece, files: Sequence[MediaFile], rejected: RejectFile) -> None:
-        rows = []
-        for row, windows in piece.windows():
-            joined = self.embedder.join([request for request, _ in windows], [output for _, output in windows])
-            if joined.pooled or joined.frames:
-                rows.append(Row(files[row].key, joined))
-            else:
-                rejected.add(files[row].path, holds_too_little(files[row].item))
-        if rows:
-            self.store.add(rows)
+    def _embed_items(
+        self,
+        files: Sequence[MediaFile],
+        rejected: Rejects,
+        progress: Progress,
+        lost: Mapping[str, tuple[str, str]] | None = None,
+    ) -> None:
+        if not files:
+            return
+        embedder, options = self.embedder, self.options
+        for piece in embed_in_pieces(embedder, files, rejected, progress, options.batch_seconds, options.workers):
+            rows = []
+            for row, windows in piece.windows():
+                file = files[row]
+                joined = embedder.join([request for request, _ in windows], [output for _, output in windows])
+                if joined.pooled or joined.frames:
+                    rows.append(Row(file.key, joined, (lost or {}).get(file.path)))
+                else:
+                    rejected.add(file.path, holds_too_little(file.item))
+            if rows:
+                self.store.add(rows)
 
     def embed_texts(self, progress: Progress) -> None:
         """Embeds the texts that are not done, a piece after another."""

@@ -31,10 +31,12 @@ class Row:
     Attributes:
         key: what it was made of, to be found again.
         output: its embeddings.
+        lost: the medium of it that could not be read, and why.
     """
 
     key: str
     output: Output
+    lost: tuple[str, str] | None = None
 
 
 class PieceStore:
@@ -54,12 +56,14 @@ class PieceStore:
         self.folder, self.names, self.dim = folder, list(names), dim
         open_partial(folder, settings, "piece-*.safetensors", "peav embed")
         self._places: dict[str, tuple[Path, int]] = {}
+        self._lost: dict[str, tuple[str, str]] = {}
         self._next = 0
         for path in sorted(folder.glob("piece-*.safetensors")):
             self._next = int(path.stem.removeprefix("piece-")) + 1
             with safe_open(path, "pt") as file:
-                keys = json.loads(file.metadata()["keys"])
-            self._places |= {key: (path, row) for row, key in enumerate(keys)}
+                metadata = file.metadata()
+            self._places |= {key: (path, row) for row, key in enumerate(json.loads(metadata["keys"]))}
+            self._lost |= {key: (kind, reason) for key, (kind, reason) in json.loads(metadata["lost"]).items()}
         self._read = lru_cache(maxsize=64)(_read_tensor)
 
     def __contains__(self, key: str) -> bool:
@@ -81,9 +85,15 @@ class PieceStore:
             if name.endswith(_FRAMES):
                 tensors[name + _LENGTHS] = torch.tensor([len(value) for value in filled])
         partial = path.with_suffix(".partial")
-        save_file(tensors, partial, metadata={"keys": json.dumps([row.key for row in rows])})
+        lost = {row.key: row.lost for row in rows if row.lost is not None}
+        save_file(tensors, partial, metadata={"keys": json.dumps([row.key for row in rows]), "lost": json.dumps(lost)})
         partial.replace(path)
+        self._lost |= lost
         self._places |= {row.key: (path, index) for index, row in enumerate(rows)}
+
+    def lost(self, key: str) -> tuple[str, str] | None:
+        """Returns the medium without which a row was made, `audio` or `video`, and why it could not be read."""
+        return self._lost.get(key)
 
     def write(self, out: Path, keys: Sequence[str], ids: Sequence[str]) -> dict[str, int]:
         """Writes the table.

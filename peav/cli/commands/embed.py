@@ -26,6 +26,7 @@ def embed(
     workers: int | None = None,
     animations: Literal["first", "all"] = "first",
     cover_art: bool = False,
+    partial: Literal["keep", "reject"] = "reject",
     trust: bool = False,
 ) -> None:
     """Embed files of audio, video and pictures, and texts, into one table.
@@ -60,6 +61,8 @@ def embed(
             A file that crashes the decoder costs a process its life, and without processes the command.
         animations: what is taken of GIF, APNG and animated WebP: the `first` picture, or `all` as a video.
         cover_art: take the cover of a file of sound as its picture.
+        partial: a file of which one medium cannot be read is left out (`reject`), or embedded without it (`keep`) and noted in OUT with
+            the suffix .notes.jsonl.
         trust: let the model name classes by their dotted path, which are then imported, and run.
     """
     from peav.cli.embed import EmbedOptions, run_embed
@@ -72,9 +75,12 @@ def embed(
         "workers": workers,
         "animations": animations,
         "cover_art": cover_art,
+        "partial": partial,
         "trust": trust,
     }
     report = run_embed(EmbedOptions(media, model, out, text, to, num_frames, fps, **windows, **running))  # type: ignore[arg-type]
     print(f"wrote {out}: {report.rows} rows; {counts(report.counts)}")
     if report.rejected:
         print(f"{report.rejected} files could not be embedded, for the reasons in {report.rejects}")
+    for kind, number in report.lost.items():
+        print(f"{number} files were embedded without their {kind}, which could not be read: {report.notes}")
