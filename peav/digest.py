@@ -1,9 +1,11 @@
-"""A digest of a model, which tells whether embeddings were made by the same one."""
+"""Digests of models, which tell whether embeddings were made by the same one."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -12,8 +14,14 @@ from peav.embedding_model import EmbeddingModel
 
 def model_digest(model: EmbeddingModel) -> str:
     """Returns a digest of what a model is and of its weights."""
-    digest = hashlib.sha256(json.dumps(model.spec.to_dict(), sort_keys=True, default=str).encode())
-    for name, tensor in sorted(model.state_dict().items()):
+    return weights_digest(model, model.spec.to_dict())
+
+
+def weights_digest(module: torch.nn.Module, config: Mapping[str, Any]) -> str:
+    """Returns a digest of any module's weights and of its configuration."""
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
+    for name, tensor in sorted(module.state_dict().items()):
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b"")
     return digest.hexdigest()[:16]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +13,7 @@ from torch import Tensor
 from peav.checkpoints import FRAME_PAIR, DetectionSettings, MediaSettings, Pair
 from peav.data.loading.collate import collate
 from peav.data.loading.decoding import DecodedClip, DecodeSettings
+from peav.digest import model_digest
 from peav.embedding_model import EmbeddingModel
 from peav.fields import build_fields
 from peav.inputs.running import Precision, computes_in_half, evaluating
@@ -181,7 +180,7 @@ class PeavModel(EvaluatedModel):
                     "made of texts alone (`Objective.frame_pair`)"
                 )
         self.detection = model.detection
-        self.digest = digest_of(model)
+        self.digest = model_digest(model)
 
     def embed_clips(self, clips: Sequence[DecodedClip]) -> list[ClipOutput]:
         """Embeds decoded clips."""
@@ -244,25 +243,6 @@ def text_field(model: EmbeddingModel, name: str) -> str | None:
     fields = model.fields_for([name])
     source = next(iter(fields), "")
     return source if len(fields) == 1 and _is_words(source) else None
-
-
-def digest_of(model: EmbeddingModel) -> str:
-    """Returns a digest of what a model is and of its weights."""
-    digest = hashlib.sha256(json.dumps(model.spec.to_dict(), sort_keys=True, default=str).encode())
-    return _with_weights(digest, model)
-
-
-def weights_digest(module: torch.nn.Module, config: Mapping[str, Any]) -> str:
-    """Returns a digest of any module's weights and of its configuration."""
-    return _with_weights(hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()), module)
-
-
-def _with_weights(digest: Any, module: torch.nn.Module) -> str:
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(name.encode())
-        flat = tensor.detach().cpu().contiguous().reshape(-1)
-        digest.update(flat.view(torch.uint8).numpy() if flat.numel() else b"")
-    return str(digest.hexdigest()[:16])
 
 
 def _is_words(source: str) -> bool:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from peav.evaluation.adapters import EmbeddingAdapter
 
@@ -28,15 +27,15 @@ def check_adapter(
     rate, size = adapter.settings.sample_rate, adapter.settings.frame_size
     sounds = [0.1 * torch.randn(seconds * rate // 2, generator=generator) for seconds in (1, 3, 2)]
     videos = [torch.randint(256, (count, 3, *size), dtype=torch.uint8, generator=generator) for count in (2, 1, 3)]
-    kinds: dict[str, tuple[Callable[[Any], Tensor], list[Any]]] = {
-        "audio": (adapter.embed_audio, sounds),
-        "video": (adapter.embed_video, videos),
-        "text": (adapter.embed_text, list(texts)),
-    }
-    _require(bool(adapter.embeds) and set(adapter.embeds) <= set(kinds), f"embeds is {adapter.embeds!r}")
+    kinds: dict[str, list[Any]] = {"audio": sounds, "video": videos, "text": list(texts)}
+    _require(
+        bool(adapter.embeds) and set(adapter.embeds) <= set(kinds),
+        f"embeds must be of {', '.join(kinds)}, it is {adapter.embeds!r}",
+    )
     adapter.eval()
     for kind in adapter.embeds:
-        embed, given = kinds[kind]
+        given = kinds[kind]
+        embed = partial(adapter.embed, kind)
         with torch.inference_mode():
             found = embed(given)
             again = embed(given)

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from peav import registry
 from peav.cli.main import main
-from peav.evaluation.adapters import CLAPAdapter, CLIPAdapter, EmbeddingAdapter, find_adapter
+from peav.evaluation.adapters import (
+    AdaptedModel,
+    CLAPAdapter,
+    CLIPAdapter,
+    EmbeddingAdapter,
+    SentenceTransformersAdapter,
+    find_adapter,
+)
 from peav.testing.adapters import check_adapter
 from tests.helpers import SPECIAL_TOKENS, small_tokenizer
+
+LAYER = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+WORDS = {"vocab_size": 64, "eos_token_id": 3}
 
 
 def save_tokenizer(folder: Path, longest: int) -> None:
@@ -31,13 +43,6 @@ def clap(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from transformers import ClapConfig, ClapFeatureExtractor, ClapModel
 
     folder = tmp_path_factory.mktemp("clap") / "tiny-clap"
-    text = {
-        "vocab_size": 64,
-        "hidden_size": 16,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "intermediate_size": 32,
-    }
     audio = {
         "num_mel_bins": 64,
         "spec_size": 256,
@@ -47,7 +52,7 @@ def clap(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     audio |= {"num_attention_heads": [1, 2, 2, 2], "window_size": 8, "enable_fusion": False, "num_hidden_layers": 4}
     torch.manual_seed(0)
-    ClapModel(ClapConfig(text_config=text, audio_config=audio, projection_dim=24)).save_pretrained(folder)
+    ClapModel(ClapConfig(text_config=LAYER | WORDS, audio_config=audio, projection_dim=24)).save_pretrained(folder)
     ClapFeatureExtractor(truncation="rand_trunc").save_pretrained(folder)
     save_tokenizer(folder, 64)
     return folder
@@ -58,24 +63,12 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
     folder = tmp_path_factory.mktemp("clip") / "tiny-clip"
-    text = {
-        "vocab_size": 64,
-        "hidden_size": 16,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "intermediate_size": 32,
-        "eos_token_id": 3,
-    }
-    vision = {
-        "hidden_size": 16,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "intermediate_size": 32,
-        "image_size": 32,
-        "patch_size": 8,
-    }
     torch.manual_seed(0)
-    CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=24)).save_pretrained(folder)
+    CLIPModel(
+        CLIPConfig(
+            text_config=LAYER | WORDS, vision_config=LAYER | {"image_size": 32, "patch_size": 8}, projection_dim=24
+        )
+    ).save_pretrained(folder)
     CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(folder)
     save_tokenizer(folder, 64)
     return folder
@@ -107,7 +100,6 @@ def test_clap_equals_the_model_itself(clap: Path) -> None:
 
 def test_a_broken_adapter_fails_the_contract() -> None:
     class Broken(EmbeddingAdapter):
-        embeds = ("text",)
         embedding_dim = 3
 
         def embed_text(self, texts):
@@ -115,6 +107,17 @@ def test_a_broken_adapter_fails_the_contract() -> None:
 
     with pytest.raises(AssertionError, match="text: an input alone gives another embedding"):
         check_adapter(Broken())
+
+
+def test_what_an_adapter_embeds_is_what_it_has_methods_for(clap: Path) -> None:
+    class Nothing(EmbeddingAdapter):
+        embedding_dim = 3
+
+    assert CLAPAdapter(str(clap)).embeds == ("audio", "text") and Nothing().embeds == ()
+    with pytest.raises(ValueError, match="Nothing embeds nothing: give it embed_audio, embed_video or embed_text"):
+        AdaptedModel(Nothing(), "nothing")
+    with pytest.raises(AssertionError, match="embeds must be of audio, video, text"):
+        check_adapter(Nothing())
 
 
 def test_they_are_evaluated_by_the_same_command(clap: Path, clip: Path, world: Path, tmp_path: Path) -> None:
@@ -149,10 +152,63 @@ def test_an_adapter_that_there_is_not_is_a_sentence(
     assert "no adapter is named 'CLAP'. Did you mean 'CLAPAdapter'?" in capsys.readouterr().err
 
 
-def test_sentence_transformers_models_pass_the_contract(clip: Path, tmp_path: Path) -> None:
-    models = pytest.importorskip("sentence_transformers")
-    from peav.evaluation.adapters import SentenceTransformersAdapter
+@pytest.fixture(scope="module")
+def sentence_models(clap: Path, clip: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The same models as sentence-transformers saves them."""
+    sentence_transformers = pytest.importorskip("sentence_transformers")
+    from transformers import (
+        AutoTokenizer,
+        ClapFeatureExtractor,
+        ClapProcessor,
+        CLIPImageProcessor,
+        CLIPProcessor,
+    )
 
-    models.SentenceTransformer(modules=[models.models.CLIPModel(str(clip))]).save(str(tmp_path / "st"))
-    assert find_adapter(str(tmp_path / "st")) == "SentenceTransformersAdapter"
-    check_adapter(SentenceTransformersAdapter(str(tmp_path / "st"), num_frames=2, frame_size=32))
+    made = {}
+    parts: dict[Path, Any] = {
+        clap: (ClapProcessor, ClapFeatureExtractor.from_pretrained(clap)),
+        clip: (CLIPProcessor, CLIPImageProcessor.from_pretrained(clip)),
+    }
+    for source, (processor, own) in parts.items():
+        given = tmp_path_factory.mktemp("given") / source.name
+        shutil.copytree(source, given)
+        processor(own, AutoTokenizer.from_pretrained(source)).save_pretrained(given)
+        made[source.name] = given.parent / "sentence-transformers" / source.name
+        sentence_transformers.SentenceTransformer(str(given), device="cpu").save(str(made[source.name]))
+    return made
+
+
+def test_sentence_transformers_models_pass_the_contract(sentence_models: dict[str, Path]) -> None:
+    kinds = {"tiny-clap": ("audio", "text"), "tiny-clip": ("video", "text")}
+    for name, path in sentence_models.items():
+        assert find_adapter(str(path)) == "SentenceTransformersAdapter"
+        adapter = SentenceTransformersAdapter(str(path), num_frames=2, frame_size=32)
+        assert adapter.embeds == kinds[name]
+        check_adapter(adapter)
+
+
+def test_sentence_transformers_models_give_the_embeddings_of_the_models_inside(
+    sentence_models: dict[str, Path], clap: Path, clip: Path
+) -> None:
+    generator = torch.Generator().manual_seed(2)
+    waves = [0.1 * torch.randn(length, generator=generator) for length in (48000, 12 * 48000)]
+    frames = [torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8, generator=generator)]
+    given: dict[str, Any] = {"audio": waves, "video": frames, "text": ["a dog barks", "rain"]}
+    pairs: list[tuple[EmbeddingAdapter, str]] = [
+        (CLAPAdapter(str(clap)), "tiny-clap"),
+        (CLIPAdapter(str(clip)), "tiny-clip"),
+    ]
+    for own, name in pairs:
+        other = SentenceTransformersAdapter(str(sentence_models[name]), frame_size=32)
+        for kind in own.eval().embeds:
+            with torch.inference_mode():
+                torch.testing.assert_close(other.embed(kind, given[kind]), own.embed(kind, given[kind]))
+
+
+def test_a_sentence_transformers_model_is_evaluated_by_the_same_command(
+    sentence_models: dict[str, Path], world: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    assert main(["evaluate", str(sentence_models["tiny-clap"]), str(world), f"--out={out}", "--num_workers=0"]) == 0
+    found = json.loads((out / "evaluation.json").read_text())
+    assert found["model"]["kind"] == "SentenceTransformersAdapter" and "text_audio->audio" in found["directions"]

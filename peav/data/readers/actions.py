@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import ClassVar, Literal
 
 from peav.data.manifests.fields import RecordError
 from peav.data.manifests.records import Record, Reject
@@ -136,7 +137,51 @@ def _label(text: str) -> str:
     return spaced(text.strip('"'))
 
 
-class UCF101(Classified):
+class FoldedActions(Classified):
+    """A data set of videos by action that its authors divide into `train` and `test` in three ways; the arguments are those of UCF101.
+
+    Attributes:
+        own_lists: sub-folder in which they published the lists.
+
+    Raises:
+        ValueError: if the fold or a split is unknown, or the template does not say where the label goes.
+    """
+
+    own_lists: ClassVar[str]
+
+    def __init__(
+        self,
+        fold: Literal[1, 2, 3] = 1,
+        splits: Sequence[str] | None = None,
+        lists: str | None = None,
+        media: str = "",
+        template: str = "",
+        domain: str = "",
+    ) -> None:
+        if fold not in (1, 2, 3):
+            raise ValueError(f"the splits of {self.dataset} into train and test are 1, 2 and 3, got {fold!r}")
+        self.fold, self.splits = fold, check_splits(splits) or ("train", "test")
+        if "validation" in self.splits:
+            raise ValueError(f"{self.dataset} has the splits train and test, not validation")
+        self.lists = self.own_lists if lists is None else lists
+        self.media, self.template, self.domain = media, check_template(template), domain
+
+    def read(self, source: Path, scratch: Path, skip: Callable[[str], bool]) -> Iterator[Record | Reject]:
+        """Yields the clips, list by list, in the order of the lines; see `Reader.read`.
+
+        Raises:
+            FileNotFoundError: if a list or the folder of the media is not there.
+            RecordError: if a list that the others rest on cannot be understood.
+        """
+        clips = Clips(source, self.dataset, self.domain)
+        yield from records_of(self._entries(source), MediaTree(source, self.media), clips, scratch, skip)
+
+    @abstractmethod
+    def _entries(self, source: Path) -> Iterator[Entry | Reject]:
+        """Yields what the lists say, in their order."""
+
+
+class UCF101(FoldedActions):
     """UCF101 (Soomro et al., arXiv 1212.0402; https://www.crcv.ucf.edu/data/UCF101.php): clips of 101 actions.
 
     Reads ucfTrainTestlist/classInd.txt, lines of a number and a class, and trainlist01.txt and testlist01.txt beside it, or those of
@@ -147,44 +192,17 @@ class UCF101(Classified):
     Args:
         fold: which of the three splits into `train` and `test`: 1, 2 or 3.
         splits: those of `train` and `test` to read; both by default.
-        lists: sub-folder of the lists.
+        lists: sub-folder of the lists, ucfTrainTestlist by default.
         media: sub-folder of the videos, "" for the data set's own.
         template: `video` caption with `{label}` in it, marked as synthetic; none by default.
         domain: label of the clips; none by default.
-
-    Raises:
-        ValueError: if the fold or a split is unknown, or the template does not say where the label goes.
     """
 
-    dataset = "UCF101"
-
-    def __init__(
-        self,
-        fold: Literal[1, 2, 3] = 1,
-        splits: Sequence[str] | None = None,
-        lists: str = "ucfTrainTestlist",
-        media: str = "",
-        template: str = "",
-        domain: str = "",
-    ) -> None:
-        self.fold, self.splits = _check_fold(fold, self.dataset), _check_two_splits(splits, self.dataset)
-        self.lists, self.media, self.template, self.domain = lists, media, check_template(template), domain
+    dataset, own_lists = "UCF101", "ucfTrainTestlist"
 
     def classes(self, source: Path) -> tuple[str, ...]:
         """Returns the actions by their numbers; see `Classified.classes`."""
         return tuple(words_of(name) for name in self._names(source))
-
-    def read(self, source: Path, scratch: Path, skip: Callable[[str], bool]) -> Iterator[Record | Reject]:
-        """Yields the clips, split by split, in the order of the lists; see `Reader.read`.
-
-        Raises:
-            FileNotFoundError: if a list or the folder of the media is not there.
-            RecordError: if classInd.txt cannot be understood.
-        """
-        names = self._names(source)
-        tables = {split: self._rows(source, f"{split}list{self.fold:02d}.txt") for split in self.splits}
-        clips = Clips(source, self.dataset, self.domain)
-        yield from records_of(self._entries(tables, names), MediaTree(source, self.media), clips, scratch, skip)
 
     def _rows(self, source: Path, name: str) -> Rows:
         table = os.path.join(self.lists, name)
@@ -202,7 +220,9 @@ class UCF101(Classified):
             found[int(number)] = name.strip()
         return [found[number] for number in sorted(found)]
 
-    def _entries(self, tables: dict[str, Rows], names: Sequence[str]) -> Iterator[Entry | Reject]:
+    def _entries(self, source: Path) -> Iterator[Entry | Reject]:
+        names = self._names(source)
+        tables = {split: self._rows(source, f"{split}list{self.fold:02d}.txt") for split in self.splits}
         for split, rows in tables.items():
             for row in rows:
                 path = PurePosixPath(re.sub(r"\s+\d+$", "", row.values.get("line", "")))
@@ -216,7 +236,7 @@ class UCF101(Classified):
                 yield Entry(clip_id, (clip_id,), row.line, rows.table, {"captions": captions, "split": split})
 
 
-class HMDB51(Classified):
+class HMDB51(FoldedActions):
     """HMDB51 (Kuehne et al., ICCV 2011; https://serre.lab.brown.edu/hmdb51.html): clips of 51 actions.
 
     Reads testTrainMulti_7030_splits/CLASS_test_split1.txt, or those of another of the three splits: lines of a file name and 1 for
@@ -224,44 +244,19 @@ class HMDB51(Classified):
     published, must be unpacked. The words of a class, such as brush_hair, are put apart. Ids are `CLASS/NAME` without the extension.
 
     Args:
-        fold: which of the three splits: 1, 2 or 3.
+        fold: which of the three splits into `train` and `test`: 1, 2 or 3.
         splits: those of `train` and `test` to read; both by default.
-        lists: sub-folder of the lists.
+        lists: sub-folder of the lists, testTrainMulti_7030_splits by default.
         media: sub-folder of the videos, "" for the data set's own.
         template: `video` caption with `{label}` in it, marked as synthetic; none by default.
         domain: label of the clips; none by default.
-
-    Raises:
-        ValueError: if the fold or a split is unknown, or the template does not say where the label goes.
     """
 
-    dataset = "HMDB51"
-
-    def __init__(
-        self,
-        fold: Literal[1, 2, 3] = 1,
-        splits: Sequence[str] | None = None,
-        lists: str = "testTrainMulti_7030_splits",
-        media: str = "",
-        template: str = "",
-        domain: str = "",
-    ) -> None:
-        self.fold, self.splits = _check_fold(fold, self.dataset), _check_two_splits(splits, self.dataset)
-        self.lists, self.media, self.template, self.domain = lists, media, check_template(template), domain
+    dataset, own_lists = "HMDB51", "testTrainMulti_7030_splits"
 
     def classes(self, source: Path) -> tuple[str, ...]:
         """Returns the actions in the order of the alphabet; see `Classified.classes`."""
         return tuple(spaced(name) for name in self._tables(source))
-
-    def read(self, source: Path, scratch: Path, skip: Callable[[str], bool]) -> Iterator[Record | Reject]:
-        """Yields the clips, class by class, in the order of the lists; see `Reader.read`.
-
-        Raises:
-            FileNotFoundError: if there is no list, or the folder of the media is not there.
-        """
-        tables = self._tables(source)
-        clips = Clips(source, self.dataset, self.domain)
-        yield from records_of(self._entries(source, tables), MediaTree(source, self.media), clips, scratch, skip)
 
     def _tables(self, source: Path) -> dict[str, str]:
         """Returns the list of each class."""
@@ -275,8 +270,8 @@ class HMDB51(Classified):
             )
         return tables
 
-    def _entries(self, source: Path, tables: dict[str, str]) -> Iterator[Entry | Reject]:
-        for name, table in tables.items():
+    def _entries(self, source: Path) -> Iterator[Entry | Reject]:
+        for name, table in self._tables(source).items():
             captions = class_captions([spaced(name)], self.template, "video")
             for row in Rows(source, table, "the clips of a class", (), "\0", ("line",), quoted=False):
                 file, _, tag = row.values.get("line", "").rpartition(" ")
@@ -291,16 +286,3 @@ class HMDB51(Classified):
 
 def _shown(row: Row) -> str:
     return repr(row.values.get("line", ""))
-
-
-def _check_fold(fold: int, dataset: str) -> int:
-    if fold not in (1, 2, 3):
-        raise ValueError(f"the splits of {dataset} into train and test are 1, 2 and 3, got {fold!r}")
-    return fold
-
-
-def _check_two_splits(splits: Sequence[str] | None, dataset: str) -> tuple[str, ...]:
-    chosen = check_splits(splits) or ("train", "test")
-    if "validation" in chosen:
-        raise ValueError(f"{dataset} has the splits train and test, not validation")
-    return chosen

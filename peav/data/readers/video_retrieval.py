@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -111,7 +112,39 @@ def _listed(source: Path, lists: dict[str, str], captions: dict[str, list[str]])
             yield Entry(name, (name,), row.line, table, fields)
 
 
-class ActivityNetCaptions(Reader):
+class ParagraphVideos(Reader):
+    """A data set of videos in a JSON file a split, which a subclass names in its `tables`.
+
+    Attributes:
+        dataset: name of the data set, as in its records.
+        holds: what such a file holds: its type, and what there is in it, for messages.
+    """
+
+    dataset: ClassVar[str]
+    holds: ClassVar[tuple[type, str]]
+    tables: Mapping[str, str]
+    splits: tuple[str, ...] | None
+    media: str
+    domain: str
+
+    def read(self, source: Path, scratch: Path, skip: Callable[[str], bool]) -> Iterator[Record | Reject]:
+        """Yields the clips, split by split, in the order of their first entries; see `Reader.read`.
+
+        Raises:
+            FileNotFoundError: if a JSON file or the folder of the media is not there.
+            RecordError: if a JSON file holds something else.
+        """
+        chosen = choose_splits(source, self.tables, self.splits)
+        loaded = {split: load_json(source, table, *self.holds) for split, table in chosen.items()}
+        clips = Clips(source, self.dataset, self.domain)
+        yield from records_of(self._entries(loaded), MediaTree(source, self.media), clips, scratch, skip)
+
+    @abstractmethod
+    def _entries(self, loaded: dict[str, Any]) -> Iterator[Entry | Reject]:
+        """Yields what the files of the splits say."""
+
+
+class ActivityNetCaptions(ParagraphVideos):
     """ActivityNet Captions (Krishna et al., ICCV 2017; https://cs.stanford.edu/people/ranjaykrishna/densevid): videos of some two minutes.
 
     Reads train.json and val_1.json or val_2.json: objects of videos by their names, `{"duration", "timestamps", "sentences"}`. The
@@ -131,6 +164,9 @@ class ActivityNetCaptions(Reader):
         ValueError: if a split or the annotation is unknown.
     """
 
+    dataset = "ActivityNet Captions"
+    holds = (dict, "videos by name")
+
     def __init__(
         self,
         splits: Sequence[str] | None = None,
@@ -149,19 +185,7 @@ class ActivityNetCaptions(Reader):
         }
         self.media, self.domain = media, domain
 
-    def read(self, source: Path, scratch: Path, skip: Callable[[str], bool]) -> Iterator[Record | Reject]:
-        """Yields the clips, split by split, in the order of the entries; see `Reader.read`.
-
-        Raises:
-            FileNotFoundError: if a JSON file or the folder of the media is not there.
-            RecordError: if a JSON file holds no object.
-        """
-        chosen = choose_splits(source, self.tables, self.splits)
-        loaded = {split: load_json(source, table, dict, "videos by name") for split, table in chosen.items()}
-        clips = Clips(source, "ActivityNet Captions", self.domain)
-        yield from records_of(self._entries(loaded), MediaTree(source, self.media), clips, scratch, skip)
-
-    def _entries(self, loaded: dict[str, dict[str, Any]]) -> Iterator[Entry | Reject]:
+    def _entries(self, loaded: dict[str, Any]) -> Iterator[Entry | Reject]:
         for split, videos in loaded.items():
             table = self.tables[split]
             for number, (name, video) in enumerate(videos.items(), start=1):
@@ -186,7 +210,7 @@ class ActivityNetCaptions(Reader):
         return [{"text": text, "start": pair[0], "end": pair[1]} for text, pair in zip(sentences, times, strict=True)]
 
 
-class DiDeMo(Reader):
+class DiDeMo(ParagraphVideos):
     """DiDeMo (Hendricks et al., ICCV 2017; https://github.com/LisaAnne/LocalizingMoments): videos of half a minute, described in parts.
 
     Reads train_data.json, val_data.json and test_data.json: lists of `{"video", "description", "times", ...}`. The descriptions of a video,
@@ -208,6 +232,9 @@ class DiDeMo(Reader):
         ValueError: if a split is unknown.
     """
 
+    dataset = "DiDeMo"
+    holds = (list, "descriptions")
+
     def __init__(
         self,
         splits: Sequence[str] | None = None,
@@ -221,19 +248,7 @@ class DiDeMo(Reader):
         self.tables = {split: os.path.join(annotations, name) for split, name in names.items()}
         self.media, self.domain = media, domain
 
-    def read(self, source: Path, scratch: Path, skip: Callable[[str], bool]) -> Iterator[Record | Reject]:
-        """Yields the clips, split by split, in the order of their first entries; see `Reader.read`.
-
-        Raises:
-            FileNotFoundError: if a JSON file or the folder of the media is not there.
-            RecordError: if a JSON file holds no list.
-        """
-        chosen = choose_splits(source, self.tables, self.splits)
-        loaded = {split: load_json(source, table, list, "descriptions") for split, table in chosen.items()}
-        clips = Clips(source, "DiDeMo", self.domain)
-        yield from records_of(self._entries(loaded), MediaTree(source, self.media), clips, scratch, skip)
-
-    def _entries(self, loaded: dict[str, list[Any]]) -> Iterator[Entry | Reject]:
+    def _entries(self, loaded: dict[str, Any]) -> Iterator[Entry | Reject]:
         for split, described in loaded.items():
             table = self.tables[split]
             lines: dict[str, int] = {}

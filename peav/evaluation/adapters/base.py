@@ -12,9 +12,13 @@ from torch import Tensor
 
 from peav.data.loading.decoding import DecodedClip, DecodeSettings
 from peav.data.manifests.identities import ABSENT
-from peav.evaluation.models import ClipOutput, EvaluatedModel, weights_digest
+from peav.digest import weights_digest
+from peav.evaluation.models import ClipOutput, EvaluatedModel
 from peav.inputs.running import Precision, computes_in_half
 from peav.registry import Plugin, adapters
+
+#: What an adapter may embed.
+KINDS = ("audio", "video", "text")
 
 #: What texts describe, by the head that a table calls theirs: an adapter has one head for all of them.
 _TEXTS = {"text_audio": ("captions.audio", "audio"), "text_video": ("captions.video", "video")}
@@ -24,18 +28,22 @@ class EmbeddingAdapter(Plugin):
     """A model of another family: it embeds audio, video or texts into one space.
 
     A subclass takes the path or repository of the model first, and any further arguments by name; it is registered with
-    `@register_adapter` and chosen by `--adapter NAME`, or by the `model_type` of the model's config.json.
+    `@register_adapter` and chosen by `--adapter NAME`, or by the `model_type` of the model's config.json. It has one or more of
+
+    - `embed_audio(waveforms)`: B waveforms (S,) in [-1, 1] at `settings.sample_rate` to (B, D),
+    - `embed_video(frames)`: B videos (F, 3, H, W) of uint8 to (B, D),
+    - `embed_text(texts)`: N texts to (N, D),
+
+    and what it has says what it embeds.
 
     Attributes:
         model_types: those of config.json that it is for.
-        embeds: what it embeds, of `audio`, `video` and `text`.
         settings: how clips are decoded for it.
         embedding_dim: D.
         normalize: whether its embeddings have unit length.
     """
 
     model_types: ClassVar[tuple[str, ...]] = ()
-    embeds: tuple[str, ...] = ()
     settings: DecodeSettings = DecodeSettings()
     embedding_dim: int
     normalize: bool = True
@@ -45,17 +53,15 @@ class EmbeddingAdapter(Plugin):
         """Names the arguments that lead to files: an adapter is chosen by the user, and leads where the user says."""
         return ()
 
-    def embed_audio(self, waveforms: Sequence[Tensor]) -> Tensor:
-        """Embeds B waveforms (S,) in [-1, 1] at `settings.sample_rate`: (B, D)."""
-        raise NotImplementedError(f"{type(self).__name__} embeds no audio")
+    @property
+    def embeds(self) -> tuple[str, ...]:
+        """What it embeds, of `audio`, `video` and `text`: that for which it has a method."""
+        return tuple(kind for kind in KINDS if callable(getattr(type(self), f"embed_{kind}", None)))
 
-    def embed_video(self, frames: Sequence[Tensor]) -> Tensor:
-        """Embeds B videos (F, 3, H, W) of uint8: (B, D)."""
-        raise NotImplementedError(f"{type(self).__name__} embeds no video")
-
-    def embed_text(self, texts: Sequence[str]) -> Tensor:
-        """Embeds N texts: (N, D)."""
-        raise NotImplementedError(f"{type(self).__name__} embeds no texts")
+    def embed(self, kind: str, given: Sequence[Any]) -> Tensor:
+        """Embeds B inputs of a kind that is in `embeds`: (B, D)."""
+        found: Tensor = getattr(self, f"embed_{kind}")(given)
+        return found
 
 
 class AdaptedModel(EvaluatedModel):
@@ -68,15 +74,15 @@ class AdaptedModel(EvaluatedModel):
         precision: `auto`, `fp32` or `bf16`.
 
     Raises:
-        ValueError: if it embeds nothing, or something else than audio, video and text.
+        ValueError: if it embeds nothing.
     """
 
     def __init__(
         self, adapter: EmbeddingAdapter, name: str, device: str = "cpu", precision: Precision = "auto"
     ) -> None:
-        if not adapter.embeds or set(adapter.embeds) - {"audio", "video", "text"}:
+        if not adapter.embeds:
             raise ValueError(
-                f"{type(adapter).__name__}.embeds must be of audio, video and text, it is {adapter.embeds!r}"
+                f"{type(adapter).__name__} embeds nothing: give it {', '.join(f'embed_{kind}' for kind in KINDS[:-1])} or embed_{KINDS[-1]}"
             )
         self.adapter, self.name, self.kind = adapter.to(device).eval(), name, type(adapter).__name__
         self.device = torch.device(device)
@@ -92,24 +98,17 @@ class AdaptedModel(EvaluatedModel):
     def embed_clips(self, clips: Sequence[DecodedClip]) -> list[ClipOutput]:
         """Embeds the sound and the picture of clips."""
         outputs = [ClipOutput() for _ in clips]
-        kinds = {
-            "audio": (
-                self.adapter.embed_audio,
-                [c.samples if c.has_audio else None for c in clips],
-                [c.audio_group for c in clips],
-            ),
-            "video": (
-                self.adapter.embed_video,
-                [c.frames if c.has_video else None for c in clips],
-                [c.video_group for c in clips],
-            ),
-        }
         for name in self.media_names:
-            embed, media, groups = kinds[name]
+            if name == "audio":
+                media = [clip.samples if clip.has_audio else None for clip in clips]
+                groups = [clip.audio_group for clip in clips]
+            else:
+                media = [clip.frames if clip.has_video else None for clip in clips]
+                groups = [clip.video_group for clip in clips]
             rows = [row for row, one in enumerate(media) if one is not None]
             if not rows:
                 continue
-            found = self._run(embed, [media[row] for row in rows])
+            found = self._run(name, [media[row] for row in rows])
             for row, vector in zip(rows, found, strict=True):
                 outputs[row].pooled[name] = vector
                 outputs[row].groups[name] = groups[row] if groups[row] != ABSENT else row
@@ -119,14 +118,14 @@ class AdaptedModel(EvaluatedModel):
         """Embeds texts; every name is the one head of the model."""
         if name not in self.text_fields:
             raise KeyError(f"{self.kind} has no texts {name!r}; it has {', '.join(self.text_fields) or 'none'}")
-        return self._run(self.adapter.embed_text, list(texts))
+        return self._run("text", list(texts))
 
-    def _run(self, embed: Any, given: Sequence[Any]) -> Tensor:
+    def _run(self, kind: str, given: Sequence[Any]) -> Tensor:
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            found = embed(given).float().cpu()
+            found = self.adapter.embed(kind, given).float().cpu()
         if found.shape != (len(given), self.dim):
             raise ValueError(
-                f"{self.kind}.{embed.__name__} made {tuple(found.shape)} of {len(given)} inputs, not {(len(given), self.dim)}"
+                f"{self.kind}.embed_{kind} made {tuple(found.shape)} of {len(given)} inputs, not {(len(given), self.dim)}"
             )
         return found.clone()
 

@@ -25,7 +25,6 @@ class CLAPAdapter(EmbeddingAdapter):
     """
 
     model_types: ClassVar[tuple[str, ...]] = ("clap",)
-    embeds = ("audio", "text")
 
     def __init__(self, path: str) -> None:
         super().__init__()
@@ -61,7 +60,6 @@ class CLIPAdapter(EmbeddingAdapter):
     """
 
     model_types: ClassVar[tuple[str, ...]] = ("clip", "siglip", "siglip2")
-    embeds = ("video", "text")
     mean: Tensor
     deviation: Tensor
 
