@@ -34,6 +34,7 @@ OBJECTIVES = {
     "tiny_cpu.yaml": 11,
     "tiny_cpu_control.yaml": 11,
     "tiny_released.yaml": 7,
+    "without_text.yaml": 1,
     "ablation_pairs/pair_1.yaml": 1,
     "ablation_pairs/pairs_1_to_8.yaml": 8,
     "fine_tune/pe_av.yaml": 10,

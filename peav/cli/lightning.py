@@ -20,7 +20,7 @@ import peav.objectives  # noqa: F401  registers the plugins
 from peav import registry
 from peav.checkpoints.pickled import check_pickled
 from peav.cli.logs import quiet_lightning, set_up_logging
-from peav.cli.parsing import say_error
+from peav.cli.parsing import say_error, shorten
 from peav.cli.recipe_files import RecipeOrFile, resolve_config
 from peav.cli.runs import prepare_fit
 from peav.data import ManifestError, MediaError, ShardError, StoreError, TooManyBadClips
@@ -43,14 +43,15 @@ class PeavParser(LightningArgumentParser):
 
     def error(self, message: str, *args: Any, **kwargs: Any) -> NoReturn:
         """Reports a configuration error."""
-        for found in re.findall(r"""class_path['"]?[ :=]+['"]?([\w.]+)""", message):
+        meant = ""
+        for found in re.findall(r"""(?:class_path(?:['"]?[:=]\s*| ')|import path string: )['"]?([\w.]+)""", message):
             for plugins in (registry.objectives, registry.encoders):
                 if f"{plugins.kind}s" in message and found not in plugins and "." not in found:
-                    message += f"\n\nNo {plugins.kind} is named {found!r}. {suggest(found, plugins)}"
+                    meant += f"\n\nNo {plugins.kind} is named {found!r}. {suggest(found, plugins)}"
                     break
         if not self.exit_on_error:  # jsonargparse tries, and asks again
-            super().error(message, *args, **kwargs)
-        self.exit(2, say_error(self, message))
+            super().error(message + meant, *args, **kwargs)
+        self.exit(2, say_error(self, shorten(message) + meant))
 
 
 class PeavCLI(LightningCLI):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
+import textwrap
 from collections.abc import Callable, Collection, Mapping, Sequence
 from types import NoneType, UnionType
 from typing import Any, NoReturn, Union, get_args, get_origin, get_type_hints
@@ -20,6 +21,9 @@ DESCRIPTION = "Train, fine-tune, evaluate and use audio-video-text encoders of t
 
 #: `NAME=VALUE`, an item of an option that is a mapping.
 _PAIR = re.compile(r"\w+=[^\s{}\[\]]+")
+
+#: How jsonargparse begins its report on a value that fits none of the types that it may have.
+_UNION = "Does not validate against any of the Union subtypes"
 
 
 class Paragraphs(DefaultHelpFormatter):
@@ -42,7 +46,7 @@ class CommandParser(ArgumentParser):
         """Says in one line what is wrong with the command line and ends the process with status 2."""
         if not self.exit_on_error:  # jsonargparse tries, and asks again
             super().error(message, ex)
-        self.exit(2, say_error(self.called or self, message))
+        self.exit(2, say_error(self.called or self, shorten(message)))
 
 
 def say_error(parser: ArgumentParser, message: str) -> str:
@@ -52,6 +56,7 @@ def say_error(parser: ArgumentParser, message: str) -> str:
         parser: of the command.
         message: jsonargparse's, of one line or several.
     """
+    message = shorten(message)
     options, prog = parser._option_string_actions, parser.prog.replace(" [options]", "")
     unknown = re.search(r"unrecognized arguments: .*?(--[^\s=]+)", message)
     if unknown:
@@ -64,6 +69,27 @@ def say_error(parser: ArgumentParser, message: str) -> str:
         r'Parser key "([^"]+)"', lambda key: f"--{key[1]}" if f"--{key[1]}" in options else key[1], message
     )
     return f"{prog}: {' '.join(message.split())} ({prog} --help lists the options)\n"
+
+
+def shorten(message: str) -> str:
+    r"""Leaves of a report on a value that may be of several types what is wrong with it, without the value, which may be a whole model.
+
+    >>> lines = ["Does not validate against any of the Union subtypes", "Subtypes: [int, <class 'NoneType'>]", "Errors:"]
+    >>> lines += ["  - Expected a <class 'int'>. Got value: x", "  - Expected a <class 'NoneType'>", "Given value: x"]
+    >>> shorten("\n".join(['Parser key "size":', *lines]))
+    'Parser key "size":\nExpected a <class \'int\'>. Got value: x'
+    """
+    before, found, report = message.partition(_UNION)
+    if not found:
+        return message
+    report = textwrap.dedent(report[report.find("\n") + 1 :])
+    listed, _, given = report.partition("\nGiven value")
+    errors = [shorten(error) for error in listed.partition("Errors:\n")[2].removeprefix("  - ").split("\n  - ")]
+    errors = [error for error in errors if not error.startswith("Expected a <class 'NoneType'>")]
+    if not any(errors):
+        return message
+    key = re.search(r"NestedArg\(key='([^']+)'", given)
+    return f"{before.rstrip()}\n{key[1] + ': ' if key else ''}{'; or '.join(errors)}".lstrip("\n")
 
 
 def build_parser(

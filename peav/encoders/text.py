@@ -86,7 +86,8 @@ def read_tokenizer(source: str) -> str:
         return path.read_text(encoding="utf-8")
     if path.suffix == ".json" or path.is_absolute() or source.startswith("."):
         raise FileNotFoundError(
-            f"there is no tokenizer at {source!r}. `peav prepare` writes one beside the shards: DATA/tokenizer.json"
+            f"there is no tokenizer at {source!r}. `peav prepare` writes one beside the shards, where the clips have texts: "
+            "DATA/tokenizer.json"
         )
     from transformers import AutoTokenizer  # noqa: PLC0415  takes over a second, and is needed late
 

@@ -11,7 +11,8 @@ from PIL import Image
 from peav.cli.main import main
 from tests.data.conftest import cut_bytes, ffmpeg
 
-_RECIPE = Path(__file__).parents[2] / "experiments" / "tiny_cpu.yaml"
+_EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+_RECIPE = _EXPERIMENTS / "tiny_cpu.yaml"
 
 #: What is in the folder, and what a text beside it says.
 _GOOD = {
@@ -151,3 +152,42 @@ def test_a_folder_as_a_person_has_it(folder: Path, tmp_path: Path, caplog: pytes
     # `embed` decodes what it samples, so that it may see no damage.
     assert left == set(_BAD) - {"downloads/film.mp4"} | (left & {"phone/half.mp4", "downloads/film.mp4"})
     assert present[str(folder / "album/01 Song.mp3")] and present[str(folder / "photos/IMG_0001.jpg")]
+
+
+def test_videos_without_a_word(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Sound x picture trains where there is no text at all, as the README says it; the whole recipe says what it lacks."""
+    (tmp_path / "videos").mkdir()
+    for number in range(6):
+        inputs = [
+            "-f",
+            "lavfi",
+            "-i",
+            f"testsrc2=s=64x48:r=10:d=1,hue=h={60 * number}",
+            "-f",
+            "lavfi",
+            "-i",
+            f"sine={200 + 90 * number}:d=1",
+        ]
+        ffmpeg(*inputs, "-c:v", "libx264", "-threads", "1", "-c:a", "aac", str(tmp_path / f"videos/{number}.mp4"))
+    data, run = tmp_path / "data", tmp_path / "run"
+    assert main(["prepare", str(tmp_path / "videos"), str(data), "--reader=Folder", "--workers=0"]) == 0
+    assert not (data / "tokenizer.json").exists()
+    fit = [
+        "fit",
+        f"--config={_RECIPE}",
+        f"--data.data={data}",
+        f"--trainer.default_root_dir={run}",
+        "--trainer.max_epochs=1",
+    ]
+    fit += ["--data.batch_size=3", "--trainer.enable_progress_bar=false"]
+    with pytest.raises(SystemExit):
+        main([*fit, f"--model.encoders.text.init_args.tokenizer={data / 'tokenizer.json'}"])
+    said = capfd.readouterr().err
+    assert "`peav prepare` writes one beside the shards, where the clips have texts" in said and len(said) < 600
+    assert main([*fit, f"--config={_EXPERIMENTS / 'without_text.yaml'}", f"--trainer.default_root_dir={run}"]) == 0
+    checkpoint = str(run / "checkpoints/last.ckpt")
+    assert main(["evaluate", checkpoint, str(data), f"--out={run}"]) == 1
+    assert f"`peav data split {data} OUT` makes others of them" in capfd.readouterr().err
+    assert main(["data", "split", str(data), str(tmp_path / "divided"), "--validation=0", "--test=0.5"]) == 0
+    assert main(["evaluate", checkpoint, str(tmp_path / "divided"), f"--out={run}", "--num_workers=0"]) == 0
+    assert set(json.loads((run / "evaluation.json").read_text())["directions"]) == {"audio->video", "video->audio"}

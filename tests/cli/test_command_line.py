@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from peav.cli.main import main
-from peav.cli.parsing import build_parser, parse_words
+from peav.cli.parsing import build_parser, option_of, parse_words
 from peav.cli.table import COMMANDS, Command, Group, paths
 
 Capture = pytest.CaptureFixture[str]
@@ -65,13 +65,13 @@ def test_every_command_explains_each_of_its_words_and_options(
     actions = {action.dest: action for action in parser._actions}
     for name in inspect.signature(function).parameters:
         assert actions[name].help, f"the docstring says nothing of {name}"
-        assert (name.upper() if not actions[name].option_strings else f"--{name}") in text
+        assert (name.upper() if not actions[name].option_strings else option_of(name)) in text
 
 
 def test_groups_and_commands_of_lightning_have_a_line() -> None:
     assert {path[0] for path, command in paths() if command.parses_itself} == {"fit", "validate", "test", "predict"}
     assert all(entry.help for entry in COMMANDS.values())
-    assert [name for name, entry in COMMANDS.items() if isinstance(entry, Group)] == ["data"]
+    assert [name for name, entry in COMMANDS.items() if isinstance(entry, Group)] == ["index", "data"]
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,8 @@ def find_manifest(data: str | Path, split: str, options: StoreOptions | None = N
         raise FileNotFoundError(f"no folder {data}: give one that `peav prepare` wrote")
     if not path.is_file():
         have = sorted(file.stem for file in (Path(data) / "manifest").glob("*.jsonl"))
-        hint = f"it holds the splits {', '.join(have)}" if have else "run `peav prepare SOURCE OUT` first and give OUT"
+        held = f"it holds the splits {', '.join(have)}; `peav data split {data} OUT` makes others of them"
+        hint = held if have else "run `peav prepare SOURCE OUT` first and give OUT"
         raise FileNotFoundError(f"no split {split!r} in {data}: {hint}")
     if leads_out(path, Path(data)) and not (options is not None and options.trust):
         raise StoreError(
