@@ -281,7 +281,8 @@ class TextInput:
 class EventInput:
     """Annotated sound events of a batch: K distinct phrases, and E intervals that say which clip holds which phrase when.
 
-    What is None is as the attribute says; `stated` writes it out. `peav.objectives.frame` says what follows for each clip and phrase.
+    What is None is as the attribute says; `stated` writes it out. `peav.objectives.frame_mask` says what follows for each clip and
+    phrase.
 
     Attributes:
         phrases: the K distinct phrases (N = K rows).

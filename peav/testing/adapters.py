@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from peav.evaluation.adapters import EmbeddingAdapter
+from peav.testing.rows import require
 
 
 def check_adapter(
@@ -28,7 +29,7 @@ def check_adapter(
     sounds = [0.1 * torch.randn(seconds * rate // 2, generator=generator) for seconds in (1, 3, 2)]
     videos = [torch.randint(256, (count, 3, *size), dtype=torch.uint8, generator=generator) for count in (2, 1, 3)]
     kinds: dict[str, list[Any]] = {"audio": sounds, "video": videos, "text": list(texts)}
-    _require(
+    require(
         bool(adapter.embeds) and set(adapter.embeds) <= set(kinds),
         f"embeds must be of {', '.join(kinds)}, it is {adapter.embeds!r}",
     )
@@ -40,24 +41,19 @@ def check_adapter(
             found = embed(given)
             again = embed(given)
             alone = torch.cat([embed([one]) for one in given])
-        _require(
+        require(
             tuple(found.shape) == (len(given), adapter.embedding_dim),
             f"{kind}: made {tuple(found.shape)} of {len(given)} inputs",
         )
-        _require(bool(torch.isfinite(found).all()), f"{kind}: an embedding is not finite")
-        _require(torch.equal(found, again), f"{kind}: the second time gives another embedding")
-        _require(
+        require(bool(torch.isfinite(found).all()), f"{kind}: an embedding is not finite")
+        require(torch.equal(found, again), f"{kind}: the second time gives another embedding")
+        require(
             bool((found - alone).abs().max() <= tolerance),
             f"{kind}: an input alone gives another embedding than among others",
         )
-        _require(bool((found[0] - found[1]).abs().max() > tolerance), f"{kind}: different inputs give one embedding")
+        require(bool((found[0] - found[1]).abs().max() > tolerance), f"{kind}: different inputs give one embedding")
         if adapter.normalize:
-            _require(
+            require(
                 bool((found.norm(dim=1) - 1).abs().max() < 1e-3),
                 f"{kind}: embeddings lack unit length, normalize says they have it",
             )
-
-
-def _require(holds: bool, message: str) -> None:
-    if not holds:
-        raise AssertionError(message)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from peav.engine.stage import Columns, Failed, Stage, digest_of, full_arguments, take
+from peav.testing.rows import require
 
 _RATE = 16000
 
@@ -68,13 +69,13 @@ def check_stage(cls: type[Stage], init_args: Mapping[str, Any], batch: Columns |
     """
     arguments = full_arguments(cls, init_args, cls.__name__)
     reads, provides = cls.columns(arguments)
-    _check(bool(provides), f"{cls.__name__} provides no column")
+    require(bool(provides), f"{cls.__name__} provides no column")
     for what, held in (("identity", cls.identity(arguments)), ("key_arguments", cls.key_arguments(arguments))):
-        _check(
+        require(
             digest_of(held) == digest_of(json.loads(json.dumps(held))),
             f"{cls.__name__}.{what} returns no plain data: {held!r}",
         )
-    _check(
+    require(
         all(isinstance(v, str) for v in cls.models(arguments).values()), f"{cls.__name__}.models maps names to licences"
     )
     whole = batch or tiny_columns()
@@ -85,36 +86,36 @@ def check_stage(cls: type[Stage], init_args: Mapping[str, Any], batch: Columns |
         stage.load_calibration(learned)
     before = pickle.dumps(given)
     made = _rows(cls, stage, given, provides)
-    _check(pickle.dumps(given) == before, f"{cls.__name__} changes the columns that it is given")
+    require(pickle.dumps(given) == before, f"{cls.__name__} changes the columns that it is given")
     if cls.deterministic:
         order = list(range(len(given["id"])))[::-1]
         moved = _rows(cls, stage, take(given, order), provides)
-        _check(
+        require(
             moved == made, f"{cls.__name__} gives clips another answer in another order: its rows must follow their ids"
         )
         for place, clip in enumerate(given["id"]):
             alone = _rows(cls, stage, take(given, [place]), provides)
-            _check(
+            require(
                 alone[clip] == made[clip],
                 f"{cls.__name__} gives the clip {clip!r} another answer alone than in a batch",
             )
         again = cls(**arguments)
         if cls.calibrates:
             again.load_calibration(learned)
-        _check(_alike(_rows(cls, again, given, provides), made), f"{cls.__name__}, built again, gives another answer")
+        require(_alike(_rows(cls, again, given, provides), made), f"{cls.__name__}, built again, gives another answer")
         again.close()
     stage.close()
 
 
 def _rows(cls: type[Stage], stage: Stage, given: Columns, provides: tuple[str, ...]) -> dict[str, Any]:
     made = stage({name: list(values) for name, values in given.items()})
-    _check(
+    require(
         "id" in made and set(provides) <= set(made),
         f"{cls.__name__} must return id and {', '.join(provides)}, got {sorted(made)}",
     )
     sizes = {name: len(made[name]) for name in ("id", *provides)}
-    _check(len(set(sizes.values())) == 1, f"{cls.__name__} returned columns of different numbers of rows: {sizes}")
-    _check(
+    require(len(set(sizes.values())) == 1, f"{cls.__name__} returned columns of different numbers of rows: {sizes}")
+    require(
         sorted(made["id"]) == sorted(given["id"]),
         f"{cls.__name__} was given the clips {given['id']}, and returned {made['id']}",
     )
@@ -122,7 +123,7 @@ def _rows(cls: type[Stage], stage: Stage, given: Columns, provides: tuple[str, .
     for place, clip in enumerate(made["id"]):
         values = {name: made[name][place] for name in provides}
         if not any(isinstance(value, Failed) for value in values.values()):
-            _check(json.loads(json.dumps(values)) is not None, f"{cls.__name__}: JSON cannot hold {values!r}")
+            require(json.loads(json.dumps(values)) is not None, f"{cls.__name__}: JSON cannot hold {values!r}")
         rows[clip] = values
     return rows
 
@@ -136,8 +137,3 @@ def _alike(left: Any, right: Any) -> bool:
     if isinstance(left, list) and isinstance(right, list):
         return len(left) == len(right) and all(map(_alike, left, right))
     return bool(left == right)
-
-
-def _check(holds: bool, message: str) -> None:
-    if not holds:
-        raise AssertionError(message)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from peav.data.manifests.fields import RecordError
-from peav.data.manifests.identities import normalize_text
+from peav.data.manifests.identities import distinct_texts
 from peav.data.manifests.labels import Labels
 from peav.data.manifests.records import Record, Reject
 from peav.data.readers.base import Reader
@@ -132,9 +132,9 @@ class AudioSetStrong(Reader):
         names = {mid: name for mid, name in names.items() if name}
         path = source / "ontology.json"
         labels = read_ontology(path, names) if path.is_file() else with_ids(names, Labels())
-        known = {normalize_text(name): name for name in names.values()}
+        known, _ = distinct_texts(names.values())
         if known:
-            labels = labels.merged(Labels({_VOCABULARY: tuple(known.values())}))
+            labels = labels.merged(Labels({_VOCABULARY: tuple(known)}))
         return labels.merged(super().labels(source))
 
     def read(self, source: Path, scratch: Path, skip: Callable[[str], bool]) -> Iterator[Record | Reject]:

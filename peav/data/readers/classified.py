@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from pathlib import Path
 
-from peav.data.manifests.identities import normalize_text
+from peav.data.manifests.identities import distinct_texts
 from peav.data.manifests.labels import Labels
 from peav.data.readers.base import Reader
 
@@ -45,7 +45,5 @@ class Classified(Reader):
             LabelsError: if that cannot be read, or has another vocabulary of that name.
         """
         # Of names that are one to `normalize_text`, as labels of free texts may be, a vocabulary has one.
-        names: dict[str, str] = {}
-        for name in self.classes(source):
-            names.setdefault(normalize_text(name), name)
-        return Labels({self.dataset: tuple(names.values())}).merged(super().labels(source))
+        names, _ = distinct_texts(self.classes(source))
+        return Labels({self.dataset: tuple(names)}).merged(super().labels(source))

@@ -6,13 +6,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from peav.data.manifests.fields import RecordError
-from peav.data.manifests.identities import normalize_text
 from peav.data.manifests.labels import Labels
 from peav.data.manifests.records import OPEN, Record, Reject
 from peav.data.readers.base import Reader
 from peav.data.readers.clips import Clips
 from peav.data.readers.events import EventTable
-from peav.data.readers.labels import spaced
+from peav.data.readers.labels import sorted_labels, spaced
 from peav.data.readers.rows import Rows
 from peav.data.readers.splits import check_split, split_by_folder
 
@@ -59,12 +58,8 @@ class LabelTable(Reader):
         given = super().labels(source)
         if not self.complete:
             return given
-        found: dict[str, str] = {}
-        for row in self._rows(source):
-            phrase = spaced(row.values.get("event_label", ""))
-            if phrase and not row.problem:
-                found.setdefault(normalize_text(phrase), phrase)
-        return Labels({"labels": tuple(found[key] for key in sorted(found))} if found else {}).merged(given)
+        found = sorted_labels(self._rows(source), "event_label")
+        return Labels({"labels": found} if found else {}).merged(given)
 
     def read(self, source: Path, scratch: Path, skip: Callable[[str], bool]) -> Iterator[Record | Reject]:
         """Yields the files in the order of their first rows; see `Reader.read`.

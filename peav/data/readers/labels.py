@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from peav.data.manifests.identities import distinct_texts, normalize_text
 from peav.data.manifests.texts import CLASS
+from peav.data.readers.rows import Row
 
 #: How a caption is made of a label by default.
 TEMPLATE = "the sound of {label}"
@@ -64,3 +66,9 @@ def words_of(label: str) -> str:
     ('Apply Eye Makeup', 'Yo Yo', 'Archery')
     """
     return " ".join(re.sub(r"(?<=[a-z])(?=[A-Z])", " ", label).split())
+
+
+def sorted_labels(rows: Iterable[Row], column: str) -> tuple[str, ...]:
+    """Returns the labels that occur in a column, words apart: each once, as it is first spelt, in the order of the alphabet."""
+    spelt = (spaced(row.values.get(column, "")) for row in rows if not row.problem)
+    return tuple(sorted(distinct_texts(label for label in spelt if label)[0], key=normalize_text))

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from peav.data.manifests.fields import RecordError
-from peav.data.manifests.identities import normalize_text
 from peav.data.manifests.labels import Labels
 from peav.data.manifests.records import Record, Reject
 from peav.data.media.folders import walk
 from peav.data.readers.base import Reader
 from peav.data.readers.clips import Clips
 from peav.data.readers.events import event
-from peav.data.readers.labels import spaced
+from peav.data.readers.labels import sorted_labels, spaced
 from peav.data.readers.rows import Row, Rows, to_number
 from peav.data.readers.splits import check_split
 
@@ -46,13 +46,8 @@ class MAESTROReal(Reader):
 
     def labels(self, source: Path) -> Labels:
         """Returns the classes; see `Reader.labels`."""
-        found: dict[str, str] = {}
-        for table in _tables(source):
-            for row in _rows(source, table):
-                phrase = spaced(row.values.get("label", ""))
-                if phrase and not row.problem:
-                    found.setdefault(normalize_text(phrase), phrase)
-        return Labels({"maestro_real": tuple(found[key] for key in sorted(found))}).merged(super().labels(source))
+        rows = chain.from_iterable(_rows(source, table) for table in _tables(source))
+        return Labels({"maestro_real": sorted_labels(rows, "label")}).merged(super().labels(source))
 
     def read(self, source: Path, scratch: Path, skip: Callable[[str], bool]) -> Iterator[Record | Reject]:
         """Yields the recordings by scene and name; see `Reader.read`.

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 from peav.data.manifests.fields import RecordError
 from peav.data.manifests.records import Record, Reject
@@ -68,7 +68,7 @@ class GTZAN(Classified):
 
     def classes(self, source: Path) -> tuple[str, ...]:
         """Returns the genres in the order of the alphabet; see `Classified.classes`."""
-        return tuple(sorted({_genre(entry) for entry in self._entries(source) if isinstance(entry, Entry)}))
+        return tuple(sorted({_genre(entry.id) for entry in self._entries(source) if isinstance(entry, Entry)}))
 
     def read(self, source: Path, scratch: Path, skip: Callable[[str], bool]) -> Iterator[Record | Reject]:
         """Yields the clips by name, or in the order of the lists; see `Reader.read`.
@@ -106,16 +106,16 @@ class GTZAN(Classified):
                     yield self._entry(found["name"], row.line, table, split)
 
     def _entry(self, name: str, line: int, table: str, split: str) -> Entry:
-        captions = class_captions([spaced(name.split("/")[0])], self.template)
+        captions = class_captions([_genre(name)], self.template)
         return Entry(name, (name,), line, table, {"captions": captions, "split": split})
 
 
-def _genre(entry: Entry) -> str:
-    return spaced(entry.id.split("/")[0])
+def _genre(track: str) -> str:
+    return spaced(track.split("/")[0])
 
 
 #: What the notes of NSynth are classified by, and the field of examples.json that numbers it.
-NSYNTH_TARGETS = ("instrument_family", "instrument_source", "pitch", "qualities")
+NSynthTarget = Literal["instrument_family", "instrument_source", "pitch", "qualities"]
 
 
 class NSynth(Classified):
@@ -146,13 +146,14 @@ class NSynth(Classified):
 
     def __init__(
         self,
-        target: Literal["instrument_family", "instrument_source", "pitch", "qualities"] = "instrument_family",
+        target: NSynthTarget = "instrument_family",
         splits: Sequence[str] | None = None,
         template: str = "",
         domain: str = "music",
     ) -> None:
-        if target not in NSYNTH_TARGETS:
-            raise ValueError(f"the notes of NSynth are classified by {', '.join(NSYNTH_TARGETS)}, not by {target!r}")
+        if target not in get_args(NSynthTarget):
+            targets = ", ".join(get_args(NSynthTarget))
+            raise ValueError(f"the notes of NSynth are classified by {targets}, not by {target!r}")
         self.target, self.splits = target, check_splits(splits)
         self.template, self.domain = check_template(template), domain
 
