@@ -15,6 +15,7 @@ PACKAGE = ROOT / "peav"
 
 #: Layer by the first part of a module's path under peav/.
 LAYERS = {
+    "atomic": 0,
     "host": 0,
     "lazy": 0,
     "types": 0,

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from peav.atomic import replacing
+
 _SETTINGS = "settings.json"
 _COMMAND = "command"
 
@@ -44,6 +46,5 @@ def open_partial(folder: Path, settings: Mapping[str, Any], work: str, command: 
     elif folder.exists() and any(folder.iterdir()):
         raise ValueError(f"{folder} is not empty and was not made by `{command}`: choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(settings, indent=1), encoding="utf-8")
-    partial.replace(path)
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(settings, indent=1), encoding="utf-8")

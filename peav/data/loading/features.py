@@ -22,6 +22,7 @@ import torch
 from litdata.streaming.writer import BinaryWriter
 from torch import Tensor
 
+from peav.atomic import replacing
 from peav.data.manifests.clip import Clip
 from peav.data.stores.outside import open_address
 from peav.data.stores.reader import SampleError, ShardReader
@@ -78,9 +79,8 @@ class FeatureInfo:
     def write(self, folder: Path) -> None:
         """Writes features.json, all of it or nothing."""
         folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / "features.json.partial"
-        partial.write_text(json.dumps(asdict(self), indent=1))
-        partial.replace(folder / "features.json")
+        with replacing(folder / "features.json") as partial:
+            partial.write_text(json.dumps(asdict(self), indent=1))
 
     @classmethod
     def read(cls, path: Path) -> FeatureInfo:
@@ -287,9 +287,8 @@ def join_segments(folder: Path, segments: int) -> int:
         part = json.loads(path.read_text())
         chunks += part["chunks"]
         config = part["config"]
-    partial = folder / "index.json.partial"
-    partial.write_text(json.dumps({"chunks": chunks, "config": config}, sort_keys=True))
-    partial.replace(folder / "index.json")
+    with replacing(folder / "index.json") as partial:
+        partial.write_text(json.dumps({"chunks": chunks, "config": config}, sort_keys=True))
     for segment in range(segments):
         (folder / f"segment-{segment}.json").unlink()
     return sum(info["chunk_size"] for info in chunks)

@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from peav.atomic import replacing
 from peav.data.manifests.clip import Clip, clip_from_line
 from peav.data.manifests.fields import RecordError
 from peav.data.manifests.identities import bytes_group
@@ -201,11 +201,8 @@ def _save(folder: Path, stamp: dict[str, int], index: ManifestIndex) -> None:
     folder.mkdir(exist_ok=True)
     (folder / "index.json").unlink(missing_ok=True)  # written last: its presence says that the rest is whole
     for name in COLUMNS:
-        partial = folder / f"{name}.{os.getpid()}.partial"
-        with partial.open("wb") as stream:
+        with replacing(folder / f"{name}.npy", shared=True) as partial, partial.open("wb") as stream:
             np.save(stream, getattr(index, name))
-        partial.replace(folder / f"{name}.npy")
     head = {"stamp": stamp, "clips": len(index), "domains": index.domains, "stores": index.stores}
-    partial = folder / f"index.{os.getpid()}.partial"
-    partial.write_text(json.dumps(head))
-    partial.replace(folder / "index.json")
+    with replacing(folder / "index.json", shared=True) as partial:
+        partial.write_text(json.dumps(head))

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from peav.atomic import replacing
 from peav.data.manifests.clip import Clip
 from peav.data.manifests.identities import text_group
 from peav.data.manifests.manifest import iter_manifest
@@ -131,17 +130,12 @@ def _load(folder: Path, stamp: dict[str, int]) -> Phrases | None:
 
 
 def _save(folder: Path, stamp: dict[str, int], phrases: Phrases) -> None:
+    text, ends, head = (folder / name for name in _FILES)
     folder.mkdir(exist_ok=True)
-    (folder / _FILES[2]).unlink(missing_ok=True)  # written last: its presence says that the rest is whole
-    contents: list[tuple[str, Any]] = [("phrases.bin", phrases.text), ("phrases.npy", phrases.ends)]
-    for name, values in contents:
-        partial = folder / f"{name}.{os.getpid()}.partial"
-        with partial.open("wb") as stream:
-            if name.endswith(".npy"):
-                np.save(stream, values)
-            else:
-                stream.write(values.tobytes())
-        partial.replace(folder / name)
-    partial = folder / f"{_FILES[2]}.{os.getpid()}.partial"
-    partial.write_text(json.dumps({"stamp": stamp}))
-    partial.replace(folder / _FILES[2])
+    head.unlink(missing_ok=True)  # written last: its presence says that the rest is whole
+    with replacing(text, shared=True) as partial:
+        partial.write_bytes(phrases.text.tobytes())
+    with replacing(ends, shared=True) as partial, partial.open("wb") as stream:
+        np.save(stream, phrases.ends)
+    with replacing(head, shared=True) as partial:
+        partial.write_text(json.dumps({"stamp": stamp}))

@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from peav.atomic import replacing
 from peav.data.manifests.clip import Clip
 from peav.data.manifests.fields import RecordError
 from peav.data.manifests.index import IndexBuilder
@@ -183,9 +184,8 @@ def write_tokenizer(out: Path, split: str, vocab_size: int, most: int = _TOKENIZ
     stride = -(-total // most)
     texts = (text for _, clip in iter_manifest(path) for text in _texts(clip))
     tokenizer = train_tokenizer((text for number, text in enumerate(texts) if number % stride == 0), vocab_size)
-    partial = out / "tokenizer.json.partial"
-    partial.write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
-    partial.replace(out / "tokenizer.json")
+    with replacing(out / "tokenizer.json") as partial:
+        partial.write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
     return True
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from peav.atomic import replacing
 from peav.data.stores.remote import StoreError, StoreOptions, is_remote, resolve_store
 from peav.opening import OutsideError, check_relative, leads_out, read_json
 
@@ -127,7 +128,6 @@ def remember(data: str | Path, stores: Iterable[str]) -> list[str]:
         except (OSError, ValueError, TypeError):
             said = {}
         said[_identity(data)] = sorted({*said.get(_identity(data), ()), *outside})
-        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-        partial.write_text(json.dumps(said, indent=1), encoding="utf-8")
-        partial.replace(path)
+        with replacing(path, shared=True) as partial:
+            partial.write_text(json.dumps(said, indent=1), encoding="utf-8")
     return outside

@@ -6,7 +6,6 @@ LitData has no checksum, and reads flipped bytes silently. Captions are not in t
 from __future__ import annotations
 
 import json
-import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from typing import Any
 
 from litdata.streaming.writer import BinaryWriter
 
+from peav.atomic import replacing, sync
 from peav.data.stores.reader import ShardReader
 from peav.data.stores.samples import ROLES, Sample, ShardError, join_own
 
@@ -160,18 +160,7 @@ def verify_shards(
         raise ShardError(f"the manifest of {folder} names {seen} clips, {count} were written; prepare again")
 
 
-def sync(path: Path) -> None:
-    """Waits until a file, or the names in a folder, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def write_json(path: Path, data: Any) -> None:
     """Writes a JSON file, all of it or nothing; equal data give equal bytes."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps(data, sort_keys=True, ensure_ascii=False), encoding="utf-8")
-    sync(partial)
-    partial.replace(path)
+    with replacing(path, durable=True) as partial:
+        partial.write_text(json.dumps(data, sort_keys=True, ensure_ascii=False), encoding="utf-8")

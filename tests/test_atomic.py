@@ -1,0 +1,30 @@
+"""Files are there whole, or as they were before."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from peav.atomic import replacing
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("durable", [False, True])
+def test_a_file_is_replaced_when_it_is_whole(tmp_path: Path, durable: bool, shared: bool) -> None:
+    path = tmp_path / "a.json"
+    path.write_text("old")
+    with replacing(path, durable, shared) as partial:
+        partial.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new" and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+def test_an_error_leaves_what_was_there_and_nothing_else(tmp_path: Path, error: type[BaseException]) -> None:
+    path = tmp_path / "a.json"
+    path.write_text("old")
+    with pytest.raises(error), replacing(path) as partial:
+        partial.write_text("half")
+        raise error
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
