@@ -141,14 +141,14 @@ class EmbeddingModel(nn.Module):
         encoders = {name: registry.encoders.build(config, trust) for name, config in spec.encoders.items()}
         return cls(
             encoders,
-            spec.embeddings,
-            spec.embedding_dim,
-            spec.normalize,
-            spec.frames,
-            spec.pairs,
-            spec.media,
-            spec.detection,
-            spec.text_pairs,
+            embeddings=spec.embeddings,
+            embedding_dim=spec.embedding_dim,
+            normalize=spec.normalize,
+            frames=spec.frames,
+            pairs=spec.pairs,
+            media=spec.media,
+            detection=spec.detection,
+            text_pairs=spec.text_pairs,
         )
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,23 +21,29 @@ TokenizePhrases = Callable[[Sequence[str]], TextInput]
 ALL_ELSE_ABSENT, ALL_ELSE_UNKNOWN = -1, -2
 
 
-def batch_phrases(
-    clips: Sequence[DecodedClip],
-) -> tuple[list[str], list[tuple[int, str, Seconds, Seconds, bool, float]]]:
-    """Returns the phrases of B clips as they are written, and of each: clip, label id, onset, offset, whether it is timed, confidence.
+class PlacedEvent(NamedTuple):
+    """An event of a batch: its phrase as it is written, the id of its label, the row of its clip, and times within the clip, seconds."""
 
-    An event without times spans its clip. What lies outside of it is left out.
-    """
-    written: list[str] = []
-    rows: list[tuple[int, str, Seconds, Seconds, bool, float]] = []
+    phrase: str
+    label: str
+    clip: int
+    onset: Seconds
+    offset: Seconds
+    timed: bool
+    confidence: float
+
+
+def place_events(clips: Sequence[DecodedClip]) -> list[PlacedEvent]:
+    """Returns the events of B clips; one without times spans its clip, and what lies outside of a clip is left out."""
+    found: list[PlacedEvent] = []
     for row, clip in enumerate(clips):
         for event in clip.events:
             onset, offset = event.span or (0.0, clip.duration)
             onset, offset = max(onset, 0.0), min(offset, clip.duration)
             if onset < offset:
-                written.append(event.phrase)
-                rows.append((row, event.label, onset, offset, event.span is not None, event.confidence))
-    return written, rows
+                timed = event.span is not None
+                found.append(PlacedEvent(event.phrase, event.label, row, onset, offset, timed, event.confidence))
+    return found
 
 
 def collate_events(clips: Sequence[DecodedClip], labels: Labels, tokenize: TokenizePhrases) -> EventInput:
@@ -50,13 +57,13 @@ def collate_events(clips: Sequence[DecodedClip], labels: Labels, tokenize: Token
     Raises:
         LabelsError: if a clip names a vocabulary that the labels do not have.
     """
-    written, rows = batch_phrases(clips)
-    texts, places = distinct_texts(written)
+    events = place_events(clips)
+    texts, places = distinct_texts(event.phrase for event in events)
     own = len(texts)
     ids: list[list[str]] = [[] for _ in texts]
-    for place, (_, label, *_) in zip(places, rows, strict=True):
-        if label and label not in ids[place]:
-            ids[place].append(label)
+    for place, event in zip(places, events, strict=True):
+        if event.label and event.label not in ids[place]:
+            ids[place].append(event.label)
     drawn = [item for clip in clips for item in clip.bank]
     texts, among = distinct_texts([*texts, *(phrase for phrase, _ in drawn)])
     ids += [[] for _ in texts[own:]]
@@ -66,12 +73,12 @@ def collate_events(clips: Sequence[DecodedClip], labels: Labels, tokenize: Token
     return EventInput(
         phrases=tokenize(texts),
         annotated=torch.tensor([bool(clip.annotated) for clip in clips]),
-        clip=torch.tensor([row[0] for row in rows], dtype=torch.int64),
+        clip=torch.tensor([event.clip for event in events], dtype=torch.int64),
         phrase=torch.tensor(places, dtype=torch.int64),
-        onset=torch.tensor([row[2] for row in rows], dtype=torch.float32),
-        offset=torch.tensor([row[3] for row in rows], dtype=torch.float32),
-        confidence=torch.tensor([row[5] for row in rows], dtype=torch.float32),
-        timed=torch.tensor([row[4] for row in rows], dtype=torch.bool),
+        onset=torch.tensor([event.onset for event in events], dtype=torch.float32),
+        offset=torch.tensor([event.offset for event in events], dtype=torch.float32),
+        confidence=torch.tensor([event.confidence for event in events], dtype=torch.float32),
+        timed=torch.tensor([event.timed for event in events], dtype=torch.bool),
         vocabulary=torch.tensor([_vocabulary(clip, labels) for clip in clips], dtype=torch.int64),
         members=_members(texts, labels),
         lineage=_lineage(texts, ids, labels),
