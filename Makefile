@@ -1,7 +1,7 @@
 # peav's commands, for people and for CI. `make demo` and `make test` set everything up by themselves.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-frame real real-events test test-slow test-newest check format docs mutation bench clean-demo
+.PHONY: help setup demo demo-frame demo-engine real real-events test test-slow test-newest check format docs mutation bench clean-demo
 
 # The first that runs; a name on the path may be a shim that runs nothing.
 PYTHON ?= $(firstword $(foreach python,python3.11 python3.12 python3.13 python3,$(shell $(python) -c 'import sys; sys.version_info >= (3, 11) and print("$(python)")' 2>/dev/null)))
@@ -89,6 +89,19 @@ real-events: setup ## after make real: find its sounds by name in mixtures with 
 	$(BIN)/peav tune $(EVENTS)/mixed/checkpoints/last.ckpt $(EVENTS)/data/mixtures --out $(EVENTS)/tuned --median_seconds 0.4
 	$(BIN)/python experiments/real/events_report.py $(EVENTS)
 	@echo "Open $(EVENTS)/mixed/mixtures/report.html"
+
+# where the demo of the caption engine writes
+ENGINE := runs/engine
+demo-engine: setup $(REAL)/world/clips.jsonl ## captions of 240 real recordings without any model of one's own, by peav caption: $(ENGINE)/data/engine/report.html
+	$(BIN)/python experiments/engine/recordings.py $(REAL)/world $(ENGINE)/world
+	$(BIN)/peav prepare $(ENGINE)/world $(ENGINE)/data
+	OMP_NUM_THREADS=1 $(BIN)/peav caption $(ENGINE)/data --config experiments/engine/small.yaml --executor process --workers 2 --part_clips 40
+	$(BIN)/python experiments/engine/recordings.py $(ENGINE)/world --written $(ENGINE)/data
+	@echo "Open $(ENGINE)/data/engine/report.html"
+
+$(REAL)/world/clips.jsonl: | setup
+	$(BIN)/python experiments/real/fetch.py $(REAL)/packages
+	$(BIN)/python experiments/real/clips.py $(REAL)/packages $(REAL)/world
 
 clean-demo: ## remove what the demo made
 	rm -rf $(RUN)

@@ -6,7 +6,7 @@ import fcntl
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -35,6 +35,7 @@ class Published:
         captions: new ones by type.
         kept: by type, how many clips kept synthetic captions that they had.
         dropped: by reason, captions that the job made and that were not written.
+        withdrawn: by type, captions of earlier jobs in whose place this one writes nothing.
         filled: transcripts, domains and annotations that were written.
         survey: of what the job made.
     """
@@ -42,6 +43,7 @@ class Published:
     captions: Counter[str] = field(default_factory=Counter)
     kept: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
+    withdrawn: Counter[str] = field(default_factory=Counter)
     filled: Counter[str] = field(default_factory=Counter)
     survey: Survey = field(default_factory=Survey)
 
@@ -51,7 +53,8 @@ class PublishOptions:
     """How results are written.
 
     Attributes:
-        replace: whether synthetic captions that clips have, and what an earlier job wrote of transcripts, domains and events, give way.
+        replace: whether synthetic captions that clips have, and what an earlier job wrote of transcripts, domains and events, give way;
+            captions of an earlier job also where this one has none to put in their place.
             What people wrote never does.
         unique_media: whether a clip whose media another one has gets no caption.
         max_copies: captions of a type that may say the same; 0 for any number.
@@ -133,7 +136,8 @@ def _edited(
                 provenance.add(*before)
                 yield clip
                 continue
-            edited, new = _edit(clip, columns, options, duplicates, report, dropped)
+            own = {_key_of(old) for old in before}
+            edited, new = _edit(clip, columns, options, duplicates, report, dropped, own)
             here = {(kind, caption.text) for kind, items in edited.captions.items() for caption in items}
             # Of what an earlier job wrote and is still there.
             provenance.add(*(old for old in before if _key_of(old) in here and _key_of(old) not in new))
@@ -152,8 +156,9 @@ def _edit(
     duplicates: Duplicates,
     report: Published,
     dropped: _Sink,
+    own: Set[tuple[str, str]],
 ) -> tuple[Clip, list[tuple[str, str]]]:
-    """Returns the clip as the manifest has it from now on, and its new captions by type and text."""
+    """Returns the clip as the manifest has it from now on, and its new captions by type and text; `own` are those of earlier jobs."""
     made = list(texts_of_column(columns.get("texts")))
     lost = duplicates.judge(clip, made)
     wanted: dict[str, list[str]] = {}
@@ -181,6 +186,13 @@ def _edit(
             captions[kind] = (*real, *(Caption(text, "synthetic") for text in texts))
             new += [(kind, text) for text in texts]
             report.captions[kind] += len(texts)
+    if options.replace and columns.get("texts") is not None:
+        # What the engine said before and does not say any more gives way, too; of a clip that failed it stays.
+        for kind in set(captions) - set(wanted):
+            kept = tuple(c for c in captions[kind] if c.origin == "real" or (kind, c.text) not in own)
+            report.withdrawn[kind] += len(captions[kind]) - len(kept)
+            captions[kind] = kept
+        captions = {kind: items for kind, items in captions.items() if items}
     return _fill(replace(clip, captions=captions), columns, options, report), new
 
 

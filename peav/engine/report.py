@@ -128,6 +128,7 @@ def _gates(survey: Survey) -> str:
 def _written(published: Published) -> str:
     rows = [(f"{kind} captions", f"{count:,}") for kind, count in published.captions.items()]
     rows += [(f"clips that kept the {kind} captions they had", f"{count:,}") for kind, count in published.kept.items()]
+    rows += [(f"earlier {kind} captions withdrawn", f"{n:,}") for kind, n in published.withdrawn.items() if n]
     rows += [(f"left out as {reason}", f"{count:,}") for reason, count in published.dropped.items()]
     rows += [(f"{name} filled in", f"{count:,}") for name, count in published.filled.items()]
     return _table(("written into the manifest", "number"), rows)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar
 
+from peav.engine.plugin import ModelPlugin
 from peav.registry import Registry, init_signature
 from peav.suggest import suggest
 
@@ -30,7 +32,7 @@ MANIFEST_COLUMNS = (
 MEDIA_COLUMNS = ("audio", "frames")
 
 #: Columns that several stages may provide: lists, which are joined in the order of the stages. A stage that reads one replaces it.
-JOINED_COLUMNS = ("tags", "candidates", "verdicts")
+JOINED_COLUMNS = ("tags", "candidates", "verdicts", "support")
 
 #: Columns that the engine writes into the manifest. `texts` are captions by type.
 WRITTEN_COLUMNS = ("texts", "speech", "domain", "events")
@@ -70,7 +72,7 @@ class FrameNeeds:
     fps: float | None = None
 
 
-class Stage(ABC):
+class Stage(ModelPlugin):
     """Base class of stages. `@register_stage` makes one known by its name.
 
     A stage is built once in each process, from plain arguments, and called with batches. What its results depend on besides its
@@ -78,7 +80,6 @@ class Stage(ABC):
     comes out.
 
     Attributes:
-        version: of the code, part of the key under which results are kept.
         reads: columns that it needs: of the manifest (`MANIFEST_COLUMNS`), of the media (`audio`: (S,) float32 arrays or None;
             `frames`: (F, 3, H, W) uint8 arrays or None), or of stages before it. One that ends in `?` is given where it is there.
         provides: columns that it returns.
@@ -86,9 +87,9 @@ class Stage(ABC):
         calibrates: whether it wants to see a sample of clips first (:meth:`calibrate`).
         sample_rate: at which it wants audio, Hz; set in the constructor.
         frame_needs: which frames it wants; set in the constructor.
+        vocabulary: phrases by medium (`audio`, `video`) that it knows, of one that provides `support`; set in the constructor.
     """
 
-    version: ClassVar[int] = 1
     reads: ClassVar[tuple[str, ...]] = ()
     provides: ClassVar[tuple[str, ...]] = ()
     deterministic: ClassVar[bool] = True
@@ -96,10 +97,7 @@ class Stage(ABC):
 
     sample_rate: int = 16000
     frame_needs: FrameNeeds = FrameNeeds()
-
-    def __init__(self) -> None:
-        """Takes no arguments; a subclass may."""
-        super().__init__()
+    vocabulary: Mapping[str, Sequence[str]] = MappingProxyType({})
 
     @classmethod
     def columns(cls, init_args: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -111,15 +109,6 @@ class Stage(ABC):
         return cls.reads, cls.provides
 
     @classmethod
-    def identity(cls, init_args: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Returns what else the results depend on, as plain data, such as a digest of weights; is asked before anything is built.
-
-        Args:
-            init_args: all arguments of the constructor, defaults included.
-        """
-        return {}
-
-    @classmethod
     def key_arguments(cls, init_args: Mapping[str, Any]) -> Mapping[str, Any]:
         """Returns the arguments that results depend on; those that only say where and how fast they are computed are left out.
 
@@ -127,15 +116,6 @@ class Stage(ABC):
             init_args: all arguments of the constructor, defaults included.
         """
         return init_args
-
-    @classmethod
-    def models(cls, init_args: Mapping[str, Any]) -> Mapping[str, str]:
-        """Returns the licences of the models that it runs, by name; "" where it is unknown. They go into the provenance.
-
-        Args:
-            init_args: all arguments of the constructor, defaults included.
-        """
-        return {}
 
     @abstractmethod
     def __call__(self, batch: Columns) -> Columns:
@@ -161,22 +141,19 @@ class Stage(ABC):
         """
         return None
 
-    def load_calibration(self, learned: Any) -> None:  # noqa: B027  most stages learn nothing
+    def load_calibration(self, learned: Any) -> None:
         """Takes what :meth:`calibrate` returned, in this or another process, before the first batch.
 
         Args:
             learned: plain data.
         """
 
-    def bind(self, stages: Mapping[str, Stage]) -> None:  # noqa: B027  most stages need no other
+    def bind(self, stages: Mapping[str, Stage]) -> None:
         """Takes the stages before this one, built, by name; a gate finds there whom it asks to write again.
 
         Args:
             stages: those that stand before it.
         """
-
-    def close(self) -> None:  # noqa: B027  most stages hold nothing
-        """Gives back what the stage holds, such as connections."""
 
 
 stages: Registry[Any] = Registry("stage", Stage)

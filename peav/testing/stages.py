@@ -45,6 +45,7 @@ def tiny_columns(rows: int = 4) -> Columns:
         "tags": tags,
         "candidates": candidates,
         "speech": [{"text": "good morning"} if k == 0 else {} for k in range(rows)],
+        "voice": [[[0.1, 0.9]] if k == 0 else [] for k in range(rows)],
         "measures": [{"silence": 0.0}] * rows,
         "texts": [{"audio": f"sound {k}"} if k < last else {} for k in range(rows)],
         "finish": [{}] * rows,

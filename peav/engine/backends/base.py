@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from peav.engine.plugin import ModelPlugin
 from peav.engine.stage import full_arguments
 from peav.registry import Registry
 from peav.trust import Trust
@@ -59,14 +60,8 @@ class Answer:
     error: str = ""
 
 
-class Backend(ABC):
+class Backend(ModelPlugin):
     """Base class of backends. `@register_backend` makes one known by its name."""
-
-    version: ClassVar[int] = 1
-
-    def __init__(self) -> None:
-        """Takes no arguments; a subclass may."""
-        super().__init__()
 
     @classmethod
     def identity(cls, init_args: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -76,15 +71,6 @@ class Backend(ABC):
             init_args: all arguments of the constructor, defaults included.
         """
         return init_args
-
-    @classmethod
-    def models(cls, init_args: Mapping[str, Any]) -> Mapping[str, str]:
-        """Returns the licences of its models by name.
-
-        Args:
-            init_args: all arguments of the constructor, defaults included.
-        """
-        return {}
 
     @abstractmethod
     def answer(self, requests: Sequence[Request]) -> list[Answer]:
@@ -96,9 +82,6 @@ class Backend(ABC):
         Raises:
             EngineStop: if no request can be answered at present.
         """
-
-    def close(self) -> None:  # noqa: B027  not all hold something
-        """Gives back what it holds."""
 
 
 backends: Registry[Any] = Registry("backend", Backend)

@@ -2,6 +2,7 @@
 
 from peav.engine.gates.base import Gate, Written, gates, register_gate
 from peav.engine.gates.media import OtherMedium, SpeechContent
+from peav.engine.gates.support import Support
 from peav.engine.gates.text import Degenerate, Leak
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "Leak",
     "OtherMedium",
     "SpeechContent",
+    "Support",
     "Written",
     "gates",
     "register_gate",

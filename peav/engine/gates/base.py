@@ -49,6 +49,16 @@ class Gate(ABC):
         """Takes no arguments; a subclass may."""
         super().__init__()
 
+    def bind(self, stages: Mapping[str, Any]) -> None:  # noqa: B027  most gates need no stage
+        """Takes the stages before the gates, built, by name.
+
+        Args:
+            stages: of `peav.engine.stage.Stage`.
+
+        Raises:
+            ValueError: if it needs one that is not there.
+        """
+
     @abstractmethod
     def check(self, caption: Written) -> str | None:
         """Returns why a caption must not pass, in a sentence that a writer understands; None if it may.

@@ -9,6 +9,7 @@ from peav.engine.stages.score import ScoreCaptions
 from peav.engine.stages.sphinx import PocketSphinx
 from peav.engine.stages.tagger import PEAVTagger
 from peav.engine.stages.template import TemplateWriter
+from peav.engine.stages.voice import SileroVoice
 from peav.engine.stages.yamnet import YAMNetTagger
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "PEAVTagger",
     "PocketSphinx",
     "ScoreCaptions",
+    "SileroVoice",
     "TemplateWriter",
     "YAMNetTagger",
 ]

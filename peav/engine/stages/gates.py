@@ -26,7 +26,17 @@ class Gates(Stage):
         attempts: times that it is asked.
     """
 
-    reads = ("texts", "speech?", "real_transcript", "finish?", "tags?", "candidates?", "has_audio", "has_video")
+    reads = (
+        "texts",
+        "speech?",
+        "support?",
+        "real_transcript",
+        "finish?",
+        "tags?",
+        "candidates?",
+        "has_audio",
+        "has_video",
+    )
     provides = ("texts", "verdicts")
 
     def __init__(self, gates: list[Any] = DEFAULT_GATES, rewrite: str | None = None, attempts: int = 1) -> None:  # type: ignore[assignment]
@@ -44,8 +54,10 @@ class Gates(Stage):
         """Finds the stage that writes again.
 
         Raises:
-            ValueError: if there is none of that name.
+            ValueError: if there is none of that name, or a gate needs one that is not there.
         """
+        for gate in self.gates:
+            gate.bind(stages)
         if self.rewrite is None:
             return
         if self.rewrite not in stages:

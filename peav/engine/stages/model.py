@@ -150,7 +150,8 @@ class ModelWriter(_Asks):
         temperature: of sampling; 0 takes the most likely token.
     """
 
-    reads = ("tags?", "candidates?", "speech?", "measures?", "has_audio", "has_video")
+    version = 2
+    reads = ("tags?", "candidates?", "speech?", "voice?", "has_audio", "has_video")
     provides = ("texts", "finish")
 
     def __init__(
@@ -226,7 +227,7 @@ def notes_of(row: Mapping[str, Any]) -> list[str]:
         )
         notes.append(f"{what}: {item['text']}{_sure(item)}")
     speech = row.get("speech") or {}
-    if speech.get("text"):
+    if speech.get("text") or row.get("voice"):
         language = f" in {speech['language']}" if speech.get("language") else ""
         notes.append(f"heard: somebody speaks{language} (what is said must not be quoted)")
     return notes

@@ -24,7 +24,8 @@ class PEAVTagger(Stage):
     The confidence word of a phrase is that of its standardised score among the best scores of the sample, cut into thirds.
 
     It provides `tags`: `{"phrase", "medium", "score", "confidence", "by", "spans"}`, `spans` (seconds) only of sounds found by a
-    frame-level model; and `events` where `write_events` is set.
+    frame-level model; `support`, the phrases of which there is any sign (`min_support`), for the gate `Support`; and `events` where
+    `write_events` is set.
 
     Args:
         model: a folder in Meta's format, transformers' or peav's; a `.ckpt` of `peav fit`; or a repository of the hub.
@@ -32,6 +33,7 @@ class PEAVTagger(Stage):
         sights: phrases for what is seen, likewise.
         top: phrases of a medium at most.
         min_score: standardised score of every phrase but the best.
+        min_support: standardised score from which on there is a sign of a phrase.
         events: whether a frame-level model says when; the phrases that it found are tags, too.
         write_events: whether those spans are written into the manifest, where it has no events (vocabulary `open`).
         name: `by` of the tags.
@@ -41,7 +43,8 @@ class PEAVTagger(Stage):
     """
 
     reads = ("audio", "frames")
-    provides = ("tags",)
+    version = 2
+    provides = ("tags", "support")
     calibrates = True
 
     def __init__(
@@ -51,6 +54,7 @@ class PEAVTagger(Stage):
         sights: list[str] | str = (),  # type: ignore[assignment]
         top: int = 3,
         min_score: float = 1.5,
+        min_support: float = 0.5,
         events: bool = False,
         write_events: bool = False,
         name: str = "PEAVTagger",
@@ -63,7 +67,8 @@ class PEAVTagger(Stage):
         self.phrases = {"audio": read_phrases(sounds), "video": read_phrases(sights)}
         if not any(self.phrases.values()):
             raise ValueError("PEAVTagger has nothing to look for: give sounds, sights, or both")
-        self.top, self.min_score, self.name = top, min_score, name
+        self.vocabulary = {medium: phrases for medium, phrases in self.phrases.items() if phrases}
+        self.top, self.min_score, self.min_support, self.name = top, min_score, min_support, name
         self.events, self.write_events = events, write_events
         self.model = PEAV.from_pretrained(model, trust=trust).to(device)
         media = self.model.media
@@ -82,7 +87,7 @@ class PEAVTagger(Stage):
     def columns(cls, init_args: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Returns what it reads: the media that it has phrases for."""
         reads = [column for column, name in (("audio", "sounds"), ("frames", "sights")) if init_args[name]]
-        return (*reads, "duration"), ("tags", "events") if init_args["write_events"] else ("tags",)
+        return (*reads, "duration"), (*cls.provides, "events") if init_args["write_events"] else cls.provides
 
     @classmethod
     def identity(cls, init_args: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -133,6 +138,7 @@ class PEAVTagger(Stage):
     def __call__(self, batch: Columns) -> Columns:
         """Tags a batch."""
         tags: list[list[dict[str, Any]]] = [[] for _ in batch["id"]]
+        support: list[list[list[str]]] = [[] for _ in batch["id"]]
         for medium, phrases in self.phrases.items():
             if not phrases or medium not in self._learned:
                 continue
@@ -142,6 +148,7 @@ class PEAVTagger(Stage):
                 if row is None:
                     continue
                 standard = (row - mean) / deviation
+                signs = [phrases[index] for index in np.flatnonzero(standard >= self.min_support)]
                 order = np.argsort(-standard, kind="stable")[: self.top]
                 for rank, index in enumerate(order):
                     score = float(standard[index])
@@ -156,7 +163,9 @@ class PEAVTagger(Stage):
                             "by": self.name,
                         }
                     )
-        made: Columns = {"id": batch["id"], "tags": tags}
+                named = [tag["phrase"] for tag in tags[place] if tag["medium"] == medium]
+                support[place] += [[medium, phrase] for phrase in dict.fromkeys([*named, *signs])]
+        made: Columns = {"id": batch["id"], "tags": tags, "support": support}
         if self.events:
             self._add_spans(batch, tags)
         if self.write_events:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from peav.data.manifests.identities import bytes_group
+from peav.engine.confidence import WORDS
 from peav.engine.stage import Columns, Stage, register_stage
 
 _ONE = ("{a}", "the sound of {a}", "{a} can be heard", "we hear {a}", "{a} and little else")
@@ -41,43 +42,53 @@ class TemplateWriter(Stage):
 
     Sounds and sights of high confidence stand as they are, of medium confidence they may be hedged, and those of low confidence are
     named, hedged, only where there is nothing better. Sounds whose spans are known come in their order. What is said is not quoted: where
-    there is speech and no tag says so, `speech` is named. Which form a clip gets follows from its id, so it never changes; a second
-    attempt takes another one.
+    there is speech, or a voice was found, and no tag says so, `speech` is named. Which form a clip gets follows from its id, so it never
+    changes; a second attempt takes another one.
 
     Args:
         sounds: named in a caption at most, 1 or 2.
         sights: likewise.
         speech: what speech is called.
         joint_of_low: whether an audio-visual caption is written where what is heard and what is seen are both of low confidence.
+        min_confidence: `low`, `medium` or `high`: what is less sure is not named at all.
     """
 
-    reads = ("tags?", "speech?", "candidates?", "has_audio", "has_video")
+    version = 2
+    reads = ("tags?", "speech?", "voice?", "candidates?", "has_audio", "has_video")
     provides = ("texts",)
 
     def __init__(
-        self, sounds: int = 2, sights: int = 2, speech: str = "a person speaking", joint_of_low: bool = False
+        self,
+        sounds: int = 2,
+        sights: int = 2,
+        speech: str = "a person speaking",
+        joint_of_low: bool = False,
+        min_confidence: str = "low",
     ) -> None:
         for name, value in (("sounds", sounds), ("sights", sights)):
             if value not in (1, 2):
                 raise ValueError(f"{name} must be 1 or 2, got {value}")
+        if min_confidence not in WORDS:
+            raise ValueError(f"min_confidence must be one of {', '.join(WORDS)}, got {min_confidence!r}")
         self.sounds, self.sights, self.speech, self.joint_of_low = sounds, sights, speech, joint_of_low
+        self._enough = {None, *WORDS[WORDS.index(min_confidence) :]}
 
     def __call__(self, batch: Columns) -> Columns:
         """Writes for a batch; `attempt`, where it is given, is how often each clip was written before."""
         empty: list[Any] = [None] * len(batch["id"])
-        columns = [batch.get(name, empty) for name in ("tags", "speech", "candidates", "attempt")]
+        columns = [batch.get(name, empty) for name in ("tags", "speech", "voice", "candidates", "attempt")]
         rows = zip(batch["id"], *columns, batch["has_audio"], batch["has_video"], strict=True)
-        texts = [
-            self.write(clip, tags or [], speech or {}, candidates or [], has_audio, has_video, attempt or 0)
-            for clip, tags, speech, candidates, attempt, has_audio, has_video in rows
-        ]
+        texts = []
+        for clip, tags, speech, voice, candidates, attempt, has_audio, has_video in rows:
+            speaks = bool(voice or (speech or {}).get("text"))
+            texts.append(self.write(clip, tags or [], speaks, candidates or [], has_audio, has_video, attempt or 0))
         return {"id": batch["id"], "texts": texts}
 
     def write(
         self,
         clip: str,
         tags: Sequence[Mapping[str, Any]],
-        speech: Mapping[str, Any],
+        speaks: bool,
         candidates: Sequence[Mapping[str, Any]],
         has_audio: bool = True,
         has_video: bool = True,
@@ -88,15 +99,17 @@ class TemplateWriter(Stage):
         Args:
             clip: its id.
             tags: what was found.
-            speech: what is said, `{"text": ...}`.
+            speaks: whether somebody speaks.
             candidates: captions of others; the best of a medium stands in for its tags.
             has_audio: whether it has sound.
             has_video: whether it has a picture.
             attempt: 0 for the first.
         """
+        tags = [tag for tag in tags if tag.get("confidence") in self._enough]
+        candidates = [item for item in candidates if item.get("confidence") in self._enough]
         heard = [dict(tag) for tag in tags if tag["medium"] == "audio"] if has_audio else []
         seen = [dict(tag) for tag in tags if tag["medium"] == "video"] if has_video else []
-        if has_audio and speech.get("text") and not any(_is_speech(tag["phrase"]) for tag in heard):
+        if has_audio and speaks and not any(_is_speech(tag["phrase"]) for tag in heard):
             heard.insert(0, {"phrase": self.speech, "medium": "audio", "confidence": "high", "score": 0.0})
         heard = _best(heard, self.sounds) or _of_candidates(candidates, "audio", has_audio)
         seen = _best(seen, self.sights) or _of_candidates(candidates, "video", has_video)

