@@ -106,12 +106,16 @@ $(REAL)/world/clips.jsonl: | setup
 clean-demo: ## remove what the demo made
 	rm -rf $(RUN)
 
+.PHONY: browser
+browser:
+	@scripts/browser.sh
+
 # A process a core, each with one thread; a file's tests stay together, for they share what they set up.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
-test: setup ## all tests but the slow ones
+test: setup browser ## all tests but the slow ones
 	$(PYTEST) -m "not slow"
 
-test-slow: setup ## the slow tests, by name
+test-slow: setup browser ## the slow tests, by name
 	$(BIN)/python -m pytest -m slow
 
 NEWEST := .venv-newest

@@ -41,7 +41,7 @@ def test_the_wheel_is_whole(tmp_path: Path) -> None:
             if path.is_file() and not script:
                 name = f"peav/experiments/{inner}"
                 assert wheel.read(name) == path.read_bytes(), name
-    for pattern in ("*.py", "*.html", "*.css", "py.typed"):
+    for pattern in ("*.py", "*.html", "*.css", "*.js", "*.svg", "py.typed"):
         missing = {str(path.relative_to(ROOT)) for path in (ROOT / "peav").rglob(pattern)} - names
         assert not missing, missing
     outside = ("tests/", "experiments/", "benchmarks/", "peav/experiments/real/")

@@ -89,6 +89,10 @@ COMMANDS: dict[str, Command | Group] = {
         "peav.cli.commands.search:search",
         "search an index by words, sounds, pictures and clips, and say where in which file it is",
     ),
+    "serve": Command(
+        "peav.cli.commands.serve:serve",
+        "serve a page on which an index is searched, and what is found is seen and heard",
+    ),
     "tune": Command(
         "peav.cli.commands.tune:tune",
         "tune the threshold of each phrase on a validation split, and store it with the model",

@@ -12,13 +12,15 @@ if TYPE_CHECKING:
     from peav.search.filters import Filters
     from peav.search.index import Card, Found, Index, Moment
     from peav.search.store import Store, StoreError
+    from peav.search.terms import Example
 
-__all__ = ["Card", "FileEntry", "Filters", "Found", "Index", "Moment", "Store", "StoreError"]
+__all__ = ["Card", "Example", "FileEntry", "Filters", "Found", "Index", "Moment", "Store", "StoreError"]
 
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "Card": "peav.search.index",
+        "Example": "peav.search.terms",
         "FileEntry": "peav.search.catalog",
         "Filters": "peav.search.filters",
         "Found": "peav.search.index",

@@ -22,7 +22,7 @@ from peav.search.moments import merge_overlaps, near_duplicate
 from peav.search.ranking import Ranked, rank
 from peav.search.reference import read_reference
 from peav.search.store import Store
-from peav.search.terms import TARGETS, Mode, Term, check_mode, choose_vector, media_vectors, text_vectors
+from peav.search.terms import TARGETS, Example, Mode, Term, check_mode, choose_vector, media_vectors, text_vectors
 from peav.types import Seconds
 
 #: A negative term subtracts this much of its score.
@@ -190,7 +190,7 @@ class Index:
         self,
         text: str | Sequence[str] | None = None,
         *,
-        like: str | Path | Sequence[str | Path] | None = None,
+        like: str | Path | Example | Sequence[str | Path | Example] | None = None,
         entry: int | Sequence[int] | None = None,
         negative: str | Sequence[str] | None = None,
         mode: Mode | None = None,
@@ -205,7 +205,7 @@ class Index:
 
         Args:
             text: what is sought, in words; several are all sought.
-            like: files of sound, pictures or video, or clips of them such as `film.mp4#t=12,20`.
+            like: files of sound, pictures or video, clips of them such as `film.mp4#t=12,20`, or what :meth:`example` made of them.
             entry: numbers of windows of the index: more like these.
             negative: words for what must not fit; each subtracts half its score.
             mode: what is compared: what is `heard`, `seen`, or `both` together. By default of texts what is heard, where the index holds
@@ -245,6 +245,18 @@ class Index:
 
     # What is asked.
 
+    def example(self, said: str | Path | Example) -> Example:
+        """Embeds a file, or a clip of one, to search by it more than once.
+
+        Raises:
+            ValueError: if its span is empty, or the model makes nothing of it.
+            FileNotFoundError: if there is no such file.
+            MediaError: if it cannot be decoded.
+        """
+        if isinstance(said, Example):
+            return said
+        return Example(str(said), media_vectors(self.model, self.store.settings, str(said)))
+
     def _terms(
         self,
         texts: Sequence[str],
@@ -268,7 +280,7 @@ class Index:
             raise ValueError(
                 f"weights must be {count} numbers, one for each thing sought and one above 0, not {list(weights)}"
             )
-        media = [(str(said), media_vectors(self.model, self.store.settings, str(said))) for said in like]
+        media = [(one.said, one.vectors) for one in (self.example(said) for said in like)]
         media += [(f"window {number}", self._vectors_of(number)) for number in entries]
         chosen = mode or self._default_mode(bool(texts), [vectors for _, vectors in media])
         target = TARGETS[chosen]
@@ -505,4 +517,4 @@ class Index:
 def _listed(value: Any) -> list[Any]:
     if value is None:
         return []
-    return [value] if isinstance(value, str | Path | int) else list(value)
+    return [value] if isinstance(value, str | Path | int | Example) else list(value)

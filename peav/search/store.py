@@ -135,6 +135,15 @@ class Store:
         """D."""
         return int(self.settings["dim"])
 
+    def open_catalog(self) -> Catalog:
+        """Opens the catalogue once more, for another thread; who asks closes it.
+
+        Raises:
+            StoreError: if it is damaged.
+        """
+        with self._damage():
+            return Catalog(self.folder / _CATALOG)
+
     def close(self) -> None:
         """Lets go of the files."""
         self.catalog.close()

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
 
-from peav.checkpoints import Pair
-from peav.inputs import MediaEmbedder, MediaItem, Request, Window, embed_texts, item_of_file, probe_file
+from peav.checkpoints import MediaSettings, Pair
+from peav.inputs import Loaded, MediaEmbedder, Request, Window, embed_texts, item_of_file, plan_windows, probe_file
 from peav.model import PEAV
 from peav.suggest import suggest
 
@@ -72,6 +72,19 @@ def text_vectors(model: PEAV, texts: Sequence[str], mode: str) -> tuple[np.ndarr
     return embed_texts(model, texts, [name])[name].numpy(), name
 
 
+@dataclass(frozen=True)
+class Example:
+    """Something by which is sought, embedded already.
+
+    Attributes:
+        said: how the user named it.
+        vectors: (D,) by embedding.
+    """
+
+    said: str
+    vectors: Mapping[str, np.ndarray]
+
+
 def media_vectors(model: PEAV, settings: Mapping[str, Any], said: str) -> dict[str, np.ndarray]:
     """Embeds a file, or a clip of one, as the index embeds its windows; of a longer one, the mean of its windows.
 
@@ -88,35 +101,70 @@ def media_vectors(model: PEAV, settings: Mapping[str, Any], said: str) -> dict[s
         FileNotFoundError: if there is no such file.
         MediaError: if it cannot be decoded.
     """
+    requests = plan_media(model.media, media_kinds(model), settings, said)
+    # Decoded when its turn comes, so that a long file does not fill the memory.
+    return vectors_of_windows(model, settings, said, ((request, request.load()) for request in requests))
+
+
+def media_kinds(model: PEAV) -> list[str]:
+    """Returns what a model reads, of `audio` and `video`."""
+    return [kind for kind in ("audio", "video") if kind in model.batch_fields]
+
+
+def plan_media(media: MediaSettings, kinds: Sequence[str], settings: Mapping[str, Any], said: str) -> list[Request]:
+    """Returns the windows of a file, or of a clip of one, as the index has them; see :func:`media_vectors`.
+
+    Args:
+        media: what a clip looks like to the model.
+        kinds: what is read, of `audio` and `video`.
+        settings: of the index.
+        said: a path, or a path with a span.
+
+    Raises:
+        ValueError: if the span is empty.
+        FileNotFoundError: if there is no such file.
+        MediaError: if it cannot be opened.
+    """
     path, begin, end = said, None, None
     if not os.path.exists(said) and (span := _SPAN.search(said)):
         path = said[: span.start()]
         begin, end = float(span[1] or 0.0), None if span[2] is None else float(span[2])
-    kinds = [kind for kind in ("audio", "video") if kind in model.batch_fields]
     info = probe_file(path, animations=settings["animations"])
     item = item_of_file(path, info, kinds, settings["cover_art"])
     window, overlap = settings["window_seconds"], settings["overlap_seconds"]
-    embedder = MediaEmbedder(model, settings["names"], model.media, window, overlap, settings["precision"])
-    embedder.frame_names = []
-    requests = embedder.plan(0, item) if begin is None else _spans(embedder, item, said, begin, end)
-    # In a few windows at a time, so that a long file does not fill the memory.
-    outputs = [output for request in requests for output in embedder.run([request.load()])]
-    found = embedder.join(requests, outputs).pooled
-    if not found:
-        raise ValueError(f"{said}: the model makes nothing of it that the index has: {', '.join(settings['names'])}")
-    return {name: vector.numpy() for name, vector in found.items()}
-
-
-def _spans(embedder: MediaEmbedder, item: MediaItem, said: str, begin: float, end: float | None) -> list[Request]:
+    if begin is None:
+        return [Request(0, item, one, media) for one in plan_windows(item.seconds, window, overlap)]
     total = item.seconds
     if total is None:
         raise ValueError(f"{said}: a picture has no span; leave #t= out")
     end = total if end is None else min(end, total)
     if not begin < end:
         raise ValueError(f"{said}: there is nothing from {begin:g} s to {end:g} s; the file lasts {total:g} s")
-    window = embedder.window_seconds or end - begin
     starts = np.arange(begin, end - 1e-3, window).tolist()
-    return [Request(0, item, Window(start, min(window, end - start)), embedder.media) for start in starts]
+    return [Request(0, item, Window(start, min(window, end - start)), media) for start in starts]
+
+
+def vectors_of_windows(
+    model: PEAV, settings: Mapping[str, Any], said: str, windows: Iterable[tuple[Request, Loaded]]
+) -> dict[str, np.ndarray]:
+    """Embeds decoded windows of one medium, one after another, and averages them.
+
+    Returns:
+        (D,) by embedding.
+
+    Raises:
+        ValueError: if the model makes nothing of it.
+    """
+    embedder = MediaEmbedder(model, settings["names"], model.media, None, 0.0, settings["precision"])
+    embedder.frame_names = []
+    requests, outputs = [], []
+    for request, loaded in windows:
+        requests.append(request)
+        outputs += embedder.run([loaded])
+    found = embedder.join(requests, outputs).pooled
+    if not found:
+        raise ValueError(f"{said}: the model makes nothing of it that the index has: {', '.join(settings['names'])}")
+    return {name: vector.numpy() for name, vector in found.items()}
 
 
 def choose_vector(
