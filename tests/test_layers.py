@@ -43,6 +43,7 @@ LAYERS = {
     "evaluation": 7,
     "engine": 7,
     "search": 7,
+    "integrations": 7,
     "serve": 8,
     "training": 8,
     "cli": 9,

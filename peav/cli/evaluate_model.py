@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,18 +13,14 @@ from peav import registry
 from peav.checkpoints import MediaSettings
 from peav.checkpoints.pickled import read_pickled
 from peav.data.datamodule import ClipDataModule
-from peav.data.loading.decoding import DecodeSettings
 from peav.evaluation.adapters import AdaptedModel, find_adapter
-from peav.evaluation.models import EvaluatedModel, FrameScale, PeavModel, decode_settings
+from peav.evaluation.models import EvaluatedModel, PeavModel, decode_settings
 from peav.inputs import Precision, media_settings
 from peav.model import PEAV
-from peav.objectives import Objective
 from peav.training import PeavModule
+from peav.training.evaluated import DATA_SETTINGS, evaluated_model
 
 log = logging.getLogger(__name__)
-
-#: Settings of the data module that change what a clip looks like to the model; they are read from the checkpoint.
-DATA_SETTINGS = ("sample_rate", "num_frames", "fps", "frame_size", "downmix", "sampling")
 
 
 @dataclass(frozen=True)
@@ -106,41 +101,9 @@ class ModelChoice:
             raise FileNotFoundError(f"there is no checkpoint {path}")
         module = PeavModule.load_from_checkpoint(path, map_location=device, trust=self.trust)
         stored = read_pickled(path, mmap=True).get(ClipDataModule.CHECKPOINT_HYPER_PARAMS_KEY) or {}
-        settings = {name: stored[name] for name in DATA_SETTINGS if name in stored}
-        if len(settings) < len(DATA_SETTINGS):
-            log.warning("%s holds no data settings: sample rate, frames and sizes are the data module's defaults", path)
-        if isinstance(size := settings.get("frame_size"), int):
-            settings["frame_size"] = (size, size)
-        elif size is not None:
-            settings["frame_size"] = tuple(size)
+        if missing := [name for name in DATA_SETTINGS if name not in stored]:
+            log.warning("%s does not say %s: they are the data module's defaults", path, ", ".join(missing))
         if self.num_frames is not None or self.fps is not None:
             other = media_settings(MediaSettings(), self.num_frames, self.fps)
-            settings |= {"num_frames": other.num_frames, "fps": other.fps}
-        if settings.get("fps") is not None:
-            settings["num_frames"] = None
-        objectives = [objective for objective in module.objectives.values() if isinstance(objective, Objective)]
-        model = PeavModel(
-            module.model,
-            self.name,
-            [pair for objective in objectives for pair in objective.compared],
-            frame_scale(objectives),
-            DecodeSettings(**settings),
-            # Checkpoints of before have no fields of the user's own kinds.
-            stored.get("field_options"),
-            self.precision,
-        )
-        return model, dict(module.hparams)
-
-
-def frame_scale(objectives: Sequence[Objective]) -> FrameScale | None:
-    """Returns what the first objective with a frame level declares of it (`Objective.frame_pair`), None where none does."""
-    declared = [(o.frame_pair, o) for o in objectives if o.frame_pair is not None]
-    if not declared:
-        return None
-    pair, objective = declared[0]
-    if others := [" x ".join(other) for other in dict.fromkeys(other for other, _ in declared) if other != pair]:
-        log.warning("frames are evaluated for %s alone, not for %s", " x ".join(pair), ", ".join(others))
-    if (by_phrase := objective.text_scores().get(pair)) is not None:
-        return FrameScale(*pair, by_phrase=lambda phrases: by_phrase(phrases.to(by_phrase.device)))
-    score = objective.pair_scores().get(pair)
-    return FrameScale(*pair) if score is None else FrameScale(*pair, float(score[0]), float(score[1]))
+            stored = {**stored, "num_frames": other.num_frames, "fps": other.fps}
+        return evaluated_model(module, stored, self.name, self.precision), dict(module.hparams)

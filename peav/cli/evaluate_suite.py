@@ -17,9 +17,9 @@ from peav.cli.evaluate_model import ModelChoice
 from peav.cli.logs import set_up_logging
 from peav.evaluation.collect import PassOptions
 from peav.evaluation.models import EvaluatedModel
-from peav.evaluation.result import TABLE, describe_protocol, interval_settings, package_versions, write_result
+from peav.evaluation.result import TABLE, describe_protocol, package_versions, write_result
 from peav.evaluation.suite import Suite, load_suite
-from peav.evaluation.suite_report import COLUMNS, suite_json, suite_markdown, suite_page, suite_rows
+from peav.evaluation.suite_report import COLUMNS, suite_markdown, suite_page, suite_results, suite_rows
 from peav.evaluation.suite_run import SuiteResult, run_suite
 
 log = logging.getLogger(__name__)
@@ -81,15 +81,7 @@ def run_suite_command(options: SuiteOptions) -> Path | None:
         return None
     found = options.run(suite, model)
     log.info("%s", found.work)
-    results: dict[str, Any] = suite_json(found, model) | {
-        "path": options.model.path,
-        "protocol": describe_protocol(model, options.how),
-        "interval_settings": interval_settings(),
-        "versions": package_versions(),
-    }
-    measured = {name: result for name, result in found.results.items() if result.queries is not None}
-    queries = {name: result.queries for name, result in measured.items() if result.queries is not None}
-    write_result(folder, results, queries, {name: result.clip_ids for name, result in measured.items()})
+    write_result(folder, suite_results(found, model, options.how, options.model.path), *found.queries())
     name = options.model.name
     (folder / TABLE).write_text(suite_markdown(found, name, options.published), encoding="utf-8")
     settings = {

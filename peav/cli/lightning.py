@@ -26,12 +26,14 @@ from peav.cli.runs import prepare_fit
 from peav.data import ManifestError, MediaError, ShardError, StoreError, TooManyBadClips
 from peav.data.datamodule import ClipDataModule
 from peav.data.loading.plan import DataSettingError
+from peav.evaluation.suite import SuiteError
 from peav.suggest import suggest
 from peav.training.assembly import check_teachers, needed_encoders, provided_by
 from peav.training.callbacks import EmbeddingWriter
 from peav.training.module import PeavModule
 from peav.training.resume import ResumeError, check_evaluation, read_resumable
 from peav.training.saving import RunInterrupted, SaveRun, exit_status
+from peav.training.suite import EvaluateSuite  # noqa: F401  by its short name among --trainer.callbacks
 from peav.trust import Trust, TrustError
 from peav.types import ClipFormat
 
@@ -271,6 +273,7 @@ def run_lightning(args: Sequence[str]) -> int:
         ResumeError,
         ShardError,
         StoreError,
+        SuiteError,
         TooManyBadClips,
     ) as error:
         # Data that were never prepared, a checkpoint that is not there, a store that went away: no fault of the program.

@@ -26,6 +26,9 @@ Kind = Literal["retrieval", "classification", "frames", "linear_probe", "knn_pro
 #: Metrics that are not shares, and are written as they are.
 UNSCALED = ("auroc", "psds", "f1", "ece", "brier", "false_alarms")
 
+#: Those of which less is better, by how their names begin.
+LOWER_IS_BETTER = ("ece", "brier", "false_alarms")
+
 #: What a task of each kind must say.
 _NEEDS = {
     "retrieval": ("query", "item"),
@@ -134,7 +137,7 @@ class Task:
     @property
     def in_percent(self) -> bool:
         """Whether its number is written, and published, in percent."""
-        return not any(word in self.metric for word in UNSCALED)
+        return in_percent(self.metric)
 
     def protocol(self) -> dict[str, Any]:
         """Returns all that decides its number, beside the model and the clips."""
@@ -151,6 +154,15 @@ class Task:
             "dual_softmax": self.dual_softmax,
             "clip": dataclasses.asdict(self.clip),
         }
+
+
+def in_percent(metric: str) -> bool:
+    """Returns whether a metric is a share, which is written in percent.
+
+    >>> in_percent("R@1"), in_percent("macro_auroc")
+    (True, False)
+    """
+    return not any(word in metric for word in UNSCALED)
 
 
 @dataclass(frozen=True)

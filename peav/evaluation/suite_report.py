@@ -8,10 +8,11 @@ from importlib.resources import files
 from typing import Any
 
 from peav.evaluation import report_parts as parts
-from peav.evaluation.collect import Split
+from peav.evaluation.collect import PassOptions, Split
 from peav.evaluation.examples import retrieved_examples
 from peav.evaluation.media_plots import ClipMedia, MediaLoader
 from peav.evaluation.models import EvaluatedModel
+from peav.evaluation.result import describe_protocol, interval_settings, package_versions
 from peav.evaluation.suite import Task, published_of
 from peav.evaluation.suite_run import SuiteResult
 
@@ -34,6 +35,23 @@ def suite_json(found: SuiteResult, model: EvaluatedModel) -> dict[str, Any]:
         "skipped": dict(found.skipped),
         "missing": dict(found.missing),
         "datasets": dict(found.data),
+    }
+
+
+def suite_results(found: SuiteResult, model: EvaluatedModel, how: PassOptions, path: str) -> dict[str, Any]:
+    """Returns the whole result as JSON data, with everything that decides its numbers.
+
+    Args:
+        found: the result.
+        model: that was evaluated.
+        how: clips were embedded.
+        path: of the model.
+    """
+    return suite_json(found, model) | {
+        "path": path,
+        "protocol": describe_protocol(model, how),
+        "interval_settings": interval_settings(),
+        "versions": package_versions(),
     }
 
 

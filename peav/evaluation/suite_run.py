@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from peav.evaluation.collect import PassOptions, Split, Work, build_table, embed_split, open_store
+from peav.evaluation.intervals import Queries
 from peav.evaluation.models import EvaluatedModel
 from peav.evaluation.suite import ClipSampling, Suite, SuiteDataset, Task, check_tasks
 from peav.evaluation.suite_data import Found, Missing, find_data
@@ -40,6 +41,12 @@ class SuiteResult:
     data: dict[str, dict[str, Any]] = field(default_factory=dict)
     media: dict[str, tuple[EvaluatedModel, Embedded]] = field(default_factory=dict)
     work: Work = field(default_factory=Work)
+
+    def queries(self) -> tuple[dict[str, Queries], dict[str, Sequence[str]]]:
+        """Returns what became of the queries of each task, and the ids of its clips."""
+        measured = {name: result for name, result in self.results.items() if result.queries is not None}
+        queries = {name: result.queries for name, result in measured.items() if result.queries is not None}
+        return queries, {name: result.clip_ids for name, result in measured.items()}
 
 
 def run_suite(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,8 +13,11 @@ from peav import registry
 from peav.cli.main import main
 from peav.cli.parsing import build_parser
 from peav.cli.table import COMMANDS
+from peav.data.media.ffmpeg import find_ffmpeg
 from peav.evaluation.suite import load_suite
 from peav.testing import check_adapter
+from peav.training.suite import EvaluateSuite
+from tests.checkpoints.test_formats import released_like
 from tests.cli.test_commands import TINY, overrides
 from tests.data.readers.miniatures import make_esc50
 from tests.docs.test_guides import ROOT, blocks
@@ -24,13 +29,14 @@ def test_the_commands_have_the_options_that_it_names() -> None:
     commands = [
         line.partition("#")[0]
         for block in blocks(GUIDE, "text")
-        for line in block.splitlines()
+        for line in block.replace("\\\n", " ").splitlines()
         if line.startswith("peav ")
     ]
-    assert len(commands) == 6
+    assert len(commands) == 8
     for line in commands:
         words = shlex.split(line)[1:]
-        build_parser(COMMANDS, words[:1]).parse_args(words)
+        if words[0] != "fit":  # tests/training/test_suite_callback.py runs it
+            build_parser(COMMANDS, words[:1]).parse_args(words)
 
 
 def test_python_a_suite_of_ones_own_and_the_adapter(
@@ -40,7 +46,7 @@ def test_python_a_suite_of_ones_own_and_the_adapter(
     run = tmp_path / "runs/demo"
     assert main(["fit", "--config", TINY, *overrides(world, run)]) == 0
     (run / "data").symlink_to(world)
-    evaluating, adapter = blocks(GUIDE, "python")
+    evaluating, adapter, _ = blocks(GUIDE, "python")
     capsys.readouterr()
     exec(evaluating, {})
     plain, softened = (float(word) for word in capsys.readouterr().out.splitlines()[-1].split())
@@ -67,3 +73,24 @@ def test_python_a_suite_of_ones_own_and_the_adapter(
     exec(adapter, held)
     assert registry.adapters.get("Loudness") is held["Loudness"]
     check_adapter(held["Loudness"]())
+
+
+def test_the_callback_takes_the_options_that_it_names() -> None:
+    (line,) = [line for block in blocks(GUIDE, "text") for line in block.split("\n\n") if line.startswith("peav fit")]
+    named = {word.partition("=")[0].rpartition(".")[2] for word in shlex.split(line.replace("\\\n", " "))[1:]}
+    assert named - {"fit", "--config", "peav:tiny_cpu", "callbacks+"} <= set(
+        inspect.signature(EvaluateSuite).parameters
+    )
+
+
+def test_sentence_transformers_encodes_and_compares(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A tiny model of the released architecture stands in for the released one."""
+    released_like(seed=7).save_pretrained(tmp_path / "pe_av", "transformers")
+    tone = ["-f", "lavfi", "-i", "sine=440:duration=1.3:sample_rate=44100"]
+    subprocess.run([find_ffmpeg(), "-v", "error", *tone, str(tmp_path / "dog.wav")], check=True)
+    monkeypatch.chdir(tmp_path)
+    code = blocks(GUIDE, "python")[-1].replace("facebook/pe-av-small-16-frame", "pe_av")
+    exec(code, {})
+    assert capsys.readouterr().out.startswith("tensor([[")

@@ -43,6 +43,17 @@ class Runs:
     launcher: tuple[str, ...] = (sys.executable, "-m", "peav.cli.main")
     environment: dict[str, str] | None = None
 
+    def words(self, name: str) -> list[str]:
+        """Returns the command of a run without what a test adds."""
+        return [
+            *("fit", f"--config={ROOT / 'experiments/tiny_cpu.yaml'}", f"--data.data={self.data}"),
+            f"--model.encoders.text.init_args.tokenizer={self.data / 'tokenizer.json'}",
+            *(f"--data.batch_size={BATCH}", f"--trainer.max_epochs={EPOCHS}", "--trainer.limit_val_batches=1"),
+            *("--trainer.check_val_every_n_epoch=1", "--trainer.enable_progress_bar=false"),
+            *("--save.every_minutes=1e-6", f"--trainer.default_root_dir={self.folder / name}"),
+            f"--model.encoders.text.init_args.options={json.dumps(TEXT_OPTIONS)}",
+        ]
+
     def start(
         self, name: str, *more: str, when: str = "never", number: int = 9, rank: int = 0
     ) -> subprocess.Popen[str]:
@@ -50,17 +61,12 @@ class Runs:
         out = self.folder / name
         recorder = "tests.training.recording.Recorder"
         command = [
-            *(*self.launcher, "fit", f"--config={ROOT / 'experiments/tiny_cpu.yaml'}", f"--data.data={self.data}"),
-            f"--model.encoders.text.init_args.tokenizer={self.data / 'tokenizer.json'}",
-            *(f"--data.batch_size={BATCH}", f"--trainer.max_epochs={EPOCHS}", "--trainer.limit_val_batches=1"),
+            *(*self.launcher, *self.words(name)),
             *(
-                "--trainer.check_val_every_n_epoch=1",
-                "--trainer.enable_progress_bar=false",
-                "--save.every_minutes=1e-6",
+                f"--trainer.callbacks={recorder}",
+                f"--trainer.callbacks.folder={out}",
+                f"--trainer.callbacks.when={when}",
             ),
-            f"--model.encoders.text.init_args.options={json.dumps(TEXT_OPTIONS)}",
-            *(f"--trainer.default_root_dir={out}", f"--trainer.callbacks={recorder}"),
-            *(f"--trainer.callbacks.folder={out}", f"--trainer.callbacks.when={when}"),
             *(f"--trainer.callbacks.number={number}", f"--trainer.callbacks.rank={rank}"),
             *(*self.options, *more),
         ]

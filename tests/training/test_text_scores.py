@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from peav.checkpoints import CheckpointError
-from peav.cli.evaluate_model import frame_scale
 from peav.evaluation import EmbeddingTable, PeavModel
 from peav.evaluation.directions import evaluate_frames, frame_logits
 from peav.model import PEAV
@@ -18,6 +17,7 @@ from peav.objectives import FrameAlignment, Objective, SegmentPair
 from peav.objectives.text_score import TextScore
 from peav.testing import tiny_batch, tiny_events
 from peav.training import PeavModule
+from peav.training.evaluated import frame_scale
 from tests.checkpoints.test_formats import released_like
 from tests.helpers import small_encoders
 from tests.training.test_module import fit

@@ -133,13 +133,14 @@ class AdaptedModel(EvaluatedModel):
 def find_adapter(path: str) -> str | None:
     """Returns the name of the adapter for a folder's model, by what its files say; None where there is none."""
     folder = Path(path)
+    config: Any = None
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        kind = config.get("model_type")
+    except (OSError, ValueError, AttributeError):
+        kind = None
+    if isinstance(config, dict) and config.get("format") == "peav":
+        return None  # also where sentence-transformers has saved it
     if (folder / "modules.json").is_file():
         return "SentenceTransformersAdapter"
-    config = folder / "config.json"
-    if not config.is_file():
-        return None
-    try:
-        kind = json.loads(config.read_text(encoding="utf-8")).get("model_type")
-    except (ValueError, AttributeError):
-        return None
     return next((name for name in adapters if kind and kind in adapters.get(name).model_types), None)
