@@ -101,6 +101,18 @@ class Pulse:
             return not _alive(said["pid"], str(said.get("started", "")))
         return self.now() - touched > self.stale
 
+    def sweep(self, folder: Path) -> None:
+        """Removes the unfinished files that killed processes left in a folder and those in it, two levels down."""
+        for pattern in ("", "*/", "*/*/"):
+            for path in folder.glob(f"{pattern}.*.partial"):
+                _, _, rest = path.name.partition("@")
+                host, _, rest = rest.partition("@")
+                pid = rest.partition("@")[0]
+                with suppress(FileNotFoundError):
+                    here = host == socket.gethostname() and pid.isdecimal()
+                    if not _alive(int(pid), "") if here else self.now() - path.stat().st_mtime > self.stale:
+                        path.unlink()
+
     def close(self) -> None:
         """Ends the thread."""
         self._end.set()

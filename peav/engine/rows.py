@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -166,7 +167,7 @@ def replace_file(path: Path, lines: Iterable[str]) -> None:
         OSError: if the disk is full; what was there stays.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(3).hex()}.partial")
+    partial = path.with_name(f".{path.name}@{socket.gethostname()}@{os.getpid()}@{os.urandom(3).hex()}.partial")
     try:
         with partial.open("w", encoding="utf-8", errors="backslashreplace") as stream:
             for line in lines:

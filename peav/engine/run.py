@@ -40,12 +40,16 @@ def opened(job: Job, stale: Seconds = STALE_SECONDS) -> Iterator[tuple[Pulse, fl
         EngineError: if the folder holds another job, or another run with other settings is at work there.
     """
     job.work.mkdir(parents=True, exist_ok=True)
-    if not (job.work / "job.json").exists() and any(path.name != "runs" for path in job.work.iterdir()):
+    foreign = [
+        path.name for path in job.work.iterdir() if path.name != "runs" and not path.name.startswith(".job.json@")
+    ]
+    if foreign and not (job.work / "job.json").exists():
         raise EngineError(f"{job.work} is not empty and was not made by `peav caption`: give another --work")
     pulse = Pulse(job.work, stale)
     try:
         registered = Registered(job.work, pulse, job.pipeline.digest, lambda: "")
         try:
+            pulse.sweep(job.work)
             for name, why in job.open().items():
                 _log.info("stage %s is done anew: %s", name, why)
             yield pulse, pulse.now()

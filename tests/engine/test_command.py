@@ -95,8 +95,13 @@ def test_the_server_of_the_guide_is_a_stage() -> None:
 
 @needs_small
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_recipes_say_what_they_are_and_fit_together(path: Path) -> None:
-    head = " ".join(path.read_text().splitlines()[:6])
+def test_recipes_say_what_they_are_and_fit_together(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for captions in ("enclap.jsonl", "conette.jsonl"):  # of paper.yaml
+        Path(captions).touch()
+    head = " ".join(path.read_text().splitlines()[:9])
     assert all(word in head for word in ("What:", "Runs on:", "Takes:", "Reaches:"))
     given = yaml.safe_load(path.read_text())["stages"]
     assert Pipeline(given).stages.keys() == given.keys()

@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from peav.engine.backends import Answer, Request, TransformersBackend
 from peav.engine.backends.answers import plain_text, read_captions
@@ -20,6 +18,7 @@ from peav.engine.stage import Failed
 from peav.engine.stages.model import ModelWriter
 from tests.engine.data import config, write_clips
 from tests.engine.server import completion, serving
+from tests.engine.tiny_models import language_model, model_that_hears, model_that_sees
 
 
 def http(url: str, **more: Any) -> dict[str, Any]:
@@ -82,6 +81,27 @@ def test_the_writer_gives_words_of_confidence_and_no_numbers() -> None:
     assert isinstance(made["texts"][1], Failed) and made["texts"][2] == {}
 
 
+def test_a_writer_of_one_type_takes_a_sentence_alone_and_one_of_several_does_not() -> None:
+    batch: dict[str, Any] = {"id": ["a"], "tags": [[{"phrase": "rain", "medium": "audio"}]]}
+    batch |= {"has_audio": [True], "has_video": [True]}
+    for answer, one in (
+        ('"Rain falls."', {"audio": "Rain falls."}),
+        ('{"audio": "Rain."}', {"audio": "Rain."}),
+        ('{"video": "x"', None),
+        ("", None),
+    ):
+        for kinds in (["audio"], ["audio", "video"]):
+            writer = ModelWriter(http("http://127.0.0.1:1/v1"), kinds=kinds)
+            writer.backend = Fixed(Answer(answer))  # type: ignore[assignment]
+            made = writer(batch)["texts"][0]
+            if one and (len(kinds) == 1 or answer.startswith("{")):
+                assert made == one
+            elif answer.startswith("{") and len(kinds) == 2:
+                assert made == {"video": "x"}
+            else:
+                assert isinstance(made, Failed), (answer, kinds, made)
+
+
 def test_a_whole_run_by_http_with_a_bad_request_and_a_repair(tmp_path: Path) -> None:
     def do(number: int, body: Any) -> Any:
         prompt = body["messages"][-1]["content"]
@@ -121,35 +141,7 @@ def test_keys_follow_the_model_and_the_prompt_and_not_the_address(tmp_path: Path
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=300, special_tokens=["<pad>", "<end>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
-    )
-    tokenizer.train_from_iterator(["a dog barks"], trainer)
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<end>")
-    turns = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
-    fast.chat_template = turns + "{% if add_generation_prompt %}assistant: {% endif %}"
-    fast.save_pretrained(folder)
-    sizes: dict[str, Any] = {
-        "hidden_size": 16,
-        "intermediate_size": 32,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-    }
-    settings = Qwen3Config(
-        vocab_size=300,
-        num_key_value_heads=2,
-        head_dim=8,
-        max_position_embeddings=256,
-        eos_token_id=1,
-        pad_token_id=0,
-        **sizes,
-    )
-    Qwen3ForCausalLM(settings).save_pretrained(folder)
-    return folder
+    return language_model(tmp_path_factory.mktemp("model"))
 
 
 def test_a_model_of_transformers_answers_the_same_in_any_batch(tiny: Path) -> None:
@@ -168,52 +160,7 @@ def test_a_class_that_transformers_lacks_is_an_error(tiny: Path) -> None:
 
 @pytest.fixture(scope="module")
 def hears(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny Qwen2-Audio of random weights, with its processor."""
-    from transformers import (
-        Qwen2AudioConfig,
-        Qwen2AudioForConditionalGeneration,
-        Qwen2AudioProcessor,
-        WhisperFeatureExtractor,
-    )
-
-    folder = tmp_path_factory.mktemp("hears")
-    special = ["<pad>", "<end>", "<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>"]
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=special, initial_alphabet=alphabet)
-    tokenizer.train_from_iterator(["a dog barks"], trainer)
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<end>")
-    template = (
-        "{% for m in messages %}{{ m['role'] }}: {% for c in m['content'] %}{% if c['type'] == 'audio' %}"
-        "<|audio_bos|><|AUDIO|><|audio_eos|>{% else %}{{ c['text'] }}{% endif %}{% endfor %}\n{% endfor %}"
-        "{% if add_generation_prompt %}assistant: {% endif %}"
-    )
-    extractor = WhisperFeatureExtractor(feature_size=8, chunk_length=1)
-    Qwen2AudioProcessor(extractor, fast, chat_template=template).save_pretrained(folder)
-    encoder = {
-        "num_mel_bins": 8,
-        "d_model": 16,
-        "encoder_layers": 1,
-        "encoder_attention_heads": 2,
-        "encoder_ffn_dim": 32,
-    }
-    text = {
-        "vocab_size": 300,
-        "hidden_size": 16,
-        "intermediate_size": 32,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-    }
-    text |= {"num_key_value_heads": 2, "max_position_embeddings": 256, "eos_token_id": 1, "pad_token_id": 0}
-    settings = Qwen2AudioConfig(
-        audio_config={**encoder, "max_source_positions": 50, "model_type": "qwen2_audio_encoder"},
-        text_config={**text, "model_type": "qwen2"},
-        audio_token_index=2,
-    )
-    Qwen2AudioForConditionalGeneration(settings).save_pretrained(folder)
-    return folder
+    return model_that_hears(tmp_path_factory.mktemp("hears"))
 
 
 def test_a_model_of_transformers_hears_arrays_of_its_clip(hears: Path) -> None:
@@ -231,3 +178,15 @@ def test_a_model_of_transformers_hears_arrays_of_its_clip(hears: Path) -> None:
     assert answers[0].tokens_in > answers[2].tokens_in > answers[1].tokens_in > answers[3].tokens_in
     alone = TransformersBackend(str(hears), batch_size=1, **options).answer(requests)
     assert [answer.text for answer in alone] == [answer.text for answer in answers[:3]]
+
+
+def test_a_model_of_transformers_sees_the_frames_of_its_clip(tmp_path: Path) -> None:
+    sees = model_that_sees(tmp_path)
+    random = np.random.default_rng(0)
+    frames = [random.integers(0, 255, (number, 3, 32, 32), dtype=np.uint8) for number in (2, 4, 2)]
+    requests = [Request(str(k), "what is seen?", "be brief", frames=one, max_tokens=5) for k, one in enumerate(frames)]
+    options: dict[str, Any] = {"auto_class": "AutoModelForMultimodalLM"}
+    answers = TransformersBackend(str(sees), batch_size=2, **options).answer(requests)
+    assert answers[1].tokens_in > answers[0].tokens_in == answers[2].tokens_in > 10
+    alone = TransformersBackend(str(sees), batch_size=1, **options).answer(requests)
+    assert [answer.text for answer in answers] == [answer.text for answer in alone]

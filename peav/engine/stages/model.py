@@ -145,7 +145,7 @@ class ModelWriter(_Asks):
         backend: `{"class_path": ..., "init_args": {...}}`.
         prompt: what the model is asked; the notes follow.
         system: the instruction before the prompt.
-        kinds: types that are kept.
+        kinds: types that are kept; where it is one, the answer may be the caption alone, without JSON.
         max_tokens: of an answer.
         temperature: of sampling; 0 takes the most likely token.
     """
@@ -194,6 +194,9 @@ class ModelWriter(_Asks):
         there = {"audio": row["has_audio"], "video": row["has_video"]}
         there["audio_video"] = row["has_audio"] and row["has_video"]
         found = {k: v for k, v in read_captions(answer.text).items() if k in self.kinds and there[k]}
+        text = plain_text(answer.text)
+        if not found and len(self.kinds) == 1 and there[self.kinds[0]] and text and not text.startswith(("{", "[")):
+            found = {self.kinds[0]: text}  # asked for one caption, small models answer with it alone
         if not found:
             return Failed(f"the answer holds no caption: {answer.text[:200]!r}"), {}
         return found, ({kind: "length" for kind in list(found)[-1:]} if answer.finish == "length" else {})
