@@ -65,7 +65,7 @@ def frames_of(video: Any, model: PEAV) -> Any:
         return video.get_frames_at([step * (count - 1) // steps for step in range(wanted.num_frames)]).data
     if wanted.fps is not None:
         begin, end = float(video.metadata.begin_stream_seconds or 0), float(video.metadata.end_stream_seconds or 0)
-        times = torch.arange(begin, max(end, begin + 1e-6), 1 / wanted.fps, dtype=torch.float64)
+        times = np.arange(begin, max(end, begin + 1e-6), 1 / wanted.fps)
         return video.get_frames_played_at(times.tolist()).data
     return video.get_frames_in_range(0, count).data
 
