@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import logging
-import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -17,6 +16,7 @@ from rich.console import Console
 from torch import Tensor
 
 from peav.cli.evaluate_model import ModelChoice
+from peav.cli.evaluate_ranks import on_ranks
 from peav.cli.logs import set_up_logging
 from peav.data.loading.decoding import ClipReader
 from peav.data.manifests.clip import Clip
@@ -80,7 +80,7 @@ def run_evaluation(options: EvaluateOptions) -> Path | None:
     split = open_split(options.data, options.split)
     folder = options.folder
     folder.mkdir(parents=True, exist_ok=True)
-    if not shared_pass(options, folder):
+    if not on_ranks(options.devices, options.model.device, partial(_embed_rank, options=options)):
         return None
     evaluated = evaluate_split(model, split, options.store, options.how)
     log.info("%s", evaluated.work)
@@ -99,28 +99,6 @@ def run_evaluation(options: EvaluateOptions) -> Path | None:
     if evaluated.undecodable:
         console.print(f"{len(evaluated.undecodable)} of {len(split)} clips cannot be decoded and are left out")
     return folder
-
-
-def shared_pass(options: EvaluateOptions, folder: Path) -> bool:
-    """Lets several processes embed the split, where there are to be several.
-
-    Returns:
-        whether this process goes on to the numbers: the first one alone does, where a launcher such as torchrun started several.
-    """
-    launched = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    if options.devices == 1 and not launched:
-        return True
-    from lightning.fabric import Fabric
-
-    if options.devices > 1 and not launched:
-        accelerator = "cpu" if options.model.device == "cpu" else "auto"
-        fabric = Fabric(accelerator=accelerator, devices=options.devices, strategy="ddp_spawn")
-        fabric.launch(partial(_embed_rank, options=options))
-        return True
-    fabric = Fabric(accelerator="cpu" if options.model.device == "cpu" else "auto", strategy="ddp", devices="auto")
-    fabric.launch()
-    _embed_rank(fabric, options)
-    return bool(fabric.is_global_zero)
 
 
 def _embed_rank(fabric: Any, options: EvaluateOptions) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -14,6 +13,7 @@ from rich.table import Table
 
 from peav.cli.evaluate import SplitMedia
 from peav.cli.evaluate_model import ModelChoice
+from peav.cli.evaluate_ranks import on_ranks
 from peav.cli.logs import set_up_logging
 from peav.evaluation.collect import PassOptions
 from peav.evaluation.models import EvaluatedModel
@@ -77,7 +77,9 @@ def run_suite_command(options: SuiteOptions) -> Path | None:
     model, _ = options.model.open()
     folder = options.folder
     folder.mkdir(parents=True, exist_ok=True)
-    if not _shared(options, suite, model):
+    # Packing comes first, with the first batch of each data set.
+    pack = partial(options.run, suite, model, (0, 1 << 30))
+    if not on_ranks(options.devices, options.model.device, partial(_embed_rank, options=options), pack):
         return None
     found = options.run(suite, model)
     log.info("%s", found.work)
@@ -96,28 +98,6 @@ def run_suite_command(options: SuiteOptions) -> Path | None:
     if not found.results:
         raise ValueError(f"no task of {suite.name!r} could be measured; {folder / TABLE} says why of each")
     return folder
-
-
-def _shared(options: SuiteOptions, suite: Suite, model: EvaluatedModel) -> bool:
-    """Lets several processes embed, where there are to be several; returns whether this one goes on to the numbers."""
-    launched = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    if options.devices == 1 and not launched:
-        return True
-    from lightning.fabric import Fabric
-
-    accelerator = "cpu" if options.model.device == "cpu" else "auto"
-    if not launched:
-        options.run(suite, model, (0, 1 << 30))  # packs the data, and embeds the first batch of each alone
-        fabric = Fabric(accelerator=accelerator, devices=options.devices, strategy="ddp_spawn")
-        fabric.launch(partial(_embed_rank, options=options))
-        return True
-    fabric = Fabric(accelerator=accelerator, strategy="ddp", devices="auto")
-    fabric.launch()
-    if fabric.is_global_zero:
-        options.run(suite, model, (0, 1 << 30))
-    fabric.barrier()
-    _embed_rank(fabric, options)
-    return bool(fabric.is_global_zero)
 
 
 def _embed_rank(fabric: Any, options: SuiteOptions) -> None:

@@ -66,7 +66,7 @@ def suite_rows(found: SuiteResult, model: str, beside: str | None = None) -> Ite
     for task in found.suite.tasks:
         metric = task.metric + (" (dual softmax)" if task.dual_softmax else "")
         published = published_of(task, model, beside)
-        said = "" if published is None else f"{published[1]:g} ({published[0]})"
+        said = "" if published is None else f"{published[1]:.{1 if task.in_percent else 2}f} ({published[0]})"
         result = found.results.get(task.name)
         if result is None:
             yield (task.name, metric, "-", why(found, task), said, "", "", "")

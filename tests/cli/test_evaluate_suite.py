@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from peav.cli.main import main
 from peav.evaluation.suite import load_suite
-from tests.cli.test_commands import TINY, overrides
+from tests.cli.test_commands import ROOT, TINY, overrides
+from tests.data.conftest import write_wav
 from tests.data.readers.miniatures import EVALUATION_SETS, FURTHER_SETS, make_kinetics
 
 #: What the miniatures are called below ROOT, where it is not the name of their reader.
@@ -132,6 +139,73 @@ tasks:
     assert found["tasks"]["linear"]["num_clips"] == 1
     assert "the model makes no text_smell; it makes audio, audio_plus_text" in found["skipped"]["headless"]
     assert "no clip of the data has text_audio" in found["skipped"]["captions"]
+
+
+OWN = "suite: [audiocaps_text_to_audio, audiocaps_video_to_audio, esc50_class, urban_sed_frames]\n"
+
+
+@pytest.mark.parametrize(
+    "launcher",
+    ["torchrun", pytest.param("devices", marks=pytest.mark.slow)],
+)
+def test_two_ranks_share_the_work_and_give_the_numbers_of_one(
+    launcher: str, checkpoint: Path, root: Path, paper: tuple[dict[str, Any], Path], tmp_path: Path
+) -> None:
+    (tmp_path / "own.yaml").write_text(OWN)
+    start = [sys.executable, "-m"]
+    if launcher == "torchrun":
+        start += ["torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m"]
+    words = ["peav.cli.main", "evaluate", str(checkpoint), "--suite", str(tmp_path / "own.yaml"), "--data", str(root)]
+    words += ["--out", str(tmp_path / "out"), "--device=cpu", "--num_workers=0", "--batch_size=1"]
+    words += ["--devices=2"] if launcher == "devices" else []
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*start, *words], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    shares = {rank: int(count) for rank, count in re.findall(r"rank (\d) of 2: embedded (\d+) clips", done.stderr)}
+    assert shares and all(count > 0 for count in shares.values()), done.stderr
+    assert "embedded 0 clips and 0 texts" in done.stderr  # the numbers come from what the ranks embedded
+    found = json.loads((tmp_path / "out/evaluation.json").read_text())
+    assert len(found["tasks"]) == 4
+    for name, task in found["tasks"].items():
+        assert task == paper[0]["tasks"][name], name
+
+
+def test_a_suite_that_was_killed_goes_on_without_embedding_again(
+    checkpoint: Path, root: Path, paper: tuple[dict[str, Any], Path], tmp_path: Path
+) -> None:
+    (tmp_path / "own.yaml").write_text(OWN)
+    words = [sys.executable, "-m", "peav.cli.main", "evaluate", str(checkpoint), "--suite", str(tmp_path / "own.yaml")]
+    words += ["--data", str(root), "--out", str(tmp_path / "out"), "--num_workers=0", "--batch_size=1"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    running = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+    end = time.monotonic() + 200
+    while len(list(tmp_path.glob("out/embeddings/*/piece-*.safetensors"))) < 4:
+        assert running.poll() is None and time.monotonic() < end
+        time.sleep(0.01)
+    running.kill()
+    running.wait()
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    (counted,) = re.findall(r"embedded (\d+) clips and (\d+) texts; (\d+) clips and (\d+) texts were", done.stderr)
+    clips, texts, known_clips, known_texts = map(int, counted)
+    assert known_clips + known_texts >= 4 and clips + known_clips == 8 and texts > 0
+    found = json.loads((tmp_path / "out/evaluation.json").read_text())
+    assert found["tasks"] == {name: paper[0]["tasks"][name] for name in found["tasks"]} and len(found["tasks"]) == 4
+
+
+def test_asfx_sed_as_a_table_of_labels(checkpoint: Path, tmp_path: Path) -> None:
+    """Its published form could not be seen: the suite reads a table of labels beside the sounds, one of which is not there."""
+    folder = tmp_path / "sets/ASFX-SED"
+    folder.mkdir(parents=True)
+    rows = ["filename\tonset\toffset\tevent_label"]
+    for number, label in enumerate(("door slam", "glass breaks", "door slam")):
+        write_wav(folder / f"{number}.wav", 0.1 * np.random.default_rng(number).standard_normal((16000, 1)), 16000)
+        rows.append(f"{number}.wav\t0.{number}\t0.7\t{label}")
+    (folder / "labels.tsv").write_text("\n".join([*rows, "gone.wav\t0.0\t0.5\tglass breaks"]) + "\n")
+    found = run(checkpoint, "frames", tmp_path / "sets", tmp_path / "out")
+    task = found["tasks"]["asfx_sed_frames"]
+    assert task["num_clips"] == 3 and 0 <= task["value"] <= 1 and task["coverage"]["missing"] == 1
+    assert "0.83 (pe-a-frame-large)" in (tmp_path / "out/evaluation.md").read_text()
 
 
 @pytest.mark.parametrize(
