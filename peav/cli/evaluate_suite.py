@@ -18,7 +18,7 @@ from peav.cli.logs import set_up_logging
 from peav.evaluation.collect import PassOptions
 from peav.evaluation.models import EvaluatedModel
 from peav.evaluation.result import TABLE, describe_protocol, package_versions, write_result
-from peav.evaluation.suite import Suite, load_suite
+from peav.evaluation.suite import Suite, check_published, load_suite
 from peav.evaluation.suite_report import COLUMNS, suite_markdown, suite_page, suite_results, suite_rows
 from peav.evaluation.suite_run import SuiteResult, run_suite
 
@@ -74,6 +74,7 @@ def run_suite_command(options: SuiteOptions) -> Path | None:
         ValueError: if nothing could be measured.
     """
     suite = load_suite(options.suite)
+    check_published(suite, options.published)
     model, _ = options.model.open()
     folder = options.folder
     folder.mkdir(parents=True, exist_ok=True)

@@ -29,6 +29,9 @@ UNSCALED = ("auroc", "psds", "f1", "ece", "brier", "false_alarms")
 #: Those of which less is better, by how their names begin.
 LOWER_IS_BETTER = ("ece", "brier", "false_alarms")
 
+#: What retrieval is measured by.
+RECALLS = ("R@1", "R@5", "R@10")
+
 #: What a task of each kind must say.
 _NEEDS = {
     "retrieval": ("query", "item"),
@@ -102,6 +105,14 @@ class ClipSampling:
     window_seconds: Seconds | None = None
     num_frames: int | None = None
     fps: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("window_seconds", "num_frames", "fps"):
+            value = getattr(self, name)
+            if value is not None and (not _is_number(value) or value <= 0):
+                raise ValueError(f"{name} must be a number above 0, or null, not {value!r}")
+        if self.num_frames is not None and self.fps is not None:
+            raise ValueError("num_frames and fps both say how many frames there are: give one of them")
 
 
 @dataclass(frozen=True)
@@ -200,13 +211,21 @@ def load_suite(name: str | Path) -> Suite:
         if title not in suites:
             raise SuiteError(f"no suite is called {title!r}. {suggest(title, suites)} Or give a YAML file of your own")
         wanted = suites[title]
-    names = list(chain.from_iterable(one if isinstance(one, list) else [one] for one in wanted))
+    if not isinstance(wanted, list) or not all(
+        isinstance(task, str) for task in chain.from_iterable(map(_listed, wanted))
+    ):
+        raise SuiteError(f"the suite {title!r} must be a list of names of tasks, not {wanted!r:.60}")
+    names = list(chain.from_iterable(_listed(one) for one in wanted))
     if not names:
         raise SuiteError(f"the suite {title!r} names no task")
     for task in names:
         if task not in tasks:
             raise SuiteError(f"the suite {title!r} names the task {task!r}, which there is not. {suggest(task, tasks)}")
     return Suite(title, tuple(_task(task, tasks[task], datasets) for task in dict.fromkeys(names)))
+
+
+def _listed(one: Any) -> list[Any]:
+    return one if isinstance(one, list) else [one]
 
 
 def _task(name: str, data: Any, datasets: Mapping[str, Any]) -> Task:
@@ -226,10 +245,8 @@ def _task(name: str, data: Any, datasets: Mapping[str, Any]) -> Task:
     if dataset not in datasets:
         raise SuiteError(f"task {name!r}: no data set is called {dataset!r}. {suggest(str(dataset), datasets)}")
     values = {**data, "dataset": _dataset(dataset, datasets[dataset])}
-    try:
-        values["clip"] = ClipSampling(**(data.get("clip") or {}))
-    except TypeError as error:
-        raise SuiteError(f"task {name!r}: clip holds what it cannot: {error}") from None
+    values["clip"] = _sampling(name, data.get("clip") or {})
+    _check_values(name, kind, data)
     if data.get("prompts") is not None:
         try:
             values["prompts"] = parse_prompts(data["prompts"])
@@ -240,11 +257,47 @@ def _task(name: str, data: Any, datasets: Mapping[str, Any]) -> Task:
     return Task(name, **values)
 
 
+def _sampling(task: str, data: Any) -> ClipSampling:
+    known = {f.name for f in dataclasses.fields(ClipSampling)}
+    if not isinstance(data, Mapping) or set(data) - known:
+        raise SuiteError(
+            f"task {task!r}: clip must be a mapping of some of {', '.join(sorted(known))}, not {data!r:.60}"
+        )
+    try:
+        return ClipSampling(**data)
+    except ValueError as error:
+        raise SuiteError(f"task {task!r}: {error}") from None
+
+
+def _check_values(task: str, kind: str, data: Mapping[str, Any]) -> None:
+    """Checks what YAML may have as something else than it is meant to be."""
+    for key in ("metric", "query", "item", "head"):
+        if not isinstance(data.get(key, ""), str):
+            raise SuiteError(f"task {task!r}: {key} must be a name, not {data[key]!r:.60}")
+    if not isinstance(data.get("dual_softmax", False), bool):
+        raise SuiteError(f"task {task!r}: dual_softmax must be true or false, not {data['dual_softmax']!r:.60}")
+    published = data.get("published") or {}
+    if not isinstance(published, Mapping) or not all(map(_is_number, published.values())):
+        raise SuiteError(f"task {task!r}: published must have a number by model, not {published!r:.60}")
+    if kind == "retrieval" and data["metric"] not in RECALLS:
+        raise SuiteError(f"task {task!r}: retrieval is measured by {', '.join(RECALLS)}, not {data['metric']!r}")
+    if kind == "retrieval" and data["query"] == data["item"]:
+        raise SuiteError(f"task {task!r} asks with {data['query']!r} for {data['item']!r}: each clip would find itself")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _dataset(name: str, data: Any) -> SuiteDataset:
     known = {f.name for f in dataclasses.fields(SuiteDataset)} - {"name"}
     if not isinstance(data, Mapping) or not {"folders", "reader"} <= set(data) or set(data) - known:
         raise SuiteError(
             f"data set {name!r} must have folders and reader, and may have split and train; it is {data!r:.100}"
+        )
+    if not isinstance(data["reader"], Mapping) or not isinstance(data["reader"].get("class_path"), str):
+        raise SuiteError(
+            f"data set {name!r}: reader must be a mapping with class_path, and init_args if any; it is {data['reader']!r:.100}"
         )
     for split in (data.get("split", "test"), data.get("train") or "train"):
         if split not in SPLITS:
@@ -288,6 +341,18 @@ def published_of(task: Task, model: str, wanted: str | None = None) -> tuple[str
     if wanted is not None or not task.published:
         return None
     return list(task.published.items())[-1]
+
+
+def check_published(suite: Suite, wanted: str | None) -> None:
+    """Looks whether a published model that was asked for is one of those that a suite lists.
+
+    Raises:
+        SuiteError: if no task of it does.
+    """
+    known = dict.fromkeys(model for task in suite.tasks for model in task.published)
+    if wanted is not None and wanted not in known:
+        choices = suggest(wanted, known) if known else "It has no published numbers."
+        raise SuiteError(f"no task of {suite.name!r} has a number published of {wanted!r}. {choices}")
 
 
 def check_tasks(tasks: Sequence[Task]) -> None:

@@ -133,16 +133,10 @@ def _retrieval(task: Task, table: EmbeddingTable) -> TaskResult:
         raise Skipped(str(error)) from error
     metrics: dict[str, float | None] = dict(direction.plain)
     softened: dict[str, float | None] = dict(direction.dual_softmax)
-    k = _recall_k(task)
+    k = int(task.metric.removeprefix("R@"))
     interval = share_intervals({"value": queries.hits(k, task.dual_softmax)})["value"]
     value = (direction.dual_softmax if task.dual_softmax else direction.plain)[task.metric]
     return TaskResult(task, value, metrics, softened, interval, len(table), queries, table.clip_ids)
-
-
-def _recall_k(task: Task) -> int:
-    if task.metric not in ("R@1", "R@5", "R@10"):
-        raise Skipped(f"retrieval gives R@1, R@5 and R@10, not {task.metric!r}")
-    return int(task.metric.removeprefix("R@"))
 
 
 def _frames(task: Task, table: EmbeddingTable) -> TaskResult:

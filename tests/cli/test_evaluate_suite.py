@@ -208,11 +208,34 @@ def test_asfx_sed_as_a_table_of_labels(checkpoint: Path, tmp_path: Path) -> None
     assert "0.83 (pe-a-frame-large)" in (tmp_path / "out/evaluation.md").read_text()
 
 
+ESC50 = "dataset: ESC50, kind: classification, item: audio, head: text_audio, metric: accuracy, prompts: ['{label}']"
+ASKED = "dataset: VGGSound, kind: retrieval, item: audio"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("suite: [audiocaps_text_to_adio]", "which there is not. Did you mean 'audiocaps_text_to_audio'?"),
         ("suite: []", "names no task"),
+        ("suite: esc50_class", "must be a list of names of tasks, not 'esc50_class'"),
+        (
+            f"tasks: {{a: {{{ESC50}, clip: {{window_seconds: ten}}}}}}",
+            "window_seconds must be a number above 0, or null",
+        ),
+        (f"tasks: {{a: {{{ESC50}, clip: {{num_frames: 2, fps: 1}}}}}}", "num_frames and fps both say how many"),
+        (f"tasks: {{a: {{{ESC50}, clip: [1]}}}}", "clip must be a mapping of some of fps, num_frames, window_seconds"),
+        (f"tasks: {{a: {{{ESC50}, published: {{x: high}}}}}}", "published must have a number by model"),
+        (f"tasks: {{a: {{{ESC50}, published: [1]}}}}", "published must have a number by model"),
+        (f"tasks: {{a: {{{ESC50}, dual_softmax: 'no'}}}}", "dual_softmax must be true or false, not 'no'"),
+        (f"tasks: {{a: {{{ASKED}, query: video, metric: R@3}}}}", "retrieval is measured by R@1, R@5, R@10, not 'R@3'"),
+        (
+            f"tasks: {{a: {{{ASKED}, query: audio, metric: R@1}}}}",
+            "asks with 'audio' for 'audio': each clip would find",
+        ),
+        (
+            "datasets: {a: {folders: x, reader: ESC50}}\ntasks: {b: {dataset: a, kind: frames, metric: psds1}}",
+            "reader must be a mapping with class_path",
+        ),
         ("tasks: {a: {dataset: AudioCaps, kind: retreival, metric: R@1}}", "Did you mean 'retrieval'?"),
         ("tasks: {a: {dataset: AudioCaps, kind: retrieval, metric: R@1, query: audio}}", "says no 'item'"),
         ("tasks: {a: {dataset: AudioCups, kind: frames, metric: psds1}}", "Did you mean 'AudioCaps'?"),
@@ -240,6 +263,15 @@ def test_a_suite_that_cannot_be_run_is_a_sentence(
     assert main([*words, "--out", str(tmp_path / "out")]) == 1
     said = capsys.readouterr().err
     assert message in said and "Traceback" not in said
+
+
+def test_a_published_model_that_no_task_lists_is_a_sentence(
+    checkpoint: Path, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["evaluate", str(checkpoint), "--suite", "sound", "--data", str(root), "--out", str(tmp_path)]
+    assert main([*words, "--published=pe-av-lrge"]) == 1
+    said = capsys.readouterr().err
+    assert "no task of 'sound' has a number published of 'pe-av-lrge'. Did you mean 'pe-av-large'?" in said
 
 
 def test_data_that_do_not_fit_are_said(
