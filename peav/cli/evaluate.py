@@ -15,12 +15,14 @@ from typing import Any
 from rich.console import Console
 from torch import Tensor
 
+from peav.checkpoints import CheckpointError
 from peav.cli.evaluate_model import ModelChoice
 from peav.cli.evaluate_ranks import on_ranks
 from peav.cli.logs import set_up_logging
 from peav.data.loading.decoding import ClipReader
 from peav.data.manifests.clip import Clip
 from peav.evaluation import Evaluation
+from peav.evaluation.before import BeforeAfter
 from peav.evaluation.collect import PassOptions, Split
 from peav.evaluation.models import EvaluatedModel
 from peav.evaluation.overview import write_overview
@@ -35,6 +37,7 @@ from peav.evaluation.result import (
     write_result,
 )
 from peav.evaluation.run import Evaluated, check_split_name, embed_share, evaluate_split, open_split
+from peav.trust import TrustError
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +51,7 @@ class EvaluateOptions:
     out: Path | None = None
     split: str = "test"
     control: Path | None = None
+    before: str = "start"
     cache: Path | None = None
     devices: int = 1
     how: PassOptions = field(default_factory=PassOptions)
@@ -88,7 +92,8 @@ def run_evaluation(options: EvaluateOptions) -> Path | None:
     if options.control is not None:
         other, _ = replace(options.model, path=str(options.control)).open()
         controlled = evaluate_split(other, split, options.store, options.how).evaluation
-    write_everything(options, folder, model, settings, split, evaluated, controlled)
+    before = evaluate_before(options, model, split, evaluated)
+    write_everything(options, folder, model, settings, split, evaluated, controlled, before)
     # Narrower than this the table would lose its figures; a pipe says 80.
     console = Console(width=max(Console().width, 120))
     console.print(evaluated.evaluation.to_rich())
@@ -96,9 +101,45 @@ def run_evaluation(options: EvaluateOptions) -> Path | None:
         console.print(evaluated.evaluation.events_to_rich())
     if controlled is not None:
         console.print(control_sentence(controlled))
+    if before is not None:
+        console.print(before.to_rich())
     if evaluated.undecodable:
         console.print(f"{len(evaluated.undecodable)} of {len(split)} clips cannot be decoded and are left out")
     return folder
+
+
+def evaluate_before(
+    options: EvaluateOptions, model: EvaluatedModel, split: Split, after: Evaluated
+) -> BeforeAfter | None:
+    """Evaluates the retrieval of the model from which training went on, and compares.
+
+    Returns:
+        both; None where nothing is to stand beside, or what the run began from is not here, which the log says.
+
+    Raises:
+        FileNotFoundError: if the model that was named is not there.
+        CheckpointError: if it is none.
+    """
+    path = model.started_from if options.before == "start" else options.before
+    if path is None or options.before == "none":
+        return None
+    if options.before == "start" and not Path(path).exists():
+        how = "give it with --before to see retrieval before and after, or --before none"
+        log.warning("training began from %s, which is not on this machine: %s", path, how)
+        return None
+    try:
+        choice = replace(options.model, path=path, adapter=None, adapter_options={})
+        other, _ = choice.open()
+    except (CheckpointError, TrustError, ValueError) as error:
+        if options.before != "start":
+            raise
+        log.warning("retrieval before is not shown, for %s cannot be opened: %s", path, error)
+        return None
+    found = evaluate_split(other, split, options.store, options.how)
+    log.info("before, by %s: %s", path, found.work)
+    sides = [(each.evaluation, each.queries) for each in (found, after)]
+    name = choice.name if choice.name != options.model.name else path
+    return BeforeAfter.of(name, path, sides[0], sides[1], after.table.clip_ids)
 
 
 def _embed_rank(fabric: Any, options: EvaluateOptions) -> None:
@@ -119,6 +160,7 @@ def write_everything(
     split: Split,
     evaluated: Evaluated,
     controlled: Evaluation | None,
+    before: BeforeAfter | None = None,
 ) -> None:
     """Writes evaluation.json, its sidecar, the table, the report and the overview."""
     evaluation, table = evaluated.evaluation, evaluated.table
@@ -134,8 +176,11 @@ def write_everything(
     }
     if controlled is not None:
         results["control"] = json.loads(controlled.to_json())
+    if before is not None:
+        results["before"] = before.to_dict()
     write_result(folder, results, evaluated.queries, dict.fromkeys(evaluated.queries, table.clip_ids))
-    (folder / TABLE).write_text(evaluation.to_markdown(), encoding="utf-8")
+    table_text = evaluation.to_markdown().rstrip("\n") + "\n" + (before.to_markdown() if before is not None else "")
+    (folder / TABLE).write_text(table_text, encoding="utf-8")
     media = SplitMedia(split, model)
     shown = {"checkpoint": options.model.path, "data": options.data, "split": options.split, "control": options.control}
     shown |= {"licences": licences(split), **_flat(settings)}
@@ -145,6 +190,7 @@ def write_everything(
         table,
         history=read_history(Path(options.model.path)) if options.model.is_checkpoint else {},
         control=controlled,
+        before=before,
         examples=media,
         title=f"peav: {options.model.name}, {options.split} split",
         settings=shown,

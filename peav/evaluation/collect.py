@@ -15,24 +15,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from peav.data.loading.decoding import ClipReader, DecodedClip
 from peav.data.loading.loader import init_worker
 from peav.data.manifests.clip import Clip
-from peav.data.manifests.identities import bytes_group, distinct_texts, text_group
+from peav.data.manifests.identities import distinct_texts, text_group
 from peav.data.manifests.labels import Labels, load_labels
 from peav.data.manifests.manifest import Manifest, open_manifest
-from peav.data.media.probing import MediaError
 from peav.data.progress import tracked
 from peav.data.stores.outside import check_stores
-from peav.data.stores.reader import SampleError
+from peav.evaluation.clip_windows import WindowedClips, embed_windows, first_text
 from peav.evaluation.known import TRUE_CONFIDENCE, known_phrases
 from peav.evaluation.models import ClipOutput, EvaluatedModel
 from peav.evaluation.store import EmbeddingStore, Kept
 from peav.evaluation.table import EmbeddingTable, Event
-from peav.fields import build_fields
-from peav.inputs.windows import average_windows, check_windows, plan_windows
+from peav.inputs.windows import check_windows
 from peav.types import TRANSCRIPT, Seconds
 
 log = logging.getLogger(__name__)
@@ -83,7 +80,8 @@ class PassOptions:
     """How a split is embedded; nothing here but `window_seconds` and `kept` changes an embedding beyond its rounding.
 
     Attributes:
-        window_seconds: longer clips are embedded in windows and averaged; None for whole clips.
+        window_seconds: longer clips are embedded in windows and averaged; None for whole clips. Frames are heard in windows of their own,
+            those of `EvaluatedModel.frame_windows`.
         overlap_seconds: what neighbouring windows share.
         batch_size: clips, or windows of them, that go through the model at once.
         num_workers: processes that decode.
@@ -171,7 +169,7 @@ class Work:
 
 def open_store(folder: Path, model: EvaluatedModel, options: PassOptions) -> EmbeddingStore:
     """Opens the store of a model under a folder that may hold those of many."""
-    settings = {
+    settings: dict[str, Any] = {
         "model": model.digest,
         "kind": model.kind,
         "media": asdict(model.settings),
@@ -180,6 +178,8 @@ def open_store(folder: Path, model: EvaluatedModel, options: PassOptions) -> Emb
         "overlap_seconds": options.overlap_seconds,
         "kept": options.kept,
     }
+    if model.frame_windows[0] is not None:
+        settings["frame_windows"] = list(model.frame_windows)
     text = json.dumps(settings, sort_keys=True)
     name = hashlib.sha256(text.encode()).hexdigest()[:16]
     return EmbeddingStore(folder / name, json.loads(text), options.kept)
@@ -212,11 +212,13 @@ def embed_split(
     """
     work = Work()
     keys = [clip_key(model, clip) for clip in split]
-    batches = plan_batches([clip.duration for clip in split], options)[rank::world_size]
+    seconds = [clip.duration for clip in split]
+    batches = plan_batches(seconds, options)[rank::world_size]
     wanted = [[place for place in batch if keys[place] not in store] for batch in batches]
     work.known_clips = sum(map(len, batches)) - sum(map(len, wanted))
     wanted = [batch for batch in wanted if batch]
-    dataset = _Windows(model, split, options)
+    windows = (options.window_seconds, options.overlap_seconds)
+    dataset = WindowedClips(model, split.clip, max(seconds, default=0.0), split.data, *windows)
     loader: DataLoader[Any] = DataLoader(
         dataset,
         batch_sampler=wanted,
@@ -226,7 +228,7 @@ def embed_split(
     )
     with tracked(f"embedding {split.split}", sum(map(len, wanted)), options.progress and rank == 0) as advance:
         for batch, decoded in zip(wanted, loader, strict=True):
-            store.add([keys[place] for place in batch], _embed_batch(model, decoded, options.batch_size))
+            store.add([keys[place] for place in batch], embed_windows(model, decoded, options.batch_size))
             work.clips += len(batch)
             for _ in batch:
                 advance()
@@ -341,48 +343,6 @@ def _of_known(events: list[Event] | None, phrases: Sequence[str], known: Sequenc
     return None if events is None or not held else [event for event in events if event[0] in held]
 
 
-class _Windows(Dataset[list[DecodedClip] | str]):
-    """The decoded windows of a clip, or why there are none."""
-
-    def __init__(self, model: EvaluatedModel, split: Split, options: PassOptions) -> None:
-        self.split, self.options = split, options
-        self.reader = ClipReader(split.data, model.settings)
-        self.fields = model.fields
-        self.own_fields = build_fields(model.fields, model.field_options)
-
-    def __getitem__(self, place: int) -> list[DecodedClip] | str:
-        try:
-            return [self._decode(clip) for clip in windows_of(self.split.clip(place), self.options)]
-        except (MediaError, SampleError) as error:
-            return str(error)
-
-    def _decode(self, clip: Clip) -> DecodedClip:
-        settings = self.reader.settings
-        kinds = [name.removeprefix("captions.") for name in self.fields if name.startswith("captions.")]
-        return DecodedClip(
-            id=clip.id,
-            duration=clip.duration,
-            sample_rate=settings.sample_rate,
-            samples=self.reader.samples(clip) if "audio" in self.fields else None,
-            has_audio=clip.has_audio,
-            audio_group=clip.group("audio"),
-            frames=self.reader.frames(clip) if "video" in self.fields else None,
-            has_video=clip.has_video,
-            video_group=clip.group("video"),
-            frame_seconds=clip.duration / settings.frames(clip.duration, clip.is_still),
-            captions={kind: _first_text(clip, kind) for kind in kinds},
-            own={name: self.reader.own(clip, own) for name, own in self.own_fields.items()},
-        )
-
-
-def windows_of(clip: Clip, options: PassOptions) -> list[Clip]:
-    """Returns a clip as the windows in which it is embedded, itself where it is no longer than one."""
-    windows = plan_windows(clip.duration, options.window_seconds, options.overlap_seconds)
-    if len(windows) == 1:
-        return [clip]
-    return [replace(clip, start=clip.start + window.start, duration=window.seconds) for window in windows]
-
-
 def plan_batches(seconds: Sequence[Seconds], options: PassOptions) -> list[list[int]]:
     """Groups clips of like length, so that little is padded: the same groups whatever was embedded before.
 
@@ -408,7 +368,7 @@ def clip_key(model: EvaluatedModel, clip: Clip) -> str:
     read = sorted(name for name in model.fields if name.startswith("captions."))
     said: list[Any] = [clip.crc32, clip.has_audio, clip.has_video, clip.group("audio"), clip.group("video")]
     said += [clip.offset, clip.duration, clip.is_still]
-    said += [(name, _first_text(clip, name.removeprefix("captions."))) for name in read]
+    said += [(name, first_text(clip, name.removeprefix("captions."))) for name in read]
     said += [(name, dict(held)) for name, held in sorted(clip.own.items()) if name in model.fields]
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:32]
 
@@ -445,47 +405,6 @@ def _distinct(model: EvaluatedModel, split: Split, extra: Mapping[str, Sequence[
     for head, texts in extra.items():
         found.setdefault(head, {}).update(dict.fromkeys(texts))
     return {head: list(texts) for head, texts in found.items()}
-
-
-def _embed_batch(
-    model: EvaluatedModel, decoded: Sequence[list[DecodedClip] | str], batch_size: int
-) -> list[ClipOutput]:
-    windows = [window for clip in decoded if not isinstance(clip, str) for window in clip]
-    outputs: list[ClipOutput] = []
-    for start in range(0, len(windows), batch_size):
-        outputs += model.embed_clips(windows[start : start + batch_size])
-    joined, at = [], 0
-    for clip in decoded:
-        if isinstance(clip, str):
-            log.warning("left out: %s", clip)
-            joined.append(ClipOutput(problem=clip))
-            continue
-        own = outputs[at : at + len(clip)]
-        at += len(clip)
-        joined.append(own[0] if len(own) == 1 else _join(own, [window.duration for window in clip], model.normalize))
-    return joined
-
-
-def _join(outputs: Sequence[ClipOutput], seconds: Sequence[Seconds], normalize: bool) -> ClipOutput:
-    """Joins the windows of a clip: the mean, weighted by their durations."""
-    if any(output.frames for output in outputs):
-        raise ValueError(
-            "frame-level evaluation embeds clips whole: leave window_seconds out, or cut the clips (peav prepare --chunk_seconds)"
-        )
-    joined = ClipOutput()
-    for name in dict.fromkeys(name for output in outputs for name in output.pooled):
-        having = [index for index, output in enumerate(outputs) if name in output.pooled]
-        vectors = torch.stack([outputs[index].pooled[name] for index in having])
-        joined.pooled[name] = average_windows(vectors, [seconds[index] for index in having], normalize)
-        joined.groups[name] = bytes_group(json.dumps([outputs[index].groups[name] for index in having]).encode())
-    return joined
-
-
-def _first_text(clip: Clip, kind: str) -> str | None:
-    if kind == TRANSCRIPT:
-        return clip.transcript
-    captions = clip.captions.get(kind, ())
-    return captions[0].text if captions else None
 
 
 def _events(clips: Sequence[ClipTexts]) -> tuple[list[list[Event] | None], list[str]]:

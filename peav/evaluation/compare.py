@@ -106,27 +106,50 @@ def compare(first: Result, second: Result, any_protocol: bool = False) -> list[D
                 f"{name}: {first.path} and {second.path} were measured differently: {'; '.join(differing)}. Such numbers say nothing of "
                 "the models; --any_protocol true compares them all the same"
             )
-        interval = p_value = None
-        if name in first.queries and name in second.queries:
-            sides = _paired(first, second, name, mine[name][1], theirs[name][1])
-            if sides is not None:
-                _, low, high, p_value = paired_interval(*sides)
-                interval = (low, high)
-        found.append(Difference(name, mine[name][0], theirs[name][0], interval, p_value))
+        queries = (first.queries.get(name), second.queries.get(name))
+        ids = (first.ids.get(name, []), second.ids.get(name, []))
+        softened = (mine[name][1], theirs[name][1])
+        found.append(paired_difference(name, (mine[name][0], theirs[name][0]), queries, ids, softened))
     return found
+
+
+def paired_difference(
+    name: str,
+    values: tuple[float, float],
+    queries: tuple[Queries | None, Queries | None],
+    ids: tuple[Sequence[str], Sequence[str]],
+    dual_softmax: tuple[bool, bool] = (False, False),
+) -> Difference:
+    """Returns the difference of two models in one number, with its interval where both have queries of the same clips.
+
+    Args:
+        name: of the task or direction.
+        values: the numbers.
+        queries: what became of each model's queries.
+        ids: the clips that they number.
+        dual_softmax: whether the numbers are those after the dual softmax.
+    """
+    first, second = queries
+    if first is None or second is None:
+        return Difference(name, *values, None, None)
+    sides = _paired((first, second), ids, dual_softmax)
+    if sides is None:
+        return Difference(name, *values, None, None)
+    _, low, high, p_value = paired_interval(*sides)
+    return Difference(name, *values, (low, high), p_value)
 
 
 _Share = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
-def _paired(first: Result, second: Result, name: str, dual: bool, other_dual: bool) -> tuple[_Share, _Share] | None:
+def _paired(
+    queries: tuple[Queries, Queries], ids: tuple[Sequence[str], Sequence[str]], dual_softmax: tuple[bool, bool]
+) -> tuple[_Share, _Share] | None:
     """Returns hits and trials of both by clip, over the clips that both have; None where they have none in common."""
     sides = []
-    for result, soft in ((first, dual), (second, other_dual)):
-        hits, trials = result.queries[name].hits(1, soft)
-        sides.append(
-            {clip: (hits[n], trials[n]) for n, clip in enumerate(result.ids[name]) if n < len(hits) and trials[n]}
-        )
+    for asked, clips, soft in zip(queries, ids, dual_softmax, strict=True):
+        hits, trials = asked.hits(1, soft)
+        sides.append({clip: (hits[n], trials[n]) for n, clip in enumerate(clips) if n < len(hits) and trials[n]})
     common = [clip for clip in sides[0] if clip in sides[1]]
     if not common:
         return None

@@ -61,18 +61,8 @@ class Decisions:
             probabilities: (K, T) float64, before the median filter.
         """
         limits = torch.tensor(self.thresholds, dtype=torch.float64)
-        stored = self.settings
-        if stored is None or not (stored.low_threshold is not None or stored.merge_seconds or stored.min_seconds):
-            return self.filtered(probabilities) > limits[:, None]
-        low = None if stored.low_threshold is None else limits.clamp(max=stored.low_threshold)
-        every = torch.ones(1, probabilities.shape[1], dtype=torch.bool)
-        options = (stored.min_seconds, stored.merge_seconds, low, stored.median_seconds)
-        found = find_spans(probabilities[None], every, limits, self.frame_seconds, None, *options)[0]
-        frames = np.zeros(probabilities.shape, dtype=np.bool_)
-        for row, spans in zip(frames, found, strict=True):
-            for span in spans:
-                row[round(span.onset / self.frame_seconds) : round(span.offset / self.frame_seconds)] = True
-        return torch.from_numpy(frames)
+        settings = DetectionSettings() if self.settings is None else self.settings
+        return detected_frames(probabilities, limits, settings, self.frame_seconds)
 
     def __str__(self) -> str:
         """Says in words what is detected."""
@@ -91,3 +81,32 @@ class Decisions:
         ):
             text += f", {what.format(f'{seconds:g}')}" if seconds else ""
         return text + ")"
+
+
+def detected_frames(
+    probabilities: Tensor, limits: Tensor, settings: DetectionSettings, frame_seconds: Seconds
+) -> Tensor:
+    """Returns (K, T) bool: the frames of the spans that `peav.spans.find_spans` finds in one clip.
+
+    Args:
+        probabilities: (K, T) float64, before the median filter.
+        limits: (K,) float64, the thresholds.
+        settings: filter, hysteresis, gaps and shortest spans; their thresholds are not read.
+        frame_seconds: time between two frames.
+    """
+    if not has_span_rules(settings):
+        return median_filter(probabilities, settings.median_seconds, frame_seconds) > limits[:, None]
+    low = None if settings.low_threshold is None else limits.clamp(max=settings.low_threshold)
+    every = torch.ones(1, probabilities.shape[1], dtype=torch.bool)
+    options = (settings.min_seconds, settings.merge_seconds, low, settings.median_seconds)
+    found = find_spans(probabilities[None], every, limits, frame_seconds, None, *options)[0]
+    frames = np.zeros(probabilities.shape, dtype=np.bool_)
+    for row, spans in zip(frames, found, strict=True):
+        for span in spans:
+            row[round(span.onset / frame_seconds) : round(span.offset / frame_seconds)] = True
+    return torch.from_numpy(frames)
+
+
+def has_span_rules(settings: DetectionSettings) -> bool:
+    """Returns whether more than a comparison with a threshold makes spans: hysteresis, closed gaps or dropped spans."""
+    return settings.low_threshold is not None or settings.merge_seconds > 0 or settings.min_seconds > 0

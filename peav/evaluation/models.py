@@ -16,8 +16,9 @@ from peav.data.loading.decoding import DecodedClip, DecodeSettings
 from peav.digest import model_digest
 from peav.embedding_model import EmbeddingModel
 from peav.fields import build_fields
+from peav.inputs.detection import detection_windows
 from peav.inputs.running import Precision, computes_in_half, evaluating
-from peav.types import Batch, EventInput, Seconds
+from peav.types import Batch, Embedding, EventInput, Seconds
 
 #: Transcripts stand in for audio captions (recipe.md, section 5): what the table calls those that the `text_audio` head embeds, and
 #: what it calls them where the model has an embedding of its own under the first name, unless that one reads transcripts too.
@@ -87,6 +88,8 @@ class EvaluatedModel(ABC):
         pairs: embeddings that it was trained to make agree.
         frame_scale: how its frames are compared with phrases; None where it makes none.
         detection: how it finds sounds by name, where that was tuned.
+        frame_windows: longer clips are heard frame by frame in windows of so many seconds, which share so many; None for whole clips.
+        started_from: file, folder or repository from which its training went on, where it says so.
     """
 
     name: str
@@ -102,6 +105,8 @@ class EvaluatedModel(ABC):
     pairs: tuple[Pair, ...] = ()
     frame_scale: FrameScale | None = None
     detection: DetectionSettings | None = None
+    frame_windows: tuple[Seconds | None, Seconds] = (None, 0.0)
+    started_from: str | None = None
     field_options: Mapping[str, Mapping[str, Any]] | None = None
 
     @abstractmethod
@@ -111,6 +116,16 @@ class EvaluatedModel(ABC):
     @abstractmethod
     def embed_texts(self, name: str, texts: Sequence[str]) -> Tensor:
         """Embeds N texts by the head called `name`: (N, D) float32 on the CPU."""
+
+    def embed_frames(self, clips: Sequence[DecodedClip]) -> list[ClipOutput]:
+        """Embeds the frames of the windows of long clips, of which the sound alone is decoded; only models with `frame_windows` do."""
+        raise NotImplementedError(f"{self.kind} models hear no frames in windows")
+
+    def frame_hop(self) -> Seconds:
+        """Returns the time between two frames, on which windows must start."""
+        silence = torch.zeros(self.settings.sample_rate)
+        clip = DecodedClip("silence", 1.0, self.settings.sample_rate, silence, None, True, 0)
+        return max(self.embed_frames([clip])[0].frame_seconds.values())
 
     @property
     def said_name(self) -> str | None:
@@ -180,6 +195,8 @@ class PeavModel(EvaluatedModel):
                     "made of texts alone (`Objective.frame_pair`)"
                 )
         self.detection = model.detection
+        if self.frame_scale is not None and model.fields_for([self.frame_scale.frames]) == {"audio"}:
+            self.frame_windows = detection_windows(model)
         self.digest = model_digest(model)
 
     def embed_clips(self, clips: Sequence[DecodedClip]) -> list[ClipOutput]:
@@ -194,17 +211,19 @@ class PeavModel(EvaluatedModel):
             for row, present in enumerate(embedding.present.tolist()):
                 if present:
                     outputs[row].pooled[name], outputs[row].groups[name] = pooled[row].clone(), groups[row]
-            if name in medium and embedding.frames is not None and embedding.mask is not None:
-                if embedding.frame_seconds is None:
-                    raise ValueError("the frames say no frame_seconds")
-                sequence, mask = embedding.frames.float().cpu(), embedding.mask.cpu()
-                hops = torch.as_tensor(embedding.frame_seconds).float().flatten().cpu().expand(len(clips)).tolist()
-                for row, present in enumerate(embedding.present.tolist()):
-                    if present:
-                        outputs[row].frames[name], outputs[row].frame_seconds[name] = (
-                            sequence[row][mask[row]],
-                            hops[row],
-                        )
+        for name in medium:
+            _take_frames(outputs, name, found[name])
+        return outputs
+
+    def embed_frames(self, clips: Sequence[DecodedClip]) -> list[ClipOutput]:
+        """Embeds the frames of clips of which the sound alone is decoded."""
+        if self.frame_scale is None:
+            raise ValueError("this model makes no frames that are compared with phrases")
+        name = self.frame_scale.frames
+        outputs = [ClipOutput() for _ in clips]
+        with evaluating(self.model, self.precision) as device:
+            found = self.model.embed_batch(collate(clips, None).to(device), [name], [name])
+        _take_frames(outputs, name, found[name])
         return outputs
 
     def embed_texts(self, name: str, texts: Sequence[str]) -> Tensor:
@@ -219,6 +238,19 @@ class PeavModel(EvaluatedModel):
             batch = Batch(ids=tuple(texts), captions={source.removeprefix("captions."): text})
         with evaluating(self.model, self.precision) as device:
             return self.model.embed_batch(batch.to(device), [name])[name].pooled.float().cpu().clone()
+
+
+def _take_frames(outputs: Sequence[ClipOutput], name: str, embedding: Embedding) -> None:
+    """Gives clips their frames, without padding."""
+    if embedding.frames is None or embedding.mask is None:
+        return
+    if embedding.frame_seconds is None:
+        raise ValueError("the frames say no frame_seconds")
+    frames, mask = embedding.frames.float().cpu(), embedding.mask.cpu()
+    hops = torch.as_tensor(embedding.frame_seconds).float().flatten().cpu().expand(len(outputs)).tolist()
+    for row, present in enumerate(embedding.present.tolist()):
+        if present:
+            outputs[row].frames[name], outputs[row].frame_seconds[name] = frames[row][mask[row]], hops[row]
 
 
 def decode_settings(media: MediaSettings) -> DecodeSettings:

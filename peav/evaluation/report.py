@@ -17,6 +17,7 @@ from typing import Any
 
 from peav.data.curation.player import player
 from peav.evaluation import report_parts as parts
+from peav.evaluation.before import COLUMNS, BeforeAfter
 from peav.evaluation.directions import Evaluation, FrameLevel, percent
 from peav.evaluation.event_plots import psds_figure, reliability_figure
 from peav.evaluation.examples import (
@@ -50,6 +51,7 @@ class Material:
         table: its embeddings.
         history: curves of the training.
         control: results of the same run trained with the pairing shuffled across clips.
+        before: retrieval of the model from which training went on, beside that of the run.
         media: loader of pictures and sounds, for examples.
         title: of the report.
         settings: by name, shown at the end.
@@ -59,6 +61,7 @@ class Material:
     table: EmbeddingTable
     history: History = field(default_factory=dict)
     control: Evaluation | None = None
+    before: BeforeAfter | None = None
     media: MediaLoader | None = None
     title: str = "peav: evaluation"
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -73,6 +76,7 @@ def write_report(
     examples: MediaLoader | None = None,
     title: str = "peav: evaluation",
     settings: Mapping[str, Any] | None = None,
+    before: BeforeAfter | None = None,
 ) -> Path:
     """Writes the report of a run.
 
@@ -87,11 +91,12 @@ def write_report(
         examples: from a clip id to (frame uint8 (H, W, 3) or None, waveform float (S,) or None, sample rate in Hz).
         title: of the report.
         settings: shown at the end, beside the versions.
+        before: retrieval of the model from which training went on, beside that of the run.
 
     Returns:
         The path written.
     """
-    material = Material(evaluation, table, history or {}, control, examples, title, settings or {})
+    material = Material(evaluation, table, history or {}, control, before, examples, title, settings or {})
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(render(material), encoding="utf-8")
@@ -104,6 +109,7 @@ def render(material: Material) -> str:
     sections = [
         ("training", "Losses", losses(material)),
         ("retrieval", "Retrieval against chance", retrieval(material)),
+        *([("before", "Retrieval before and after", before_section(material.before))] if material.before else []),
         ("similarity", "Similarity", similarity_section(material)),
         ("examples", "Retrieved examples", examples_section(material, media)),
         ("events", "Events over time", events_section(material, media)),
@@ -208,6 +214,17 @@ def _control(control: Evaluation) -> str:
         "together. The interval takes the distinct queries as independent trials."
     )
     return f"<h3>Control with shuffled pairing</h3><p>{escape(text)}</p>"
+
+
+def before_section(before: BeforeAfter) -> str:
+    """R@1 of the model from which training went on, and of the run."""
+    note = (
+        "R@1 in percent of the same clips. Intervals and p-values are of a bootstrap that draws the same clips for both models; of many "
+        "directions a few may seem to differ by chance."
+    )
+    html = f"<p>{escape(before.sentence())} {note}</p>"
+    rows = ((_arrow(row[0]), *row[1:]) for row in before.rows())
+    return html + (parts.table(COLUMNS, rows) if before.differences else "")
 
 
 def similarity_section(material: Material) -> str:

@@ -40,6 +40,7 @@ def describe_protocol(model: EvaluatedModel, options: PassOptions) -> dict[str, 
         "frame_size": list(model.settings.frame_size),
         "window_seconds": options.window_seconds,
         "overlap_seconds": options.overlap_seconds,
+        "frame_windows": list(model.frame_windows) if model.frame_scale is not None else None,
         "precision": model.precision,
         "kept": options.kept,
     }

@@ -14,6 +14,7 @@ from peav.inputs.detection import (
     detect_items,
     detect_stream,
     detection_rules,
+    detection_windows,
 )
 from peav.inputs.embedding import (
     BATCH_SECONDS,
@@ -48,6 +49,7 @@ __all__ = [
     "detect_items",
     "detect_stream",
     "detection_rules",
+    "detection_windows",
     "embed",
     "embed_texts",
     "embedding_names",

@@ -107,20 +107,7 @@ def detection_rules(
         lows = tuple(min(stored.low_threshold or 0.0, high) for high in highs)
     else:
         lows = _by_text("low_threshold", low_threshold, texts, highs)
-    window = window_seconds
-    if window == "model":
-        window = stored.window_seconds if stored.window_seconds is not None else model.media.window_seconds
-    elif isinstance(window, str):
-        raise ValueError(f"window_seconds must be a number, 'model' or None, not {window!r}")
-    overlap = overlap_seconds
-    if overlap == "model":
-        overlap = 0.0
-        if window is not None:
-            known = stored.overlap_seconds if window_seconds == "model" else None
-            overlap = known if known is not None else _OVERLAP_SHARE * window
-    elif isinstance(overlap, str):
-        raise ValueError(f"overlap_seconds must be a number or 'model', not {overlap!r}")
-    check_windows(window, overlap)
+    window, overlap = detection_windows(model, window_seconds, overlap_seconds)
     rules = DetectionRules(
         highs,
         lows,
@@ -145,6 +132,34 @@ def detection_rules(
             rules.min_seconds,
         )
     return rules
+
+
+def detection_windows(
+    model: EmbeddingModel,
+    window_seconds: Seconds | OfModel | None = "model",
+    overlap_seconds: Seconds | OfModel = "model",
+) -> tuple[Seconds | None, Seconds]:
+    """Returns the longest piece of a sound that is heard at once, None for whole sounds, and what neighbouring pieces share.
+
+    Raises:
+        ValueError: if a value is out of range.
+    """
+    stored = model.detection if model.detection is not None else DetectionSettings()
+    window = window_seconds
+    if window == "model":
+        window = stored.window_seconds if stored.window_seconds is not None else model.media.window_seconds
+    elif isinstance(window, str):
+        raise ValueError(f"window_seconds must be a number, 'model' or None, not {window!r}")
+    overlap = overlap_seconds
+    if overlap == "model":
+        overlap = 0.0
+        if window is not None:
+            known = stored.overlap_seconds if window_seconds == "model" else None
+            overlap = known if known is not None else _OVERLAP_SHARE * window
+    elif isinstance(overlap, str):
+        raise ValueError(f"overlap_seconds must be a number or 'model', not {overlap!r}")
+    check_windows(window, overlap)
+    return window, overlap
 
 
 def _by_text(

@@ -37,7 +37,7 @@ def evaluated_model(module: PeavModule, data: Mapping[str, Any], name: str, prec
     if settings.get("fps") is not None:
         settings["num_frames"] = None
     objectives = [objective for objective in module.objectives.values() if isinstance(objective, Objective)]
-    return PeavModel(
+    model = PeavModel(
         module.model,
         name,
         [pair for objective in objectives for pair in objective.compared],
@@ -47,6 +47,8 @@ def evaluated_model(module: PeavModule, data: Mapping[str, Any], name: str, prec
         data.get("field_options"),
         precision,
     )
+    model.started_from = module.started_from
+    return model
 
 
 def frame_scale(objectives: Sequence[Objective]) -> FrameScale | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from peav.checkpoints import Checkpoint, CheckpointError, read_checkpoint, without_initialization
@@ -47,6 +48,12 @@ def read_initial(
                 raise ValueError(f"encoder {name!r} has no argument {argument!r}. {suggest(argument, known)}")
         encoders[name]["init_args"] = {**encoders[name]["init_args"], **changes}
     return replace(checkpoint, spec=replace(checkpoint.spec, encoders=encoders))
+
+
+def absolute_name(path_or_id: str) -> str:
+    """Returns a file or folder by its whole path, and a repository of the hub as it is."""
+    path = Path(path_or_id).expanduser()
+    return str(path.resolve()) if path.exists() else path_or_id
 
 
 def load_initial(model: EmbeddingModel, objectives: Mapping[str, Objective], checkpoint: Checkpoint) -> None:

@@ -32,7 +32,7 @@ from peav.training.compiling import compile_model, layers_of
 from peav.training.features import CachePrecision, CheckFeatures, FeatureCache, check_cache
 from peav.training.frame_metrics import FrameMetrics
 from peav.training.guard import FiniteGuard, name_suspects
-from peav.training.initial import load_initial, read_initial
+from peav.training.initial import absolute_name, load_initial, read_initial
 from peav.training.losses import Exchange, Losses, evaluate_objectives, with_gradients
 from peav.training.means import EvaluationMeans
 from peav.training.optim import Schedule, parameter_groups
@@ -189,6 +189,8 @@ class PeavModule(LightningModule):
             layers_of(self.model)  # which refuses models without any
         self._freeze_what_nothing_trains()
         hide_spans(self.model, built_objectives)
+        #: What training began from, for evaluation, which shows retrieval before and after; None where it began anew.
+        self.started_from: str | None = None if init_from is None else absolute_name(init_from)
         #: Whether a teacher may know something already.
         self.trained_before = checkpoint is not None
         if cache_features is not None:
@@ -563,11 +565,15 @@ class PeavModule(LightningModule):
         if isinstance(empty := resume["empty_batches"], Tensor):
             resume["empty_batches"] = dict(zip(self.objectives, empty.tolist(), strict=True))
         resume["trainer"] = trainer_settings(self.trainer, self)
+        if self.started_from is not None:
+            checkpoint["started_from"] = self.started_from
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restores the counters."""
         self._stepped = checkpoint.get("global_step", 0)
         self.trained_before = True
+        began = checkpoint.get("started_from")
+        self.started_from = self.started_from or (began if isinstance(began, str) else None)
         found = {**checkpoint, **self.ends.read(checkpoint)}
         kept = {**self.empty_batches, **found.get("empty_batches", {})}
         self._empty = torch.tensor([kept[name] for name in self.objectives])

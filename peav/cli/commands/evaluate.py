@@ -16,6 +16,7 @@ def evaluate(
     out: Path | None = None,
     split: str = "test",
     control: Path | None = None,
+    before: str = "start",
     adapter: str | None = None,
     adapter_options: dict[str, Any] | None = None,
     cache: Path | None = None,
@@ -46,6 +47,8 @@ def evaluate(
         out: folder to write; the folder above a checkpoint's by default, runs/evaluate/NAME for other models.
         split: `train`, `validation` or `test`.
         control: a checkpoint of the same run with `--data.shuffle_pairing=true`, whose numbers must be at chance.
+        before: the model whose retrieval stands beside, with a bootstrap that draws the same clips for both: what training must not have
+            cost. `start` is the checkpoint that a run began from (`init_from`), if it lies on this machine; `none` for none.
         adapter: for a model of another family, the adapter's name (`peav plugins`); what its config.json says decides by default.
         adapter_options: arguments of the adapter.
         cache: folder of the embeddings; `embeddings` in OUT by default.
@@ -71,8 +74,11 @@ def evaluate(
 
         if data is None or prepared is not None:
             raise ValueError("--suite needs --data ROOT, the folder in which the data sets lie, and no prepared folder")
-        if control is not None or window_seconds is not None:
-            raise ValueError("--control and --window_seconds are not for --suite: its tasks say how clips are sampled")
+        if control is not None or before not in ("start", "none") or window_seconds is not None:
+            raise ValueError(
+                "--control, --before and --window_seconds are not for --suite: its tasks say how clips are sampled, and peav compare "
+                "compares two results"
+            )
         options = SuiteOptions(choice, suite, data, out, cache, published, devices, num_workers, how)
         folder = run_suite_command(options)
         if folder is not None:
@@ -82,6 +88,6 @@ def evaluate(
         raise ValueError("give the folder that `peav prepare` wrote; or --suite NAME and --data ROOT")
     if data is not None or published is not None:
         raise ValueError("--data and --published are for --suite")
-    folder = run_evaluation(EvaluateOptions(choice, prepared, out, split, control, cache, devices, how))
+    folder = run_evaluation(EvaluateOptions(choice, prepared, out, split, control, before, cache, devices, how))
     if folder is not None:
         print(f"wrote {folder / 'evaluation.json'}, {folder / 'report.html'}")

@@ -27,8 +27,8 @@ def tune(
 ) -> None:
     """Tune the threshold of each phrase on a validation split, and store it with the model.
 
-    Writes the model in peav's format, with the thresholds and the other settings of detection that are given here; `peav detect` and
-    `PEAV.detect` then use them. Phrases without events in the split get --threshold.
+    Writes the model in peav's format, with the thresholds and the other settings of detection that are given here, by which the
+    thresholds are chosen; `peav detect` and `PEAV.detect` then use them. Phrases without events in the split get --threshold.
 
     For example: peav tune runs/mine/checkpoints/last.ckpt my_data --out my_detector --median_seconds 0.2
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from peav.data.manifests.identities import normalize_text
 from peav.data.manifests.labels import Labels
 from peav.data.manifests.records import OPEN, Event
+
+#: The phrases of a corpus come again and again.
+_key = lru_cache(maxsize=8192)(normalize_text)
 
 
 @dataclass(frozen=True)
@@ -33,15 +37,15 @@ class Known:
             label: its id, or "".
             labels: vocabularies and ontology.
         """
-        key = normalize_text(phrase)
-        own = tuple(event for event in self.events if normalize_text(event.phrase) == key)
+        key = _key(phrase)
+        own = tuple(event for event in self.events if _key(event.phrase) == key)
         if own:
             return None if any(event.is_weak for event in own) else own
         heard = [event for event in self.events if event.confidence > 0]
-        above = {normalize_text(name) for name in labels.lineage(phrase, label)}
-        if any(normalize_text(event.phrase) in above for event in heard):
+        above = {_key(name) for name in labels.lineage(phrase, label)}
+        if any(_key(event.phrase) in above for event in heard):
             return None
-        below = [e for e in heard if key in map(normalize_text, labels.lineage(e.phrase, e.label))]
+        below = [e for e in heard if key in map(_key, labels.lineage(e.phrase, e.label))]
         if below:
             found = tuple(replace(event, phrase=phrase, label=label) for event in below)
             return None if any(event.is_weak for event in below) else found
@@ -70,7 +74,7 @@ def mixed_labels(parts: Sequence[Known], labels: Labels) -> Known:
     """
     named: dict[str, list[Event]] = {}
     for event in (event for part in parts for event in part.events):
-        named.setdefault(normalize_text(event.phrase), []).append(event)
+        named.setdefault(_key(event.phrase), []).append(event)
     events: list[Event] = []
     for held in named.values():
         phrase, label = held[0].phrase, next((event.label for event in held if event.label), "")

@@ -6,13 +6,13 @@ All that is random follows from the generator of the clip, so that a mixture is 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import torch
-from lhotse.audio.mixer import AudioMixer
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -43,6 +43,12 @@ _MIN_SECONDS = 0.05
 
 #: Length of the fades at both ends of a foreground, in seconds: it is cut out of a recording.
 _FADE_SECONDS = 0.005
+
+#: Of so many recordings a worker remembers what their labels say and where they are loud: some kilobytes each.
+_REMEMBERED = 4096
+
+#: Squares of so many samples are added up in float32, and their sums in float64.
+_POWER_BLOCK = 4096
 
 #: How many foregrounds, and places for one, are tried before a clip gets one fewer.
 _TRIES = 10
@@ -120,11 +126,13 @@ class Foreground:
 
     Attributes:
         samples: (S,) float32, from its first to its last sample that is heard.
+        power: their mean square.
         known: its labels; times count from its start.
         name: of its clip and span, for the identity of a mixture.
     """
 
     samples: NDArray[np.float32]
+    power: float
     known: Known
     name: str
 
@@ -179,6 +187,7 @@ class Mixer:
             raise ValueError(
                 f"mixing takes foregrounds from clips that have sound and events, but the split {mixing.split!r} of {self.data} has none"
             )
+        self._recordings: dict[int, _Recording] = {}
         short = index.has(HAS_AUDIO) & index.has(ANNOTATED) & (index.duration <= mixing.max_seconds)
         durations = zip(index.duration.tolist(), short.tolist(), strict=True)
         shapes = [(settings.num_samples(seconds),) if held else None for seconds, held in durations]
@@ -199,8 +208,8 @@ class Mixer:
         """
         if rng.random() >= self.mixing.share:
             return None
-        base = samples.numpy()[None]
-        mixer = AudioMixer(base, self.settings.sample_rate)
+        mixed = samples.numpy().copy()
+        reference = mean_power(mixed)
         background = Known(clip.events, clip.vocabulary) if clip.events is not None else Known((), OPEN)
         busy = [event.span for event in background.events if event.span is not None and event.confidence >= _SURE]
         parts, names = [background], [str(clip.group("audio"))]
@@ -214,15 +223,14 @@ class Mixer:
             if begin is None:
                 continue
             onset = begin / self.settings.sample_rate
-            # Lhotse's ratio is that of the first track to the one that is added.
-            mixer.add_to_mix(sound[None], snr=-snr_db, offset=onset)
+            power = foreground.power if len(sound) == len(foreground.samples) else mean_power(sound)
+            mixed[begin : begin + len(sound)] += np.float32(gain(power, reference, snr_db)) * sound
             known = _shifted(foreground.known, onset, len(sound) / self.settings.sample_rate)
             busy += [event.span for event in known.events if event.span is not None]
             parts.append(known)
             names.append(f"{foreground.name}/{begin}/{snr_db:.6f}")
         if len(parts) == 1:
             return None
-        mixed = mixer.mixed_mono_audio[0]
         if (peak := max(float(mixed.max()), -float(mixed.min()))) > 1:
             mixed /= np.float32(peak)  # as loud as can be, and no ratio changes
         return Mixture(
@@ -237,13 +245,13 @@ class Mixer:
         """
         failed: list[MediaError | SampleError] = []
         for position in rng.choice(self.candidates, _TRIES).tolist():
-            clip = self.manifest[position]
-            same = background is not None and clip.audio_group == background.audio_group
+            recording = self._recording(position)
+            same = background is not None and recording.clip.audio_group == background.audio_group
             number = rng.random()
             if same:
                 continue
             try:
-                made = self._cut(clip, position, number)
+                made = self._cut(recording, position, number)
             except (MediaError, SampleError) as error:
                 _log.warning("a foreground cannot be read, another takes its place: %s", error)
                 failed.append(error)
@@ -254,45 +262,56 @@ class Mixer:
             raise MediaError(f"foregrounds of {self.data}", f"{_TRIES} in a row cannot be read; the last: {failed[-1]}")
         return None
 
-    def _cut(self, clip: Clip, position: int, number: float) -> Foreground | None:
+    def _recording(self, position: int) -> _Recording:
+        """Returns what the manifest says of a clip, and where its foregrounds were found, if they were before."""
+        found = self._recordings.get(position)
+        if found is None:
+            if len(self._recordings) >= _REMEMBERED:
+                self._recordings.clear()
+            found = self._recordings[position] = _Recording(self.manifest[position], self.mixing.max_seconds)
+        return found
+
+    def _cut(self, recording: _Recording, position: int, number: float) -> Foreground | None:
         """Returns one of the foregrounds of a clip, by a number from 0 to 1; None if it has none."""
-        events = clip.events or ()
-        spans = [
-            event.span
-            for event in events
-            if event.span is not None and event.confidence >= _SURE and event.span[1] - event.span[0] >= _MIN_SECONDS
-        ]
-        weak = [event for event in events if event.is_weak and event.confidence >= _SURE]
-        whole = not any(event.span is not None for event in events)
-        if spans:
-            begin, end = spans[int(number * len(spans))]
-            end = min(end, begin + self.mixing.max_seconds)
-        elif weak and whole and clip.duration <= self.mixing.max_seconds:
-            begin, end = 0.0, clip.duration
-        else:
+        if not recording.pieces:
             return None
-        rate = self.settings.sample_rate
-        sound = self._samples(clip, position, begin, end)
+        piece = int(number * len(recording.pieces))
+        begin, end = recording.pieces[piece]
+        sound = self._samples(recording.clip, position, begin, end)
+        if piece not in recording.cuts:
+            recording.cuts[piece] = self._listen(recording, piece, sound)
+        cut = recording.cuts[piece]
+        if cut is None:
+            return None
+        heard = _faded(sound[cut.first : cut.last], self.settings.sample_rate)
+        if cut.power is None:
+            cut.power = mean_power(heard)
+        return Foreground(heard, cut.power, cut.known, cut.name)
+
+    def _listen(self, recording: _Recording, piece: int, sound: NDArray[np.float32]) -> _Cut | None:
+        """Finds where a piece of a recording is heard, and what is known of that; None of silence."""
+        rate, clip = self.settings.sample_rate, recording.clip
+        begin, end = recording.pieces[piece]
         active = active_spans(sound, rate, self.mixing.gate_db)
         if not active or active[-1][1] - active[0][0] < _MIN_SECONDS * rate:
             return None
         first, last = active[0][0], active[-1][1]
-        seconds = (last - first) / rate
-        if spans:
-            held = _within(events, begin + first / rate, seconds)
+        events = clip.events or ()
+        weak = [event for event in events if event.is_weak]
+        if recording.timed:
+            held = _within(events, begin + first / rate, (last - first) / rate)
         else:
             runs = [((one - first) / rate, (other - first) / rate) for one, other in active]
-            held = tuple(replace(event, onset=one, offset=other) for event in weak for one, other in runs)
+            sure = [event for event in weak if event.confidence >= _SURE]
+            held = tuple(replace(event, onset=one, offset=other) for event in sure for one, other in runs)
         vocabulary = clip.vocabulary
         if self.mixing.isolated:
             vocabulary = ""
         else:
             held += tuple(event for event in events if event.is_absent)
             # Of what is somewhere in the clip nobody knows whether it is in this part of it.
-            vocabulary = OPEN if spans and any(event.is_weak for event in events) else vocabulary
-        return Foreground(
-            _faded(sound[first:last], rate), Known(held, vocabulary), f"{clip.group('audio')}/{begin:.6f}/{end:.6f}"
-        )
+            vocabulary = OPEN if recording.timed and weak else vocabulary
+        return _Cut(first, last, Known(held, vocabulary), f"{clip.group('audio')}/{begin:.6f}/{end:.6f}")
 
     def _samples(self, clip: Clip, position: int, begin: Seconds, end: Seconds) -> NDArray[np.float32]:
         rate = self.settings.sample_rate
@@ -312,6 +331,73 @@ class Mixer:
             if polyphony(busy, span) < self.mixing.max_polyphony:
                 return int(begin)
         return None
+
+
+class _Recording:
+    """A clip that may give foregrounds.
+
+    Attributes:
+        clip: what the manifest says of it.
+        timed: whether it gives events with times; else all of its sound is one foreground, if its labels say what it is.
+        pieces: begin and end of each foreground, seconds.
+        cuts: what was found of each when it was heard; None where that was silence.
+    """
+
+    def __init__(self, clip: Clip, max_seconds: Seconds) -> None:
+        self.clip = clip
+        self.cuts: dict[int, _Cut | None] = {}
+        events = clip.events or ()
+        spans = [
+            event.span
+            for event in events
+            if event.span is not None and event.confidence >= _SURE and event.span[1] - event.span[0] >= _MIN_SECONDS
+        ]
+        self.timed = bool(spans)
+        self.pieces = [(begin, min(end, begin + max_seconds)) for begin, end in spans]
+        named = any(event.is_weak and event.confidence >= _SURE for event in events)
+        untimed = not any(event.span is not None for event in events)
+        if not spans and named and untimed and clip.duration <= max_seconds:
+            self.pieces = [(0.0, clip.duration)]
+
+
+@dataclass
+class _Cut:
+    """Where a foreground is heard in its piece of a recording.
+
+    Attributes:
+        first: its first sample.
+        last: the sample after its last.
+        known: its labels; times count from `first`.
+        name: of its clip and piece.
+        power: mean square of its samples; None until they were faded.
+    """
+
+    first: int
+    last: int
+    known: Known
+    name: str
+    power: float | None = None
+
+
+def mean_power(samples: NDArray[np.float32]) -> float:
+    """Returns the mean square of samples (S,); no copy of them is made, and the sum is the same on any number of threads.
+
+    >>> mean_power(np.array([3.0, 4.0], np.float32))
+    12.5
+    """
+    whole = len(samples) // _POWER_BLOCK * _POWER_BLOCK
+    blocks, rest = samples[:whole].reshape(-1, _POWER_BLOCK), samples[whole:]
+    total = np.einsum("ij,ij->i", blocks, blocks).sum(dtype=np.float64) + np.einsum("i,i->", rest, rest)
+    return float(total) / max(len(samples), 1)
+
+
+def gain(power: float, reference: float, snr_db: float) -> float:
+    """Returns the factor that brings a sound to a ratio of powers, in dB over a reference; 1 where either is silence.
+
+    >>> gain(4.0, 1.0, 0.0), gain(1.0, 1.0, 20.0), gain(1.0, 0.0, 20.0)
+    (0.5, 10.0, 1.0)
+    """
+    return math.sqrt(reference * 10 ** (snr_db / 10) / power) if reference > 0 and power > 0 else 1.0
 
 
 def polyphony(spans: Sequence[tuple[Seconds, Seconds]], within: tuple[Seconds, Seconds]) -> int:

@@ -76,4 +76,13 @@ def _is_medium(head: bytes) -> bool:
     """Returns whether bytes begin as a container that FFmpeg takes for nothing else, so that no further ones need be looked at."""
     riff = head[:4] in (b"RIFF", b"RF64") and head[8:12] in (b"WAVE", b"AVI ")
     matroska = head[:4] == b"\x1aE\xdf\xa3" and (b"webm" in head[:64] or b"matroska" in head[:64])
-    return riff or matroska or head[:5] == b"OggS\0" or (head[:2] == b"\0\0" and head[4:8] == b"ftyp")
+    mp4 = head[:2] == b"\0\0" and head[4:8] == b"ftyp"
+    return riff or matroska or mp4 or head[:5] == b"OggS\0" or _is_flac(head)
+
+
+def _is_flac(head: bytes) -> bool:
+    """Returns whether bytes begin as a FLAC stream with all that FFmpeg asks of one to be sure (`flac_probe` in libavformat/flacdec.c)."""
+    if len(head) < 21 or head[:4] != b"fLaC" or head[4] & 0x7F or head[5:8] != b"\0\0\x22":
+        return False
+    shortest, longest = int.from_bytes(head[8:10]), int.from_bytes(head[10:12])
+    return 16 <= shortest <= longest and 0 < int.from_bytes(head[18:21]) >> 4 <= 655350

@@ -20,7 +20,7 @@ from peav.data.datamodule import ClipDataModule
 from peav.data.loading.decoding import DecodedClip
 from peav.data.loading.level import active_spans
 from peav.data.loading.mixed_labels import Known, mixed_labels
-from peav.data.loading.mixing import Mixing, polyphony
+from peav.data.loading.mixing import Mixing, gain, mean_power, polyphony
 from peav.data.loading.plan import DataSettingError
 from peav.data.manifests.identities import bytes_group
 from peav.data.manifests.labels import Labels, LabelsError, load_labels, write_labels
@@ -328,6 +328,33 @@ def test_loud_mixtures_stay_within_full_scale(tmp_path: Path, bursts: Path) -> N
     for row in range(4):
         made, alone = sound(mixed[0, row, 0]), sound(plain[0, row, 0])
         assert np.abs(made).max() == pytest.approx(1.0, abs=1e-6) and not np.array_equal(made, alone)
+
+
+def test_gains_are_those_of_lhotse() -> None:
+    from lhotse.audio.mixer import AudioMixer
+
+    base, added = noise(0, 2.0, 0.1).astype(np.float32), noise(1, 0.7, 0.3).astype(np.float32)
+    for snr_db in (-20.0, 0.0, 7.5):
+        mixer = AudioMixer(base[None], RATE)
+        mixer.add_to_mix(added[None], snr=-snr_db, offset=1.0)
+        ours = base.copy()
+        ours[RATE : RATE + len(added)] += np.float32(gain(mean_power(added), mean_power(base), snr_db)) * added
+        np.testing.assert_allclose(ours, mixer.mixed_mono_audio[0], rtol=0, atol=1e-6)
+    assert mean_power(np.zeros(0, np.float32)) == 0.0
+    loud = np.full(10_000, 1e4, np.float32)
+    assert mean_power(loud) == pytest.approx(1e8, rel=1e-6)
+
+
+def test_what_a_worker_remembers_of_recordings_changes_no_mixture(noises: Path, bursts: Path) -> None:
+    for isolated in (True, False):
+        mixing = Mixing(str(bursts), share=1.0, isolated=isolated)
+        warm = dataset(noises, mixing)
+        for row in range(20):
+            warm[0, row, 0]
+        for row in range(20):
+            again, fresh = warm[1, row, 0], dataset(noises, mixing)[1, row, 0]
+            assert np.array_equal(sound(again), sound(fresh)) and again.events == fresh.events
+            assert (again.vocabulary, again.audio_group) == (fresh.vocabulary, fresh.audio_group)
 
 
 def test_silence_takes_a_foreground_as_it_is(tmp_path: Path, bursts: Path) -> None:
