@@ -342,7 +342,7 @@ def test_gains_are_those_of_lhotse() -> None:
         np.testing.assert_allclose(ours, mixer.mixed_mono_audio[0], rtol=0, atol=1e-6)
     assert mean_power(np.zeros(0, np.float32)) == 0.0
     loud = np.full(10_000, 1e4, np.float32)
-    assert mean_power(loud) == pytest.approx(1e8, rel=1e-6)
+    assert mean_power(loud) == pytest.approx(1e8, rel=1e-5)
 
 
 def test_what_a_worker_remembers_of_recordings_changes_no_mixture(noises: Path, bursts: Path) -> None:
