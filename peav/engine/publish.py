@@ -18,6 +18,7 @@ from peav.data.manifests.fields import RecordError
 from peav.data.manifests.manifest import write_manifest
 from peav.data.manifests.records import OPEN, Event
 from peav.data.manifests.texts import Caption, missing_media, parse_captions
+from peav.engine.blacklist import Blacklist, left_out
 from peav.engine.job import Job
 from peav.engine.rows import OWN_MARK, owned, read_lines
 from peav.engine.stage import EngineError
@@ -60,6 +61,8 @@ class PublishOptions:
         max_copies: captions of a type that may say the same; 0 for any number.
         max_opening_share: of the captions of a type that may begin with the same three words, else nothing is written.
         min_opening_captions: of a type, from which on that is looked at.
+        blacklist: clips that get no caption: a file or a folder, see `peav.engine.blacklist.Blacklist`; "" for none.
+        near_duplicates: whether a clip that is nearly an earlier one gets none, where the stage `Fingerprint` looked at them.
     """
 
     replace: bool = False
@@ -67,6 +70,8 @@ class PublishOptions:
     max_copies: int = 0
     max_opening_share: float = 0.5
     min_opening_captions: int = 100
+    blacklist: str = ""
+    near_duplicates: bool = True
 
 
 def survey_of(job: Job) -> Survey:
@@ -101,7 +106,9 @@ def publish(job: Job, options: PublishOptions) -> Published:
                 f"{opening}: nothing was written into the manifest, and what was computed is kept. Change the prompt or the templates, or "
                 "raise --max_opening_share"
             )
-        duplicates = Duplicates(options.unique_media, options.max_copies)
+        blacklist = Blacklist.read(Path(options.blacklist)) if options.blacklist else Blacklist()
+        excluded = left_out(fresh, blacklist, options.near_duplicates)
+        duplicates = Duplicates(options.unique_media, options.max_copies, excluded)
         with _Sink(job.work / "dropped.jsonl") as dropped:
             for split, manifest in fresh.manifests.items():
                 with _Sink(Path(job.spec.data) / "provenance" / f"{split}.jsonl") as provenance:
@@ -160,14 +167,14 @@ def _edit(
 ) -> tuple[Clip, list[tuple[str, str]]]:
     """Returns the clip as the manifest has it from now on, and its new captions by type and text; `own` are those of earlier jobs."""
     made = list(texts_of_column(columns.get("texts")))
-    lost = duplicates.judge(clip, made)
+    lost, excluded = duplicates.judge(clip, made), duplicates.excluded.get(clip.id)
     wanted: dict[str, list[str]] = {}
     for kind, text in made:
         reason = lost.get((kind, text)) or _unwritable(clip, kind, text)
         if reason is None:
             wanted.setdefault(kind, []).append(text)
         else:
-            what = "duplicate" if (kind, text) in lost else "unwritable"
+            what = excluded[0] if excluded else "duplicate" if (kind, text) in lost else "unwritable"
             report.dropped[what] += 1
             dropped.add(
                 json.dumps({"id": clip.id, "type": kind, "text": text[:500], "reason": reason}, ensure_ascii=True)

@@ -115,9 +115,13 @@ class Duplicates:
     Args:
         media: whether the captions of a clip are left out whose packed bytes and span another clip of the job has.
         max_copies: captions of one type that may say the same; the first in the order of the manifest stay. 0 for any number.
+        excluded: by id, clips that get no caption: what they are, and why.
     """
 
-    def __init__(self, media: bool = True, max_copies: int = 0) -> None:
+    def __init__(
+        self, media: bool = True, max_copies: int = 0, excluded: Mapping[str, tuple[str, str]] | None = None
+    ) -> None:
+        self.excluded = excluded or {}
         self.media, self.max_copies = media, max_copies
         self._clips: dict[int, str] = {}
         self._texts: Counter[int] = Counter()
@@ -125,6 +129,8 @@ class Duplicates:
     def judge(self, clip: Clip, texts: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
         """Returns the captions of a clip that are left out, with reasons; asked for the clips in their order."""
         texts = list(texts)
+        if clip.id in self.excluded:
+            return dict.fromkeys(texts, self.excluded[clip.id][1])
         if self.media:
             # What is compared is the bytes of sound and picture: the checksum of the shards covers the id, too.
             groups = f"{clip.group('audio')}/{clip.group('video')}/{media_key(clip).partition('/')[2]}"

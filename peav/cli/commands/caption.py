@@ -28,6 +28,8 @@ def caption(
     unique_media: bool = True,
     max_copies: int = 0,
     max_opening_share: float = 0.5,
+    blacklist: str = "",
+    near_duplicates: bool = True,
     samples: int = 12,
     stale_seconds: float = 120.0,
 ) -> None:
@@ -60,6 +62,9 @@ def caption(
         unique_media: leave out the captions of a clip whose media another clip has.
         max_copies: captions of a type that may say the same; 0 for any number.
         max_opening_share: stop before writing where more captions of a type begin with the same three words.
+        blacklist: clips that get no caption, such as those of evaluation sets: a file of ids, a JSONL file of ids and fingerprints, or the
+            work folder of a run over them with the stage Fingerprint.
+        near_duplicates: leave out clips that are nearly an earlier one, where the stage Fingerprint is in the pipeline.
         samples: clips on the report.
         stale_seconds: time without a sign of life after which a process on another machine counts as dead.
     """
@@ -93,7 +98,14 @@ def caption(
         if dry_run:
             _show(try_out(spec))
             continue
-        options = PublishOptions(replace, unique_media, max_copies, max_opening_share)
+        options = PublishOptions(
+            replace,
+            unique_media,
+            max_copies,
+            max_opening_share,
+            blacklist=blacklist,
+            near_duplicates=near_duplicates,
+        )
         with ends_on_terminate():
             done = run_job(
                 spec,
@@ -179,7 +191,7 @@ def _summary(done: Any, folder: str, replace: bool) -> None:
     for (gate, outcome), count in sorted(published.survey.verdicts.items()):
         print(f"the gate {gate} refused {count:,}, which were {outcome}")
     for reason, count in published.dropped.items():
-        print(f"{count:,} captions were left out as {reason}: see dropped.jsonl in the folder of the work")
+        print(f"{count:,} captions were left out ({reason}): see dropped.jsonl in the folder of the work")
     if done.failed:
         print(f"{done.failed:,} clips failed at a stage: the same command tries them again; reasons are in the report")
     for stage, seconds in done.timing.stages.items():

@@ -1,6 +1,7 @@
 """The stages that come with peav; importing this package registers them, and loads no model."""
 
 from peav.engine.stages.choose import ChooseCaption
+from peav.engine.stages.fingerprint import Fingerprint
 from peav.engine.stages.gates import Gates
 from peav.engine.stages.measure import Measure
 from peav.engine.stages.model import ModelCaptioner, ModelWriter
@@ -15,6 +16,7 @@ from peav.engine.stages.yamnet import YAMNetTagger
 __all__ = [
     "CaptionsFromFile",
     "ChooseCaption",
+    "Fingerprint",
     "Gates",
     "Measure",
     "ModelCaptioner",

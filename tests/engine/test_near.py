@@ -1,0 +1,173 @@
+"""Near duplicates and the blacklist: found after another encoding, level, trim and size; different clips are left alone."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from peav.data.manifests.manifest import open_manifest
+from peav.engine.blacklist import Blacklist
+from peav.engine.engine import caption
+from peav.engine.job import JobSpec
+from peav.engine.near import NearDuplicates, sound_distance
+from peav.engine.publish import PublishOptions
+from peav.engine.stage import Columns, Stage, register_stage
+from peav.engine.stages import Fingerprint
+from peav.engine.stages.fingerprint import picture_hash
+from peav.testing import check_stage
+from tests.engine.data import config, write_clips
+
+RATE = 16000
+
+
+def sound(seed: int, seconds: float = 8.0) -> np.ndarray:
+    """Notes and noise that change four times a second."""
+    random = np.random.default_rng(seed)
+    time = np.arange(round(seconds * RATE)) / RATE
+    steps = random.uniform(100, 3000, round(seconds * 4) + 1)[(time * 4).astype(int)]
+    return (0.2 * np.sin(2 * np.pi * np.cumsum(steps) / RATE) + random.normal(0, 0.01, len(time))).astype(np.float32)
+
+
+def encoded(samples: np.ndarray, *options: str) -> np.ndarray:
+    """Through an encoder and back."""
+    raw = ("-f", "f32le", "-ar", str(RATE), "-ac", "1")
+    there = ["ffmpeg", "-v", "error", *raw, "-i", "-", *options, "-f", "matroska", "-"]
+    back = ["ffmpeg", "-v", "error", "-i", "-", *raw, "-"]
+    media = subprocess.run(there, input=samples.astype("<f4").tobytes(), capture_output=True, check=True).stdout
+    return np.frombuffer(subprocess.run(back, input=media, capture_output=True, check=True).stdout, "<f4").copy()
+
+
+def scene(seed: int) -> np.ndarray:
+    """Blobs, (32, 32)."""
+    random = np.random.default_rng(seed)
+    y, x = np.mgrid[:32, :32]
+    spots = random.uniform(2, 30, (6, 2))
+    return sum(255 / 6 * np.exp(-((y - a) ** 2 + (x - b) ** 2) / 40) * (1 + k % 3) for k, (a, b) in enumerate(spots))
+
+
+def prints(sounds: list[Any], frames: list[Any] | None = None) -> list[dict[str, Any]]:
+    batch = {"id": [str(k) for k in range(len(sounds))], "audio": sounds, "frames": frames or [None] * len(sounds)}
+    return Fingerprint()(batch)["prints"]
+
+
+def test_a_sound_is_found_again_after_another_encoding_level_and_trim() -> None:
+    one = sound(0)
+    changed = [
+        encoded(one, "-c:a", "aac", "-b:a", "32k"),
+        encoded(one, "-c:a", "libmp3lame", "-b:a", "48k"),
+        0.2 * one,
+        one[RATE:],  # begins a second later
+        np.concatenate([sound(9, 2.0), one]),
+    ]
+    held = [np.asarray(p["sound"], np.uint32) for p in prints([one, *changed, *(sound(k) for k in range(1, 9))])]
+    found = [sound_distance(held[0], other) for other in held[1:]]
+    assert all(d is not None and d < 0.15 for d in found[:5]), found
+    assert found[5:] == [None] * 8
+    near = NearDuplicates()
+    for k, words in enumerate(held):
+        near.add(str(k), {"sound": words})
+    assert {name: one.first for name, one in near.find().items()} == dict.fromkeys("12345", "0")
+
+
+def test_silence_and_plain_frames_tell_nothing() -> None:
+    black = np.zeros((4, 3, 32, 32), np.uint8)
+    made = prints([np.zeros(5 * RATE, np.float32), None, sound(1, 0.5)], [black, black + 200, None])
+    assert made[:2] == [{}, {}] and len(made[2]["sound"]) > 10  # half a second, repeated
+    near = NearDuplicates()
+    for k, one in enumerate(made[:2]):
+        near.add(str(k), one)
+    assert near.find() == {}
+
+
+def test_pictures_are_found_again_after_noise_and_other_contrast() -> None:
+    random = np.random.default_rng(0)
+    film = [np.stack([scene(10 * k + j) for j in range(4)]) for k in range(12)]
+    noisy = [np.clip(0.8 * one + 20 + random.normal(0, 4, one.shape), 0, 255) for one in film]
+    near = NearDuplicates()
+    for k, one in enumerate([*film, *noisy]):
+        near.add(str(k), {"pictures": [picture_hash(frame.astype(np.float32)) for frame in one]})
+    assert {name: one.first for name, one in near.find().items()} == {str(k + 12): str(k) for k in range(12)}
+
+
+def test_the_same_music_under_another_picture_is_no_duplicate_and_chains_end_at_what_stays() -> None:
+    words, other = list(range(1000, 1040)), list(range(5000, 5040))
+    near = NearDuplicates()
+    near.add("a", {"sound": words, "pictures": [2**40 + 5]})
+    near.add("b", {"sound": words, "pictures": [2**63 - 1]})
+    near.add("c", {"sound": words, "pictures": [2**40 + 4]})
+    near.add("d", {"sound": words})
+    near.add("e", {"sound": other})
+    near.add("f", {"sound": other[3:]})
+    near.add("g", {"sound": other[5:]})
+    found = near.find()
+    assert {name: one.first for name, one in found.items()} == {"c": "a", "f": "e", "g": "e"}
+
+
+@register_stage
+class ScriptedPrints(Stage):
+    """Fingerprints that follow from the number of the clip: those of every third clip are alike."""
+
+    reads = ("duration",)
+    provides = ("prints",)
+
+    def __call__(self, batch: Columns) -> Columns:
+        numbers = [int(name.rpartition("-")[2]) for name in batch["id"]]
+        held = [{"sound": [100_000 * (k % 3 + 1) + j for j in range(20)]} if k < 6 else {} for k in numbers]
+        return {"id": batch["id"], "prints": held}
+
+
+def captioned(data: Path, work: Path, **options: Any) -> Any:
+    stages = {**config(), "prints": {"class_path": "tests.engine.test_near.ScriptedPrints"}}
+    spec = JobSpec(str(data), stages, work=str(work))
+    return caption(spec, PublishOptions(**options), samples=0).published
+
+
+def synthetic(data: Path) -> set[str]:
+    clips = open_manifest(data, "train")
+    return {clip.id[5:] for clip in clips if any(c.origin == "synthetic" for c in clip.captions.get("audio", ()))}
+
+
+def test_near_duplicates_get_no_caption_are_listed_and_come_back(tmp_path: Path) -> None:
+    data = write_clips(tmp_path / "d", 8)
+    assert captioned(data, tmp_path / "w").dropped == {"near duplicate": 3}
+    assert synthetic(data) == {"0", "1", "2", "6", "7"}
+    lines = [json.loads(line) for line in (tmp_path / "w/dropped.jsonl").read_text().splitlines()]
+    assert [line["id"] for line in lines] == ["clip-3", "clip-4", "clip-5"] and "nearly 'clip-0'" in lines[0]["reason"]
+    assert captioned(data, tmp_path / "w", near_duplicates=False).dropped == {}
+    assert synthetic(data) == set("01234567")
+
+
+@pytest.mark.parametrize("form", ["ids", "prints", "work"])
+def test_the_blacklist_holds_by_id_and_by_fingerprint(tmp_path: Path, form: str) -> None:
+    path = tmp_path / ("list.txt" if form == "ids" else "list.jsonl")
+    if form == "ids":
+        path.write_text("# of an evaluation set\nclip-1\n\nclip-7\n")
+    elif form == "prints":
+        rows = [{"id": "clip-7"}, {"id": "other", "prints": {"sound": [200_000 + j for j in range(4, 20)]}}]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        path = tmp_path / "evaluation"
+        captioned(write_clips(tmp_path / "e", 2), path)  # clip-0 and clip-1
+    data = write_clips(tmp_path / "d", 8)
+    dropped = captioned(data, tmp_path / "w", blacklist=str(path), near_duplicates=False).dropped
+    left = {"ids": {"1", "7"}, "prints": {"1", "4", "7"}, "work": {"0", "1", "3", "4"}}[form]
+    assert dropped == {"blacklisted": len(left)} and synthetic(data) == set("01234567") - left
+
+
+def test_a_blacklist_that_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="neither a file nor a folder"):
+        Blacklist.read(tmp_path / "no")
+    with pytest.raises(ValueError, match="holds no fingerprints"):
+        Blacklist.read(tmp_path)
+    (tmp_path / "l.jsonl").write_text('{"clip": 3}\n')
+    with pytest.raises(ValueError, match="an object with an id"):
+        Blacklist.read(tmp_path / "l.jsonl")
+
+
+def test_fingerprints_keep_the_contract() -> None:
+    check_stage(Fingerprint, {})
