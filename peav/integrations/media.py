@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torchcodec.decoders import AudioDecoder, VideoDecoder
 
-from peav.inputs import media_settings
+from peav.data.media.decode import count_frames, frame_times
+from peav.inputs import media_settings, resolve_window
 from peav.model import PEAV
 
 #: What is embedded of an input, by what is in it.
@@ -21,6 +22,9 @@ _NAMES = {
     frozenset({"audio", "text"}): "audio_plus_text",
     frozenset({"video", "text"}): "video_plus_text",
 }
+
+#: A container may say a little more than there is, seconds.
+_TOLERANCE = 0.1
 
 
 def text_names(model: PEAV) -> tuple[str, ...]:
@@ -51,23 +55,31 @@ def frames_of(video: Any, model: PEAV) -> Any:
     """Returns the frames of a video that a model sees, (F, 3, H, W) of uint8; what is no decoder is given back.
 
     Args:
-        video: a path; frames; `{"array", ...}`; or torchcodec's `VideoDecoder`, of which only the frames that are seen are decoded.
+        video: a path; frames; `{"array", ...}`; or torchcodec's `VideoDecoder`, of which only the frames that are seen are decoded, as
+            `PEAV.embed` chooses them of a file.
         model: that sees them.
+
+    Raises:
+        ValueError: if a decoder's video is longer than what the model embeds at once.
     """
     if isinstance(video, Mapping):
         video = video["array"]
     if not isinstance(video, VideoDecoder):
         return video
-    wanted = media_settings(model.media)
-    count = len(video)
-    if wanted.num_frames is not None:
-        steps = max(1, wanted.num_frames - 1)
-        return video.get_frames_at([step * (count - 1) // steps for step in range(wanted.num_frames)]).data
-    if wanted.fps is not None:
-        begin, end = float(video.metadata.begin_stream_seconds or 0), float(video.metadata.end_stream_seconds or 0)
-        times = np.arange(begin, max(end, begin + 1e-6), 1 / wanted.fps)
-        return video.get_frames_played_at(times.tolist()).data
-    return video.get_frames_in_range(0, count).data
+    wanted, total = media_settings(model.media), len(video)
+    begin, end = float(video.metadata.begin_stream_seconds or 0), float(video.metadata.end_stream_seconds or 0)
+    window = resolve_window(model.media, "model", 0.0)
+    if window is not None and end - begin > window + _TOLERANCE:
+        raise ValueError(
+            f"a decoder's video of {end - begin:.1f} s is longer than the {window:g} s that the model embeds at once: give the path, "
+            "of which windows are embedded"
+        )
+    if wanted.num_frames is None and wanted.fps is None:
+        return video.get_frames_in_range(0, total).data
+    count = count_frames(end - begin, wanted.num_frames, wanted.fps if wanted.num_frames is None else None)
+    if wanted.sampling == "index":
+        return video.get_frames_at([step * (total - 1) // max(1, count - 1) for step in range(count)]).data
+    return video.get_frames_played_at(frame_times(count, end - begin, begin)).data
 
 
 def embed_texts(model: PEAV, texts: Sequence[str], to: str) -> Tensor:
@@ -96,23 +108,28 @@ def embed_media(model: PEAV, inputs: Sequence[Mapping[str, Any]]) -> Tensor:
         raise ValueError(
             f"the model makes no embedding of {' and '.join(sorted(kinds))} together; it makes those of {known}"
         )
-    by_rate: dict[int | None, list[int]] = {}
+    # What goes through `embed` in one call has one sample rate, and of frames that were chosen here one number.
+    alike: dict[tuple[int | None, int | None], list[int]] = {}
     heard: list[Any] = [None] * len(inputs)
+    seen: list[Any] = [None] * len(inputs)
     for row, one in enumerate(inputs):
-        rate = None
+        rate = count = None
         if "audio" in kinds:
             heard[row], rate = waveform_of(one["audio"])
-        by_rate.setdefault(rate, []).append(row)
+        if "video" in kinds:
+            seen[row] = frames_of(one["video"], model)
+            count = len(seen[row]) if isinstance(one["video"], VideoDecoder) else None
+        alike.setdefault((rate, count), []).append(row)
     found: list[Tensor | None] = [None] * len(inputs)
-    for rate, rows in by_rate.items():
+    for (rate, count), rows in alike.items():
         given: dict[str, Any] = {}
         if "audio" in kinds:
             given["audio"] = [heard[row] for row in rows]
         if "video" in kinds:
-            given["video"] = [frames_of(inputs[row]["video"], model) for row in rows]
+            given["video"] = [seen[row] for row in rows]
         if "text" in kinds:
             given["text"] = [inputs[row]["text"] for row in rows]
-        embedded = model.embed(**given, sample_rate=rate)[name]
+        embedded = model.embed(**given, sample_rate=rate, num_frames=count)[name]
         for row, vector in zip(rows, embedded, strict=True):
             found[row] = vector
     return torch.stack([vector for vector in found if vector is not None])

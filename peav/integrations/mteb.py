@@ -10,11 +10,13 @@ It needs the extra `mteb`.
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from datasets import Video
 from mteb.models import ModelMeta
 from mteb.models.abs_encoder import AbsEncoder
 from mteb.models.model_meta import ScoringFunction
@@ -77,16 +79,33 @@ class PeavMTEB(AbsEncoder):
         Raises:
             ValueError: if the model has no embedding of such inputs.
         """
-        inputs.collate_fn = list  # rows as they are: media are decoded by peav's rules
-        kinds = [kind for kind in ("text", "audio", "video") if kind in inputs.dataset.features]
+        data = inputs.dataset
+        kinds = [kind for kind in ("text", "audio", "video") if kind in data.features]
+        if isinstance(data.features.get("video"), Video):
+            data = data.cast_column("video", Video(decode=False))  # peav decodes files by rules of its own
+        size = inputs.batch_size or 1
         to = text_head(task_metadata, prompt_type)
         found = []
-        for rows in inputs:
-            if kinds == ["text"]:
-                found.append(embed_texts(self.model, [row["text"] for row in rows], to))
-            else:
-                found.append(embed_media(self.model, [{kind: row[kind] for kind in kinds} for row in rows]))
+        with tempfile.TemporaryDirectory() as folder:
+            for start in range(0, len(data), size):
+                rows = [data[place] for place in range(start, min(start + size, len(data)))]
+                if kinds == ["text"]:
+                    found.append(embed_texts(self.model, [row["text"] for row in rows], to))
+                    continue
+                own = [{kind: row[kind] for kind in kinds} for row in rows]
+                for number, one in enumerate(own):
+                    if isinstance(one.get("video"), dict):
+                        one["video"] = _file(one["video"], Path(folder) / str(number))
+                found.append(embed_media(self.model, own))
         return torch.cat(found).numpy()
+
+
+def _file(video: dict[str, Any], place: Path) -> str:
+    """Returns the path of a video that `datasets` holds as a path, or as the bytes of its file."""
+    if video.get("bytes") is None:
+        return str(video["path"])
+    place.write_bytes(video["bytes"])
+    return str(place)
 
 
 def text_head(task_metadata: Any, prompt_type: PromptType | None) -> str:

@@ -109,6 +109,18 @@ def test_the_numbers_are_those_of_embed(encoder: PeavMTEB, tmp_path: Path) -> No
     assert encoder.mteb_model_meta is not None and encoder.mteb_model_meta.name == "local/tiny"
 
 
+def test_videos_that_are_bytes_are_those_of_the_file(encoder: PeavMTEB, tmp_path: Path) -> None:
+    Clips.folder = tmp_path
+    task = Clips()
+    task.load_data()
+    held = [{"bytes": (tmp_path / f"{number}.mp4").read_bytes(), "path": None} for number in (1, 0)]
+    rows = Dataset.from_dict({"video": held}).cast_column("video", Video())
+    loader = torch.utils.data.DataLoader(rows, batch_size=2)
+    found = encoder.encode(loader, task_metadata=task.metadata, hf_split="test", hf_subset="default")
+    expected = encoder.model.embed(video=[str(tmp_path / "1.mp4"), str(tmp_path / "0.mp4")])["video"]
+    torch.testing.assert_close(torch.from_numpy(found), expected, rtol=0, atol=1e-5)
+
+
 def test_inputs_that_no_embedding_is_made_of_are_refused(encoder: PeavMTEB) -> None:
     rows = Dataset.from_dict({"text": ["a"], "audio": [[0.0]], "video": [[0.0]]})
     loader = torch.utils.data.DataLoader(rows, batch_size=1)

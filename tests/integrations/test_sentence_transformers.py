@@ -69,6 +69,30 @@ def test_media_are_embedded_as_by_embed_however_they_are_given(model: PEAV, medi
     close(query, model.embed(audio=wav, text=TEXTS[0])["audio_plus_text"])
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"sampling": "time"},
+        {"sampling": "index"},
+        {"num_frames": None, "fps": 4.0},
+        {"num_frames": None, "fps": 4.0, "sampling": "time"},
+        {"num_frames": None},
+    ],
+)
+def test_the_frames_of_a_decoder_are_those_of_its_file(settings: dict[str, Any], media: dict[str, Path]) -> None:
+    other, mp4 = make_model(media=settings), str(media["mp4"])
+    (found,) = as_sentence_transformer(other).encode([{"video": VideoDecoder(mp4)}])
+    close(found, other.embed(video=mp4)["video"][0])
+
+
+def test_a_long_video_wants_its_path(media: dict[str, Path]) -> None:
+    other, mp4 = make_model(media={"window_seconds": 0.5}), str(media["mp4"])
+    wrapped = as_sentence_transformer(other)
+    close(wrapped.encode([{"video": mp4}])[0], other.embed(video=mp4)["video"][0])
+    with pytest.raises(ValueError, match=r"a decoder's video of 1.0 s is longer than the 0.5 s .* give the path"):
+        wrapped.encode([{"video": VideoDecoder(mp4)}])
+
+
 def test_sounds_of_several_rates_are_one_batch(model: PEAV) -> None:
     sounds = [noise(1.0, seed, rate) for seed, rate in enumerate((RATE, 44100, RATE))]
     given = [{"audio": {"array": s, "sampling_rate": r}} for s, r in zip(sounds, (RATE, 44100, RATE), strict=True)]
