@@ -115,9 +115,9 @@ class EvaluateSuite(Callback):
         if trainer.is_global_zero:
             random = ProcessRandom.now(pl_module.device)
             model = self._model(trainer, pl_module)
-            found = run_suite(
-                self.suite, model, self.root, self._packed(trainer), self._store(trainer), self.how, share=_PACK
-            )
+            packed = self._packed(trainer)
+            found = run_suite(self.suite, model, self.root, packed, packed / "embeddings", self.how, share=_PACK)
+            shutil.rmtree(packed / "embeddings", ignore_errors=True)
             problem = self._problem(found)
             random.restore(pl_module.device)
         if problem := distributed.gather_objects(problem)[0]:
@@ -203,7 +203,10 @@ class EvaluateSuite(Callback):
         return self._folder(trainer) / "prepared"
 
     def _store(self, trainer: Trainer) -> Path:
-        return self._folder(trainer) / "embeddings"
+        return self._step_folder(trainer) / "embeddings"
+
+    def _step_folder(self, trainer: Trainer) -> Path:
+        return self._folder(trainer) / f"step_{trainer.global_step}"
 
     def _problem(self, found: SuiteResult) -> str:
         """Says why there would be nothing to log, or to choose by; "" where all is well."""
@@ -221,7 +224,7 @@ class EvaluateSuite(Callback):
         return ""
 
     def _write(self, found: SuiteResult, model: PeavModel, trainer: Trainer) -> None:
-        folder = self._folder(trainer) / f"step_{trainer.global_step}"
+        folder = self._step_folder(trainer)
         folder.mkdir(parents=True, exist_ok=True)
         write_result(folder, suite_results(found, model, self.how, str(trainer.default_root_dir)), *found.queries())
         (folder / TABLE).write_text(suite_markdown(found, model.name), encoding="utf-8")

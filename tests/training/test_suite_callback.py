@@ -97,7 +97,7 @@ def test_a_killed_run_logs_and_keeps_the_best_as_one_that_was_not_and_trains_as_
     assert main([*words, "--out", str(runs.folder / "again")]) == 0
     again = json.loads((runs.folder / "again/evaluation.json").read_text())["tasks"]
     assert {name: task["value"] for name, task in again.items()} == found[best]
-    assert not list((runs.folder / "killed/suite").glob("embeddings/*"))
+    assert not list((runs.folder / "killed/suite").rglob("embeddings"))
 
 
 @pytest.mark.parametrize(
