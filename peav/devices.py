@@ -36,3 +36,10 @@ def copied(tensor: Tensor, device: torch.device | str) -> Tensor:
     """
     waits = torch.device(device).type == "cpu" or tensor.device.type != "cpu" or not tensor.is_pinned()
     return tensor.to(device, non_blocking=not waits)
+
+
+def resolve_device(device: str) -> str:
+    """Returns the device that `auto` means here, a GPU if there is one; any other as it is."""
+    if device != "auto":
+        return device
+    return "cuda" if torch.cuda.is_available() else "cpu"

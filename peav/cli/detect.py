@@ -16,9 +16,10 @@ from peav.cli.detect_figure import write_figure
 from peav.cli.detect_store import ResultStore
 from peav.cli.envelope import Envelope
 from peav.cli.media_files import RejectFile, decode, file_key, find_media, read_texts
-from peav.cli.models import model_digest, resolve_device
 from peav.cli.progress_bar import progress_bar
 from peav.cli.span_files import SUFFIXES, FileSpans, places_of, write_spans
+from peav.devices import resolve_device
+from peav.digest import model_digest
 from peav.inputs import (
     ClipSpans,
     Detector,

@@ -16,10 +16,11 @@ from peav.cli.decoding import MediaFile, check_workers, read_headers
 from peav.cli.embed_pieces import embed_in_pieces, holds_too_little
 from peav.cli.embed_store import PieceStore, Row, import_pyarrow
 from peav.cli.media_files import RejectFile, Rejects, file_key, find_media, read_texts, text_key
-from peav.cli.models import model_digest, resolve_device
 from peav.cli.progress_bar import progress_bar
 from peav.data.media.stills import Animations
 from peav.data.packing.jobs import Partial
+from peav.devices import resolve_device
+from peav.digest import model_digest
 from peav.inputs import (
     MediaEmbedder,
     Output,

@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from peav import registry
 from peav.checkpoints import MediaSettings
 from peav.checkpoints.pickled import read_pickled
 from peav.data.datamodule import ClipDataModule
+from peav.devices import resolve_device
 from peav.evaluation.adapters import AdaptedModel, find_adapter
 from peav.evaluation.models import EvaluatedModel, PeavModel, decode_settings
 from peav.inputs import Precision, media_settings
@@ -72,9 +71,7 @@ class ModelChoice:
             FileNotFoundError: if a checkpoint is not there.
             CheckpointError: if it is no model that peav or an adapter knows.
         """
-        device = self.device
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = resolve_device(self.device)
         if self.is_checkpoint:
             return self._open_checkpoint(device)
         adapter = self.adapter or find_adapter(self.path)

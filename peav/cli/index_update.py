@@ -18,9 +18,10 @@ from peav.cli.decoding import MediaFile, check_workers, read_headers
 from peav.cli.embed_pieces import Piece, embed_in_pieces, holds_too_little
 from peav.cli.index_scan import Changes, FoundFile, Words, crc_of, find_changes, read_words, scan
 from peav.cli.media_files import SUFFIXES
-from peav.cli.models import model_digest, resolve_device
 from peav.cli.progress_bar import progress_bar
 from peav.data.media.stills import Animations
+from peav.devices import resolve_device
+from peav.digest import model_digest
 from peav.inputs import MediaEmbedder, MediaItem, Precision, check_windows, computes_in_half, embedding_names
 from peav.inputs.video import FilePicture
 from peav.model import PEAV

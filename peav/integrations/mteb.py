@@ -22,6 +22,7 @@ from mteb.models.abs_encoder import AbsEncoder
 from mteb.models.model_meta import ScoringFunction
 from mteb.types import PromptType
 
+from peav.devices import resolve_device
 from peav.integrations.media import embed_media, embed_texts
 from peav.model import PEAV
 
@@ -52,8 +53,7 @@ class PeavMTEB(AbsEncoder):
         trust: bool = False,
         **kwargs: Any,
     ) -> None:
-        chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self.model = PEAV.from_pretrained(model_name, revision, trust).to(chosen)
+        self.model = PEAV.from_pretrained(model_name, revision, trust).to(resolve_device(device or "auto"))
         self.mteb_model_meta = model_meta(model_name, self.model, revision)
 
     def encode(

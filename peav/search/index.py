@@ -13,6 +13,7 @@ import torch
 
 from peav.checkpoints import FRAME_PAIR
 from peav.data.media.errors import MediaError
+from peav.devices import resolve_device
 from peav.digest import model_digest
 from peav.inputs import Request, Window, item_of_file, probe_file
 from peav.model import PEAV
@@ -156,10 +157,8 @@ class Index:
             ValueError: if it is another one by now.
         """
         if self._model is None:
-            device = self._device
-            if device == "auto":
-                device = "cuda" if torch.cuda.is_available() else "cpu"
-            self._model = self._checked(PEAV.from_pretrained(self._name, trust=self._trust).to(device))
+            model = PEAV.from_pretrained(self._name, trust=self._trust)
+            self._model = self._checked(model.to(resolve_device(self._device)))
         return self._model
 
     def _checked(self, model: PEAV) -> PEAV:

@@ -54,7 +54,7 @@ def tune(
     from rich.progress import track
 
     from peav.checkpoints import DetectionSettings
-    from peav.cli.models import resolve_device
+    from peav.devices import resolve_device
     from peav.evaluation.collect import Split
     from peav.evaluation.detection import Collar, Intersection, Segments
     from peav.evaluation.detection.counts import Matching
