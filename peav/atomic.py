@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,12 +16,14 @@ def replacing(path: Path, durable: bool = False, shared: bool = False) -> Iterat
     Args:
         path: of the file.
         durable: whether to wait until the disk has it.
-        shared: whether several processes may write it at once: each then has a name of its own, and the last one stays.
+        shared: whether several processes, on any machines, may write it at once: each then has a name of its own (:func:`writer_of`),
+            and the last one stays.
 
     Raises:
         OSError: if it cannot be written, as on a full disk.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial" if shared else f".{path.name}.partial")
+    own = f"@{socket.gethostname()}@{os.getpid()}@{os.urandom(3).hex()}" if shared else ""
+    partial = path.with_name(f".{path.name}{own}.partial")
     try:
         yield partial
         if durable:
@@ -28,6 +31,16 @@ def replacing(path: Path, durable: bool = False, shared: bool = False) -> Iterat
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def writer_of(partial: Path) -> tuple[str, int] | None:
+    """Returns the machine and the process that write an unfinished file, or wrote it; None where its name does not say.
+
+    >>> writer_of(Path(".a@b.json@host@12@0f3c9a.partial")), writer_of(Path(".a.json.partial"))
+    (('host', 12), None)
+    """
+    _, *said = partial.name.rsplit("@", 3)
+    return (said[0], int(said[1])) if len(said) == 3 and said[1].isdecimal() else None
 
 
 def sync(path: Path) -> None:

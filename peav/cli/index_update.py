@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from rich.progress import Progress
 
+from peav.atomic import replacing
 from peav.checkpoints import CheckpointError
 from peav.cli.decoding import MediaFile, check_workers, read_headers
 from peav.cli.embed_pieces import Piece, embed_in_pieces, holds_too_little
@@ -331,9 +332,8 @@ class Updater:
         lines = [
             json.dumps({"file": file, "reason": reason}, ensure_ascii=False) for file, (*_, reason) in rejects.items()
         ]
-        partial = path.with_suffix(".partial")
-        partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        partial.replace(path)
+        with replacing(path) as partial:
+            partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
         return len(rejects)
 
 

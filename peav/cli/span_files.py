@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
+from peav.atomic import replacing
 from peav.spans import Span
 from peav.types import Seconds
 
@@ -162,10 +163,8 @@ def _encoded(character: str) -> str:
 def _write(path: Path, text: str) -> Path:
     """Writes a file whole or not at all. A name that is no UTF-8 is written with its bytes escaped."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8", errors="backslashreplace", newline="") as stream:
-        stream.write(text)
-    partial.replace(path)
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
     return path
 
 

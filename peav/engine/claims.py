@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from peav.atomic import writer_of
 from peav.engine.stage import EngineError
 from peav.types import Seconds
 
@@ -105,12 +106,10 @@ class Pulse:
         """Removes the unfinished files that killed processes left in a folder and those in it, two levels down."""
         for pattern in ("", "*/", "*/*/"):
             for path in folder.glob(f"{pattern}.*.partial"):
-                _, _, rest = path.name.partition("@")
-                host, _, rest = rest.partition("@")
-                pid = rest.partition("@")[0]
+                host, pid = writer_of(path) or ("", 0)
                 with suppress(FileNotFoundError):
-                    here = host == socket.gethostname() and pid.isdecimal()
-                    if not _alive(int(pid), "") if here else self.now() - path.stat().st_mtime > self.stale:
+                    here = host == socket.gethostname()
+                    if not _alive(pid, "") if here else self.now() - path.stat().st_mtime > self.stale:
                         path.unlink()
 
     def close(self) -> None:

@@ -7,6 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from peav.atomic import replacing
 from peav.data.curation.gallery import TileMaker
 from peav.data.curation.page_style import CSS
 from peav.data.curation.player import player
@@ -36,9 +37,9 @@ def write_page(
         samples: clips to show.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(render(job, published, timing, probes, _tiles(job, samples)), encoding="utf-8", errors="replace")
-    partial.replace(path)
+    with replacing(path) as partial:
+        page = render(job, published, timing, probes, _tiles(job, samples))
+        partial.write_text(page, encoding="utf-8", errors="replace")
     return path
 
 

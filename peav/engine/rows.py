@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from peav.atomic import replacing
 from peav.data.manifests.clip import Clip
 
 #: The custom field of a clip that says what of it the engine wrote.
@@ -167,16 +167,11 @@ def replace_file(path: Path, lines: Iterable[str]) -> None:
         OSError: if the disk is full; what was there stays.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}@{socket.gethostname()}@{os.getpid()}@{os.urandom(3).hex()}.partial")
-    try:
-        with partial.open("w", encoding="utf-8", errors="backslashreplace") as stream:
-            for line in lines:
-                stream.write(line)
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with (
+        replacing(path, durable=True, shared=True) as partial,
+        partial.open("w", encoding="utf-8", errors="backslashreplace") as stream,
+    ):
+        stream.writelines(lines)
     try:
         folder = os.open(path.parent, os.O_RDONLY)
     except OSError:  # a file system that does not open folders

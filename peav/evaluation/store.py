@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -23,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from peav.atomic import replacing
 from peav.evaluation.models import ClipOutput
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,8 @@ class EmbeddingStore:
             )
         folder.mkdir(parents=True, exist_ok=True)
         if not path.is_file():
-            _replace(path, text.encode())
+            with replacing(path, shared=True) as partial:
+                partial.write_bytes(text.encode())
         self._places: dict[str, tuple[Path, int]] = {}
         self._problems: dict[str, str] = {}
         self._seen: set[str] = set()
@@ -112,12 +113,11 @@ class EmbeddingStore:
             tensors[name + _SECONDS] = torch.tensor([o.frame_seconds.get(name, 0.0) for o in outputs])
         digest = hashlib.sha256("\n".join(keys).encode()).hexdigest()[:24]
         path = self.folder / f"piece-{digest}.safetensors"
-        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
         problems = {key: output.problem for key, output in zip(keys, outputs, strict=True) if output.problem}
         # A file of safetensors may hold no tensor, but then no metadata that it gives back.
         tensors = tensors or {"none": torch.zeros(1)}
-        save_file(tensors, partial, metadata={"keys": json.dumps(list(keys)), "problems": json.dumps(problems)})
-        partial.replace(path)
+        with replacing(path, shared=True) as partial:
+            save_file(tensors, partial, metadata={"keys": json.dumps(list(keys)), "problems": json.dumps(problems)})
         self._seen.add(path.name)
         self._places |= {key: (path, row) for row, key in enumerate(keys)}
         self._problems |= problems
@@ -233,9 +233,3 @@ def _allocate(rows: int, dim: int, dtype: torch.dtype, folder: Path) -> Tensor:
     with tempfile.TemporaryFile(dir=folder) as file:
         mapped = np.memmap(file, np.float32 if dtype == torch.float32 else np.float16, "w+", shape=(rows, dim))
     return torch.from_numpy(mapped)
-
-
-def _replace(path: Path, data: bytes) -> None:
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_bytes(data)
-    partial.replace(path)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from peav.atomic import replacing
 from peav.search.segment import Segment
 from peav.search.store import Store
 
@@ -57,12 +57,8 @@ def keep_reference(store: Store) -> None:
     if _read(store.folder / _FILE, state) is not None:
         return
     drawn = draw_reference(list(store.segments.values()), store.names, np.array(store.catalog.file_ids(), np.int64))
-    partial = store.folder / f"{_FILE}.partial"
-    with partial.open("wb") as stream:
+    with replacing(store.folder / _FILE, durable=True) as partial, partial.open("wb") as stream:
         np.savez(stream, state=np.array(state), **drawn)  # type: ignore[arg-type]
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.replace(store.folder / _FILE)
 
 
 def read_reference(store: Store) -> dict[str, np.ndarray]:

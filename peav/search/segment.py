@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from peav.atomic import sync
 from peav.search.vectors import Vectors
 
 #: A window: its number, which it keeps for good, the number of its file, and its span in seconds.
@@ -104,19 +105,10 @@ def write_segment(
             _save(partial / f"{name}.rows.npy", np.asarray(rows, np.int64))
             Vectors.write(partial / f"{name}.faiss", values)
     sizes = {path.name: path.stat().st_size for path in sorted(partial.iterdir())}
-    sync_folder(partial)
+    sync(partial)
     partial.rename(folder)
-    sync_folder(folder.parent)
+    sync(folder.parent)
     return sizes
-
-
-def sync_folder(folder: Path) -> None:
-    """Waits until the disk has a folder's names."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _save(path: Path, array: np.ndarray) -> None:

@@ -20,9 +20,10 @@ from typing import Any
 
 import numpy as np
 
+from peav.atomic import sync
 from peav.data.locks import locked
 from peav.search.catalog import Catalog, FileEntry
-from peav.search.segment import WINDOW, Segment, sync_folder, write_segment
+from peav.search.segment import WINDOW, Segment, write_segment
 from peav.types import Seconds
 
 _CATALOG = "catalog.sqlite"
@@ -107,7 +108,7 @@ class Store:
                 catalog.set("settings", dict(settings))
         catalog.close()
         (path / _SEGMENTS).mkdir(exist_ok=True)
-        sync_folder(path)
+        sync(path)
         return cls(path)
 
     @staticmethod

@@ -127,7 +127,7 @@ _WRITER = """
 
     segment._save = dying(segment._save)
     segment.Vectors.write = staticmethod(dying(segment.Vectors.write))
-    segment.sync_folder = dying(segment.sync_folder)
+    segment.sync = dying(segment.sync)
     store_module.write_segment = dying(store_module.write_segment)
     store_module.Catalog.add_segment = dying(store_module.Catalog.add_segment)
     store_module.Catalog.add_file = dying(store_module.Catalog.add_file)
