@@ -1,4 +1,4 @@
-"""One process at a time in a prepared folder."""
+"""One process at a time in a folder."""
 
 from __future__ import annotations
 
@@ -17,25 +17,24 @@ class FolderInUse(RuntimeError):  # noqa: N818  the name says what is the matter
 
 
 @contextmanager
-def locked(out: Path, command: str = "peav prepare") -> Iterator[None]:
-    """Keeps a second run out of the folder while one is at work; the lock ends with the process.
+def locked(folder: Path) -> Iterator[None]:
+    """Keeps a second process out of the folder while one is at work; the lock ends with the process.
 
     Args:
-        out: the folder; made where it is missing.
-        command: that works in it, for the message.
+        folder: to lock; made where it is missing.
 
     Raises:
         FolderInUse: if there is one.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(out, os.O_RDONLY)
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise FolderInUse(f"another `{command}` is at work in {out}: wait for it, or give another folder") from None
+            raise FolderInUse(f"another process is at work in {folder}: wait for it, or give another folder") from None
         except OSError as error:
-            _log.warning("%s cannot be locked (%s): see that no second run writes there", out, error)
+            _log.warning("%s cannot be locked (%s): see that no second process writes there", folder, error)
         yield
     finally:
         os.close(descriptor)

@@ -93,7 +93,7 @@ def publish(job: Job, options: PublishOptions) -> Published:
 
     Raises:
         EngineError: if the manifests hold other clips than those of the job, or too many captions begin alike.
-        FolderInUse: if `peav prepare` is at work in the folder.
+        FolderInUse: if another process is at work in the folder.
         OSError: if the disk is full; the manifest stays as it was.
     """
     with _only_one(job.work / "publish.lock"), locked(Path(job.spec.data)):

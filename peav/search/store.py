@@ -189,7 +189,7 @@ class Store:
         Raises:
             FolderInUse: if another process writes.
         """
-        with locked(self.folder, "peav index update"):
+        with locked(self.folder):
             self._writing = True
             try:
                 self.refresh()

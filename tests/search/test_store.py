@@ -248,7 +248,7 @@ def test_a_damaged_catalogue_is_said_and_another_version_refused(store: Store) -
 def test_a_second_writer_is_kept_out_and_a_stranger_s_folder_left_alone(store: Store, tmp_path: Path) -> None:
     with (
         store.writing(),
-        pytest.raises(FolderInUse, match="another `peav index update` is at work"),
+        pytest.raises(FolderInUse, match="another process is at work"),
         Store(store.folder).writing(),
     ):
         pass

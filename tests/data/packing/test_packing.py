@@ -327,7 +327,7 @@ def test_a_killed_worker_changes_nothing(start: Callable[..., Run], whole: dict[
 def test_two_runs_do_not_share_a_folder(arguments: dict[str, Any], tmp_path: Path) -> None:
     descriptor = os.open(tmp_path, os.O_RDONLY)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
-    with pytest.raises(FolderInUse, match="another `peav prepare` is at work"):
+    with pytest.raises(FolderInUse, match="another process is at work"):
         prepare(out=tmp_path, workers=0, **arguments)
     os.close(descriptor)
 
