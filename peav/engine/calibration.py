@@ -12,7 +12,7 @@ from peav.data.manifests.clip import Clip
 from peav.engine.compute import Computer, run_in_memory
 from peav.engine.job import Job
 from peav.engine.rows import replace_file
-from peav.engine.stage import EngineStop
+from peav.engine.stage import EngineStop, take
 
 
 def sample_clips(job: Job, number: int, what: str, seed: int = 0) -> list[Clip]:
@@ -61,8 +61,7 @@ def calibrate(job: Job, computer: Computer) -> None:
             if not good:
                 why = next(iter(lost.values()), "no clip of the sample came as far as this stage")
                 raise EngineStop(f"the stage {planned.name} has no clip to calibrate on: {why}")
-            batch = {name: [values[place] for place in good] for name, values in batch.items()}
-            learned = computer.stage(planned.name).calibrate(batch)
+            learned = computer.stage(planned.name).calibrate(take(batch, good))
             replace_file(path, [json.dumps({"clips": len(good), "learned": learned}, ensure_ascii=False)])
         computer.stage(planned.name).load_calibration(json.loads(path.read_text(encoding="utf-8"))["learned"])
 

@@ -11,7 +11,6 @@ import json
 import os
 import socket
 import threading
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -47,7 +46,6 @@ class Pulse:
 
     Args:
         folder: of the job.
-        every: seconds between two touches.
         stale: seconds without one after which a process counts as dead.
     """
 
@@ -199,13 +197,12 @@ class Registered:
         folder: of the job.
         pulse: of this process.
         digest: of its stages.
-        difference: says how another pipeline differs, for the message.
 
     Raises:
         EngineError: if a run with other stages is at work.
     """
 
-    def __init__(self, folder: Path, pulse: Pulse, digest: str, difference: Callable[[], str]) -> None:
+    def __init__(self, folder: Path, pulse: Pulse, digest: str) -> None:
         self._path = folder / "runs" / f"{pulse.token}.json"
         self._pulse = pulse
         self._path.write_text(json.dumps({**pulse.said, "digest": digest}), encoding="utf-8")
@@ -228,7 +225,6 @@ class Registered:
                     raise EngineError(
                         f"another run is at work in {folder} with other stages or settings (process {said.get('pid')} on "
                         f"{said.get('host')}): wait for it, run the same configuration to share its work, or give another --work"
-                        f"{difference()}"
                     )
 
     def close(self) -> None:

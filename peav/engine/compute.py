@@ -12,7 +12,7 @@ from peav.data.manifests.clip import Clip
 from peav.engine.media import ClipMedia
 from peav.engine.pipeline import Pipeline, Planned, add_columns
 from peav.engine.rows import Rows, media_key
-from peav.engine.stage import MANIFEST_COLUMNS, MEDIA_COLUMNS, Columns, EngineStop, Failed, Stage
+from peav.engine.stage import MANIFEST_COLUMNS, MEDIA_COLUMNS, Columns, EngineStop, Failed, Stage, take
 
 _log = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ class Computer:
         batch, lost = self.batch_for(planned, clips, rows)
         decode_seconds = time.perf_counter() - start
         keep = [place for place, clip in enumerate(clips) if clip.id not in lost]
-        batch = {name: [values[place] for place in keep] for name, values in batch.items()}
+        batch = take(batch, keep)
         self.about_to(planned.name, batch["id"])
         began = time.perf_counter()
         answers = self._call(stage, planned, batch) if keep else {}
@@ -127,7 +127,7 @@ class Computer:
                 return {ids[0]: Failed(_reason(f"{type(error).__name__}: {error}"))}
         answers: dict[str, dict[str, Any] | Failed] = {}
         for place in range(len(ids)):
-            answers |= self._call(stage, planned, {name: values[place : place + 1] for name, values in batch.items()})
+            answers |= self._call(stage, planned, take(batch, [place]))
         return answers
 
     def _watch(self, name: str, lines: Rows) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,10 +116,3 @@ def try_out(spec: JobSpec, number: int = 10) -> list[tuple[str, list[tuple[str, 
         finally:
             computer.close()
     return list(shown.items())
-
-
-def check_splits(data: str, splits: Sequence[str]) -> tuple[str, ...]:
-    """Returns splits; all that a folder has where none is given."""
-    from peav.data.curation.validate import splits_of  # noqa: PLC0415
-
-    return tuple(splits) or tuple(splits_of(data))

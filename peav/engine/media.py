@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,8 +13,6 @@ from peav.data.stores.remote import StoreOptions
 from peav.data.stores.samples import ShardError
 from peav.engine.rows import real_captions, real_transcript
 from peav.engine.stage import Failed, Stage
-
-_log = logging.getLogger(__name__)
 
 
 class ClipMedia:
@@ -52,15 +49,13 @@ class ClipMedia:
             return [real_transcript(clip) for clip in clips]
         if name not in ("audio", "frames"):
             return [getattr(clip, name) for clip in clips]
-        needs = stage.frame_needs
-        settings = DecodeSettings(
-            sample_rate=stage.sample_rate if name == "audio" else DecodeSettings.sample_rate,
-            num_frames=None if needs.fps else needs.num_frames,
-            fps=needs.fps,
-            frame_size=needs.size,
-        )
         if name == "audio":
             settings = DecodeSettings(sample_rate=stage.sample_rate)
+        else:
+            needs = stage.frame_needs
+            settings = DecodeSettings(
+                num_frames=None if needs.fps else needs.num_frames, fps=needs.fps, frame_size=needs.size
+            )
         held = self._held.setdefault((name, settings), {})
         for clip in clips:
             if clip.id not in held:

@@ -47,7 +47,7 @@ def opened(job: Job, stale: Seconds = STALE_SECONDS) -> Iterator[tuple[Pulse, fl
         raise EngineError(f"{job.work} is not empty and was not made by `peav caption`: give another --work")
     pulse = Pulse(job.work, stale)
     try:
-        registered = Registered(job.work, pulse, job.pipeline.digest, lambda: "")
+        registered = Registered(job.work, pulse, job.pipeline.digest)
         try:
             pulse.sweep(job.work)
             for name, why in job.open().items():

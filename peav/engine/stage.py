@@ -34,9 +34,6 @@ MEDIA_COLUMNS = ("audio", "frames")
 #: Columns that several stages may provide: lists, which are joined in the order of the stages. A stage that reads one replaces it.
 JOINED_COLUMNS = ("tags", "candidates", "verdicts", "support")
 
-#: Columns that the engine writes into the manifest. `texts` are captions by type.
-WRITTEN_COLUMNS = ("texts", "speech", "domain", "events")
-
 
 class EngineError(RuntimeError):
     """Ends a run: what is done stays done. The message says why, and how to go on."""

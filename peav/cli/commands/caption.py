@@ -69,6 +69,7 @@ def caption(
         stale_seconds: time without a sign of life after which a process on another machine counts as dead.
     """
     from peav.cli.clip_progress import clip_progress
+    from peav.data.manifests.records import SPLITS
     from peav.data.workers import ends_on_terminate
     from peav.engine.engine import caption as run_job
     from peav.engine.engine import try_out
@@ -76,10 +77,9 @@ def caption(
     from peav.engine.publish import PublishOptions
     from peav.suggest import suggest
 
-    known = ("train", "validation", "test")
     for split in splits:
-        if split not in known:
-            raise ValueError(f"there is no split {split!r}. {suggest(split, known)}")
+        if split not in SPLITS:
+            raise ValueError(f"there is no split {split!r}. {suggest(split, SPLITS)}")
     changed = with_changes(stages or {}, set)
     for number, folder in enumerate(data):
         place = "" if work is None else str(work if len(data) == 1 else work / f"{number}-{Path(folder).name}")
@@ -117,7 +117,7 @@ def caption(
                 stale_seconds,
                 lambda total: clip_progress("caption", total),
             )
-        _summary(done, folder, replace)
+        _summary(done, folder)
 
 
 def with_changes(stages: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]:
@@ -177,7 +177,7 @@ def _show(clips: Any) -> None:
                 print(f"  {stage}.{name}: {json.dumps(value, ensure_ascii=False)}")
 
 
-def _summary(done: Any, folder: str, replace: bool) -> None:
+def _summary(done: Any, folder: str) -> None:
     published = done.published
     total = sum(published.captions.values())
     counts = ", ".join(f"{count:,} {kind}" for kind, count in published.captions.items())

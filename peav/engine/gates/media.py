@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from peav.engine.gates.base import Gate, Written, register_gate
 from peav.engine.gates.words import longest_common_run, words_of
@@ -33,7 +34,7 @@ class SpeechContent(Gate):
 
     reason_name = "speech_content"
 
-    def __init__(self, max_run: int = 3, kinds: list[str] = ("audio", "audio_video")) -> None:  # type: ignore[assignment]
+    def __init__(self, max_run: int = 3, kinds: Sequence[str] = ("audio", "audio_video")) -> None:
         if max_run < 1:
             raise ValueError(f"max_run must be at least 1, got {max_run}")
         self.max_run, self.kinds = max_run, tuple(kinds)
@@ -59,9 +60,9 @@ class OtherMedium(Gate):
 
     def __init__(
         self,
-        seen: list[str] = (),  # type: ignore[assignment]
-        heard: list[str] = (),  # type: ignore[assignment]
-        allowed: list[str] = (),  # type: ignore[assignment]
+        seen: Sequence[str] = (),
+        heard: Sequence[str] = (),
+        allowed: Sequence[str] = (),
     ) -> None:
         more_seen, more_heard = (_either(words) for words in (seen, heard))
         self._seen = re.compile(
@@ -80,5 +81,5 @@ class OtherMedium(Gate):
         return None
 
 
-def _either(words: list[str]) -> str:
+def _either(words: Sequence[str]) -> str:
     return "".join(f"|{re.escape(word)}" for word in words)

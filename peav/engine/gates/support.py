@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from peav.engine.gates.base import Gate, Written, register_gate
@@ -37,7 +37,7 @@ class Support(Gate):
 
     reason_name = "support"
 
-    def __init__(self, kinds: list[str] = CAPTION_TYPES, allowed: list[str] = ()) -> None:  # type: ignore[assignment]
+    def __init__(self, kinds: Sequence[str] = CAPTION_TYPES, allowed: Sequence[str] = ()) -> None:
         self.kinds = tuple(kinds)
         self._allowed = {stem(word) for word in allowed}
         self._known: dict[str, set[str]] = {"audio": set(), "video": set()}

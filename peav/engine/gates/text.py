@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
+from collections.abc import Sequence
 
 from peav.engine.gates.base import Gate, Written, register_gate
 from peav.engine.gates.words import words_of
@@ -42,7 +43,7 @@ class Leak(Gate):
 
     reason_name = "leak"
 
-    def __init__(self, fragments: list[str] = (), scripts: list[str] = ("LATIN",)) -> None:  # type: ignore[assignment]
+    def __init__(self, fragments: Sequence[str] = (), scripts: Sequence[str] = ("LATIN",)) -> None:
         self.fragments, self.scripts = [piece.lower() for piece in fragments], tuple(scripts)
 
     def check(self, caption: Written) -> str | None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from peav.engine.gates import Gate, Written, gates
-from peav.engine.stage import Columns, Stage, full_arguments, register_stage
+from peav.engine.stage import Columns, Stage, full_arguments, register_stage, take
 from peav.trust import Trust
 
 #: The gates by default.
@@ -39,7 +39,7 @@ class Gates(Stage):
     )
     provides = ("texts", "verdicts")
 
-    def __init__(self, gates: list[Any] = DEFAULT_GATES, rewrite: str | None = None, attempts: int = 1) -> None:  # type: ignore[assignment]
+    def __init__(self, gates: Sequence[Any] = DEFAULT_GATES, rewrite: str | None = None, attempts: int = 1) -> None:
         self.gates = [build_gate(config) for config in gates]
         self.rewrite, self.attempts = rewrite, attempts
         self._writer: Stage | None = None
@@ -104,7 +104,7 @@ class Gates(Stage):
     ) -> None:
         if self._writer is None:
             return
-        some: Columns = {name: [values[place] for place in again] for name, values in batch.items()}
+        some = take(batch, again)
         some["attempt"] = [attempt] * len(again)
         some["reasons"] = [
             [f"{v['kind']}: {v['reason']}" for v in verdicts[place] if v["outcome"] == "dropped"] for place in again

@@ -159,7 +159,7 @@ class ModelWriter(_Asks):
         backend: dict[str, Any],
         prompt: str = WRITER_PROMPT,
         system: str = "",
-        kinds: list[str] = CAPTION_TYPES,  # type: ignore[assignment]
+        kinds: Sequence[str] = CAPTION_TYPES,
         max_tokens: int = 256,
         temperature: float = 0.0,
     ) -> None:

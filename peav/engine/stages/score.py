@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from peav.engine.confidence import edges, word_of
-from peav.engine.digests import digest_model
-from peav.engine.stage import Columns, FrameNeeds, Stage, register_stage
+from peav.engine.stage import Columns, register_stage
+from peav.engine.stages.peav_model import MEDIA_COLUMN, PEAVStage
 
 
 @register_stage
-class ScoreCaptions(Stage):
+class ScoreCaptions(PEAVStage):
     """Compares captions with the sound or picture of their clip, and says low, medium or high by thirds of a calibration sample.
 
     The thirds are of each captioner and type apart, for raw scores of media and of captioners are not comparable. A similarity alone is a
@@ -31,31 +31,13 @@ class ScoreCaptions(Stage):
     calibrates = True
 
     def __init__(self, model: str, licence: str = "", trust: bool = False, device: str = "cpu") -> None:
-        from peav.model import PEAV  # noqa: PLC0415  keeps `import peav.engine.stages` light
-
-        self.model = PEAV.from_pretrained(model, trust=trust).to(device)
-        media = self.model.media
-        self.sample_rate = media.sample_rate
-        size = media.frame_size
-        self.frame_needs = FrameNeeds(
-            (size, size) if isinstance(size, int) else tuple(size), media.num_frames, media.fps
-        )
+        super().__init__(model, trust, device)
         self._edges: dict[str, list[float]] = {}
 
     @classmethod
     def key_arguments(cls, init_args: Mapping[str, Any]) -> Mapping[str, Any]:
         """Leaves out where the model lies and computes."""
         return {}
-
-    @classmethod
-    def identity(cls, init_args: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Returns a digest of the files of the model."""
-        return {"model": digest_model(init_args["model"])}
-
-    @classmethod
-    def models(cls, init_args: Mapping[str, Any]) -> Mapping[str, str]:
-        """Returns the model and its licence."""
-        return {str(init_args["model"]): init_args["licence"]}
 
     def calibrate(self, batch: Columns) -> Any:
         """Learns the thirds of each captioner and type."""
@@ -80,26 +62,15 @@ class ScoreCaptions(Stage):
         return {"id": batch["id"], "candidates": scored}
 
     def _scored(self, batch: Columns) -> list[list[dict[str, Any]]]:
-        import torch  # noqa: PLC0415
-
         made = [[dict(item) for item in items or ()] for items in batch["candidates"]]
-        for medium, column in (("audio", "audio"), ("video", "frames")):
+        for medium, column in MEDIA_COLUMN.items():
             texts = [(row, item) for row, items in enumerate(made) for item in items if item["kind"] == medium]
             texts = [(row, item) for row, item in texts if batch[column][row] is not None]
             if not texts:
                 continue
-            given = [torch.from_numpy(batch[column][row]) for row, _ in texts]
-            of_media = (
-                self.model.embed(audio=given, sample_rate=self.sample_rate)
-                if medium == "audio"
-                else self.model.embed(video=given)
-            )
-            of_texts = self.model.embed(text=[item["text"] for _, item in texts], to=medium)
-            with torch.inference_mode():
-                logits = self.model.similarity(
-                    {medium: of_media[medium]}, {f"text_{medium}": of_texts[f"text_{medium}"]}
-                )
-            for (_, item), score in zip(texts, logits.diagonal().cpu().double().tolist(), strict=True):
+            embeds = self.embed_texts([item["text"] for _, item in texts], medium)
+            logits = self.logits(medium, [batch[column][row] for row, _ in texts], embeds)
+            for (_, item), score in zip(texts, logits.diagonal().tolist(), strict=True):
                 item["score"] = round(score, 4)
         return made
 

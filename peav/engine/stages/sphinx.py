@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,7 +43,7 @@ class PocketSphinx(Stage):
         min_level_db: float = -40.0,
         min_voiced_seconds: Seconds = 0.3,
         min_confidence: float = 0.7,
-        domains: list[str] = ("speech",),  # type: ignore[assignment]
+        domains: Sequence[str] = ("speech",),
         licence: str = "BSD-2-Clause",
     ) -> None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from peav.engine.confidence import edges, word_of
-from peav.engine.digests import digest_model
-from peav.engine.stage import Columns, FrameNeeds, Stage, register_stage
+from peav.engine.stage import Columns, register_stage
+from peav.engine.stages.peav_model import MEDIA_COLUMN, Medium, PEAVStage
 from peav.types import Seconds
 
 
 @register_stage
-class PEAVTagger(Stage):
+class PEAVTagger(PEAVStage):
     """Scores a vocabulary of phrases for the sound and the picture of clips with a PE-AV model.
 
     A phrase's scores are standardised by their mean and deviation over a calibration sample, for raw scores of phrases are not
@@ -50,8 +51,8 @@ class PEAVTagger(Stage):
     def __init__(
         self,
         model: str,
-        sounds: list[str] | str = (),  # type: ignore[assignment]
-        sights: list[str] | str = (),  # type: ignore[assignment]
+        sounds: Sequence[str] | str = (),
+        sights: Sequence[str] | str = (),
         top: int = 3,
         min_score: float = 1.5,
         min_support: float = 0.5,
@@ -62,26 +63,15 @@ class PEAVTagger(Stage):
         trust: bool = False,
         device: str = "cpu",
     ) -> None:
-        from peav.model import PEAV  # noqa: PLC0415  keeps `import peav.engine.stages` light
-
-        self.phrases = {"audio": read_phrases(sounds), "video": read_phrases(sights)}
+        self.phrases: dict[Medium, list[str]] = {"audio": read_phrases(sounds), "video": read_phrases(sights)}
         if not any(self.phrases.values()):
             raise ValueError("PEAVTagger has nothing to look for: give sounds, sights, or both")
         self.vocabulary = {medium: phrases for medium, phrases in self.phrases.items() if phrases}
         self.top, self.min_score, self.min_support, self.name = top, min_score, min_support, name
         self.events, self.write_events = events, write_events
-        self.model = PEAV.from_pretrained(model, trust=trust).to(device)
-        media = self.model.media
-        self.sample_rate = media.sample_rate
-        size = media.frame_size
-        self.frame_needs = FrameNeeds(
-            (size, size) if isinstance(size, int) else tuple(size), media.num_frames, media.fps
-        )
+        super().__init__(model, trust, device)
         self._learned: dict[str, Any] = {}
-        self._texts: dict[str, Any] = {}
-        for medium, phrases in self.phrases.items():
-            if phrases:
-                self._texts[medium] = self.model.embed(text=phrases, to=medium)
+        self._texts = {medium: self.embed_texts(phrases, medium) for medium, phrases in self.phrases.items() if phrases}
 
     @classmethod
     def columns(cls, init_args: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -93,7 +83,7 @@ class PEAVTagger(Stage):
     def identity(cls, init_args: Mapping[str, Any]) -> Mapping[str, Any]:
         """Returns a digest of the files of the model, and the phrases."""
         return {
-            "model": digest_model(init_args["model"]),
+            **super().identity(init_args),
             "sounds": read_phrases(init_args["sounds"]),
             "sights": read_phrases(init_args["sights"]),
         }
@@ -104,11 +94,6 @@ class PEAVTagger(Stage):
         return {
             k: v for k, v in init_args.items() if k not in ("model", "sounds", "sights", "device", "trust", "licence")
         }
-
-    @classmethod
-    def models(cls, init_args: Mapping[str, Any]) -> Mapping[str, str]:
-        """Returns the model and its licence."""
-        return {str(init_args["model"]): init_args["licence"]}
 
     def calibrate(self, batch: Columns) -> Any:
         """Learns mean and deviation of each phrase, and where the best scores are low and high."""
@@ -179,25 +164,15 @@ class PEAVTagger(Stage):
             ]
         return made
 
-    def _scores(self, medium: str, batch: Columns) -> list[NDArray[np.float64] | None]:
+    def _scores(self, medium: Medium, batch: Columns) -> list[NDArray[np.float64] | None]:
         """Returns the scores (P,) of the phrases for each clip, None of one without the medium."""
-        values = batch["audio" if medium == "audio" else "frames"]
+        values = batch[MEDIA_COLUMN[medium]]
         there = [place for place, value in enumerate(values) if value is not None]
         scores: list[NDArray[np.float64] | None] = [None] * len(values)
-        if not there:
-            return scores
-        import torch  # noqa: PLC0415
-
-        given = [torch.from_numpy(values[place]) for place in there]
-        if medium == "audio":  # noqa: SIM108  the line would be too long
-            made = self.model.embed(audio=given, sample_rate=self.sample_rate)
-        else:
-            made = self.model.embed(video=given)
-        pair = {medium: made[medium]}, {f"text_{medium}": self._texts[medium][f"text_{medium}"]}
-        with torch.inference_mode():
-            logits = self.model.similarity(*pair).cpu().double().numpy()
-        for place, row in zip(there, logits, strict=True):
-            scores[place] = row
+        if there:
+            logits = self.logits(medium, [values[place] for place in there], self._texts[medium])
+            for place, row in zip(there, logits.numpy(), strict=True):
+                scores[place] = row
         return scores
 
     def _add_spans(self, batch: Columns, tags: Sequence[list[dict[str, Any]]]) -> None:
@@ -234,7 +209,7 @@ def read_phrases(given: Sequence[str] | str) -> list[str]:
     """
     lines = Path(given).read_text(encoding="utf-8").splitlines() if isinstance(given, str) and given else list(given)
     phrases = [line.strip() for line in lines if line.strip() and not line.strip().startswith("#")]
-    for phrase in phrases:
-        if phrases.count(phrase) > 1:
+    for phrase, count in Counter(phrases).items():
+        if count > 1:
             raise ValueError(f"the phrase {phrase!r} is there twice")
     return phrases
