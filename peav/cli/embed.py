@@ -29,6 +29,7 @@ from peav.inputs import (
     computes_in_half,
     embed_texts,
     embedding_names,
+    media_kinds,
     media_settings,
     resolve_window,
     tokenize,
@@ -171,7 +172,7 @@ class _Job:
         if texts:
             self.text_names = embedding_names(self.model, ["text"], options.to)
             tokenize(self.model, texts[:1])  # a model that cannot should say so now
-        self.kinds = [kind for kind in ("audio", "video") if kind in self.model.batch_fields]
+        self.kinds = media_kinds(self.model)
         if options.media:
             names = embedding_names(self.model, self.kinds) if self.kinds else []
             if not names:

@@ -23,7 +23,15 @@ from peav.cli.progress_bar import progress_bar
 from peav.data.media.stills import Animations
 from peav.devices import resolve_device
 from peav.digest import model_digest
-from peav.inputs import MediaEmbedder, MediaItem, Precision, check_windows, computes_in_half, embedding_names
+from peav.inputs import (
+    MediaEmbedder,
+    MediaItem,
+    Precision,
+    check_windows,
+    computes_in_half,
+    embedding_names,
+    media_kinds,
+)
 from peav.inputs.video import FilePicture
 from peav.model import PEAV
 from peav.search.catalog import FileEntry, Kind
@@ -91,18 +99,6 @@ class UpdateReport:
     windows: int = 0
 
 
-def run_update(options: IndexOptions) -> UpdateReport:
-    """Brings an index up to date with folders, once.
-
-    Raises:
-        ValueError: if an option is out of range, differs from what the index was made with, or nothing can be indexed.
-        FileNotFoundError: if a file or folder that is named is not there, and the index knows nothing of it.
-        FolderInUse: if another process updates the index.
-        StoreError: if the index is damaged.
-    """
-    return Updater(options).run()
-
-
 class Updater:
     """Updates an index as often as asked; the model is loaded when it is first needed, and kept.
 
@@ -127,7 +123,14 @@ class Updater:
         self._embedder: MediaEmbedder | None = None
 
     def run(self) -> UpdateReport:
-        """Brings the index up to date, once; see `run_update`."""
+        """Brings the index up to date with its folders, once.
+
+        Raises:
+            ValueError: if an option differs from what the index was made with, or nothing can be indexed.
+            FileNotFoundError: if a file or folder that is named is not there, and the index knows nothing of it.
+            FolderInUse: if another process updates the index.
+            StoreError: if the index is damaged.
+        """
         options = self.options
         exists = Store.is_one(options.index)
         if not exists and not options.folders:
@@ -155,8 +158,7 @@ class Updater:
         with store.catalog.transaction():
             store.catalog.add_roots(roots)
             # A path that is free now may be taken by a file that moved there.
-            paths = [(path,) for path in changes.deleted]
-            for (path,) in paths:
+            for path in changes.deleted:
                 store.catalog.drop_files("path = ?", (path,))
             for file in changes.updated:
                 store.catalog.change_file(file)
@@ -169,9 +171,7 @@ class Updater:
             store.compact()
         keep_reference(store)
         rejects = self._write_rejects(store)
-        count, windows = store.catalog.connection.execute(
-            "SELECT count(*), coalesce(sum(windows), 0) FROM files WHERE alive"
-        ).fetchone()
+        files, windows = store.catalog.count()
         return UpdateReport(
             added,
             changes.moved,
@@ -180,7 +180,7 @@ class Updater:
             changes.kept,
             rejects,
             options.index / _REJECTS,
-            count,
+            files,
             windows,
         )
 
@@ -190,9 +190,14 @@ class Updater:
         rejected = _Rejected(store, changes.pending)
         settings = store.settings
         keys = dict.fromkeys(changes.pending, "")
-        kinds = [kind for kind in ("audio", "video") if kind in embedder.model.batch_fields]
         files = read_headers(
-            keys, kinds, options.workers, rejected, progress, settings["animations"], settings["cover_art"]
+            keys,
+            media_kinds(embedder.model),
+            options.workers,
+            rejected,
+            progress,
+            settings["animations"],
+            settings["cover_art"],
         )
         added = 0
         for piece in embed_in_pieces(embedder, files, rejected, progress, options.batch_seconds, options.workers):
@@ -265,7 +270,7 @@ class Updater:
         options = self.options
         name = options.model or DEFAULT_MODEL
         model = self._load_model(name)
-        kinds = [kind for kind in ("audio", "video") if kind in model.batch_fields]
+        kinds = media_kinds(model)
         possible = embedding_names(model, kinds) if kinds else []
         names = [name for name in MEDIA_NAMES if name in possible and name in model.pooled_names]
         if not names:

@@ -21,6 +21,7 @@ from peav.inputs.embedding import (
     TextKind,
     embed,
     embedding_names,
+    media_kinds,
     media_settings,
     resolve_window,
 )
@@ -56,6 +57,7 @@ __all__ = [
     "group_by_length",
     "item_of_file",
     "items_of_arrays",
+    "media_kinds",
     "media_settings",
     "plan_windows",
     "probe_file",

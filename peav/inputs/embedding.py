@@ -220,6 +220,11 @@ def resolve_window(
     return window
 
 
+def media_kinds(model: EmbeddingModel) -> list[str]:
+    """Returns what a model reads of a file: of `audio` and `video`."""
+    return [kind for kind in ("audio", "video") if kind in model.batch_fields]
+
+
 def embedding_names(model: EmbeddingModel, given: Collection[str], to: str | None = None) -> list[str]:
     """Returns the embeddings that inputs allow, those of a medium and a text included.
 

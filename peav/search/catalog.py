@@ -142,6 +142,31 @@ class Catalog:
         query = f"SELECT id FROM files WHERE alive AND ({where}) ORDER BY id"
         return [row[0] for row in self.connection.execute(query, arguments)]
 
+    def count(self) -> tuple[int, int]:
+        """Returns how many files are alive, and how many windows they have."""
+        query = "SELECT count(*), coalesce(sum(windows), 0) FROM files WHERE alive"
+        files, windows = self.connection.execute(query).fetchone()
+        return files, windows
+
+    def count_kinds(self) -> dict[str, int]:
+        """Returns how many files that are alive there are of each kind."""
+        return dict(self.connection.execute("SELECT kind, count(*) FROM files WHERE alive GROUP BY kind"))
+
+    def domains(self, most: int) -> list[str]:
+        """Returns the domains of the files that are alive, the most frequent first.
+
+        Args:
+            most: how many are returned.
+        """
+        query = "SELECT domain FROM files WHERE alive AND domain != '' GROUP BY domain ORDER BY count(*) DESC LIMIT ?"
+        return [row[0] for row in self.connection.execute(query, (most,))]
+
+    @property
+    def state(self) -> str:
+        """Says which windows there are: files only ever come under new numbers, and go."""
+        query = "SELECT count(*), coalesce(max(id), 0), coalesce(sum(id), 0) FROM files WHERE alive"
+        return " ".join(map(str, self.connection.execute(query).fetchone()))
+
     def add_file(self, file: FileEntry) -> None:
         """Adds a file under its id, in place of the one of this path."""
         self.drop_files("path = ?", (file.path,))

@@ -327,10 +327,7 @@ class Index:
         for segment, mask in zip(self._segments, masks, strict=True):
             having = mask
             for name in targets:
-                has = np.zeros(len(segment), bool)
-                if name in segment.rows:
-                    has[segment.rows[name]] = True
-                having = having & has
+                having = having & segment.has(name)
             found.append(having)
         return found
 

@@ -92,9 +92,7 @@ def _best_sums(
     """
     having = np.ones(len(segment), bool) if mask is None else mask.copy()
     for name in queries:
-        has = np.zeros(len(segment), bool)
-        has[segment.rows[name]] = True
-        having &= has
+        having &= segment.has(name)
     total = int(having.sum())
     asked = 4 * count + 16
     while True:

@@ -53,7 +53,7 @@ def draw_reference(segments: Sequence[Segment], names: Sequence[str], alive: np.
 
 def keep_reference(store: Store) -> None:
     """Draws windows, and keeps them beside the index; whoever opens it before that draws them anew."""
-    state = _state(store)
+    state = store.catalog.state
     if _read(store.folder / _FILE, state) is not None:
         return
     drawn = draw_reference(list(store.segments.values()), store.names, np.array(store.catalog.file_ids(), np.int64))
@@ -63,18 +63,10 @@ def keep_reference(store: Store) -> None:
 
 def read_reference(store: Store) -> dict[str, np.ndarray]:
     """Returns the windows that were drawn; draws them where they are not those of the index as it is."""
-    kept = _read(store.folder / _FILE, _state(store))
+    kept = _read(store.folder / _FILE, store.catalog.state)
     if kept is not None:
         return kept
     return draw_reference(list(store.segments.values()), store.names, np.array(store.catalog.file_ids(), np.int64))
-
-
-def _state(store: Store) -> str:
-    """Says which windows there are: files only ever come under new numbers, and go."""
-    row = store.catalog.connection.execute(
-        "SELECT count(*), coalesce(max(id), 0), coalesce(sum(id), 0) FROM files WHERE alive"
-    )
-    return " ".join(map(str, row.fetchone()))
 
 
 def _read(path: Path, state: str) -> dict[str, np.ndarray] | None:

@@ -76,6 +76,13 @@ class Segment:
         scores, found = self.vectors[name].search(query, count, None if allowed is None else allowed[rows])
         return scores, rows[found]
 
+    def has(self, name: str) -> np.ndarray:
+        """Returns which windows (N,) bool have an embedding."""
+        having = np.zeros(len(self), bool)
+        if name in self.rows:
+            having[self.rows[name]] = True
+        return having
+
     def take(self, name: str, windows: np.ndarray) -> np.ndarray:
         """Returns vectors (K, D) of windows that have the embedding, by their numbers within the segment."""
         return self.vectors[name].take(np.searchsorted(self.rows[name], windows))

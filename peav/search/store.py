@@ -246,7 +246,7 @@ class Store:
         """Returns whether there are many small segments, or many windows of deleted files."""
         total = sum(len(segment) for segment in self.segments.values())
         small = sum(len(segment) < SEGMENT_WINDOWS for segment in self.segments.values())
-        alive = self.catalog.connection.execute("SELECT coalesce(sum(windows), 0) FROM files WHERE alive").fetchone()[0]
+        _, alive = self.catalog.count()
         return small >= _MANY_SEGMENTS or total - alive > _DELETED_SHARE * total
 
     def compact(self, everything: bool = False) -> None:

@@ -11,7 +11,17 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from peav.checkpoints import MediaSettings, Pair
-from peav.inputs import Loaded, MediaEmbedder, Request, Window, embed_texts, item_of_file, plan_windows, probe_file
+from peav.inputs import (
+    Loaded,
+    MediaEmbedder,
+    Request,
+    Window,
+    embed_texts,
+    item_of_file,
+    media_kinds,
+    plan_windows,
+    probe_file,
+)
 from peav.model import PEAV
 from peav.suggest import suggest
 
@@ -104,11 +114,6 @@ def media_vectors(model: PEAV, settings: Mapping[str, Any], said: str) -> dict[s
     requests = plan_media(model.media, media_kinds(model), settings, said)
     # Decoded when its turn comes, so that a long file does not fill the memory.
     return vectors_of_windows(model, settings, said, ((request, request.load()) for request in requests))
-
-
-def media_kinds(model: PEAV) -> list[str]:
-    """Returns what a model reads, of `audio` and `video`."""
-    return [kind for kind in ("audio", "video") if kind in model.batch_fields]
 
 
 def plan_media(media: MediaSettings, kinds: Sequence[str], settings: Mapping[str, Any], said: str) -> list[Request]:

@@ -21,9 +21,10 @@ from starlette.staticfiles import StaticFiles
 
 from peav.checkpoints import CheckpointError
 from peav.data.media.errors import MediaError
+from peav.inputs import media_kinds
 from peav.search.index import Index
 from peav.search.store import StoreError
-from peav.search.terms import TARGETS, Example, media_kinds, vectors_of_windows
+from peav.search.terms import TARGETS, Example, vectors_of_windows
 from peav.serve.apart import TooMuch, run_apart
 from peav.serve.cache import DiskCache
 from peav.serve.describe import Medium, describe
@@ -47,7 +48,7 @@ from peav.serve.uploads import (
 
 _STATIC = Path(__file__).parent / "static"
 #: What is made of a file stays right until the file changes, and the address with it.
-_KEEP = "private, max-age=86400"
+_KEPT = {"cache-control": "private, max-age=86400"}
 #: Where a thumbnail and a waveform begin may be said to this many seconds.
 _STEP = 0.05
 
@@ -211,7 +212,7 @@ class Server:
             ".mp4",
             lambda output: make_rendition(opened.entry.path, medium, start, seconds, output, limit),
         )
-        return FileResponse(path, media_type="video/mp4" if medium.has_video else "audio/mp4", headers=_kept())
+        return FileResponse(path, media_type="video/mp4" if medium.has_video else "audio/mp4", headers=_KEPT)
 
     async def thumbnail(self, request: Request) -> Response:
         """Serves a picture of a span, or a still picture, as WebP."""
@@ -235,7 +236,7 @@ class Server:
                 ".webp",
                 lambda output: make_thumbnail(source, medium, start, seconds, whole, output, limit),
             )
-        return FileResponse(path, media_type="image/webp", headers=_kept())
+        return FileResponse(path, media_type="image/webp", headers=_KEPT)
 
     async def peaks(self, request: Request) -> Response:
         """Serves the outline of the sound of a span."""
@@ -249,7 +250,7 @@ class Server:
             ".json",
             lambda output: make_peaks(opened.entry.path, medium, start, seconds, output, limit),
         )
-        return FileResponse(path, media_type="application/json", headers=_kept())
+        return FileResponse(path, media_type="application/json", headers=_KEPT)
 
     async def _look(self, request: Request) -> tuple[Opened, Medium]:
         number: int = request.path_params["file"]
@@ -360,7 +361,3 @@ async def _answer(request: Request, error: Exception) -> Response:
     if status == 503:
         headers["retry-after"] = "2"
     return JSONResponse({"error": message}, status, headers=headers)
-
-
-def _kept() -> dict[str, str]:
-    return {"cache-control": _KEEP}

@@ -64,11 +64,13 @@ class DiskCache:
     def _alone(self, name: str) -> Iterator[None]:
         with self._lock:
             lock = self._making.setdefault(name, threading.Lock())
-        with lock:
-            yield
-        with self._lock:
-            if not lock.locked():
-                self._making.pop(name, None)
+        try:
+            with lock:
+                yield
+        finally:
+            with self._lock:
+                if not lock.locked():
+                    self._making.pop(name, None)
 
     def _make_room(self, newest: Path) -> None:
         """Removes what was not asked for the longest, until the rest fits."""

@@ -75,6 +75,7 @@ class Medium:
     has_video: bool
 
 
+@lru_cache(maxsize=4096)
 def describe(path: str, size: int, modified: int) -> Medium:
     """Says what a file is to a browser, by its header.
 
@@ -86,11 +87,6 @@ def describe(path: str, size: int, modified: int) -> Medium:
     Raises:
         MediaError: if it is no medium, or one that makes FFmpeg open others.
     """
-    return _describe(path, size, modified)
-
-
-@lru_cache(maxsize=4096)
-def _describe(path: str, size: int, modified: int) -> Medium:
     if picture_kind(path) is not None:
         return Medium("picture", None, 0.0, False, False)
     if (reason := refusal(path)) is not None:

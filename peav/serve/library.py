@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import threading
@@ -11,6 +12,9 @@ from pathlib import Path
 from peav.opening import is_regular
 from peav.search.catalog import FileEntry
 from peav.search.store import Store, StoreError
+
+#: So many domains are offered on the page.
+_DOMAINS = 50
 
 
 class Gone(RuntimeError):  # noqa: N818  the name says what is the matter
@@ -66,25 +70,17 @@ class Library:
         if not found:
             raise KeyError(f"the index has no file {number}")
         path = found[0].path
-        if os.path.realpath(path) != path or not (is_regular(Path(path)) and os.access(path, os.R_OK)):
-            raise Gone("the file is not there any more: run `peav index update`, which notices where it went")
-        try:
-            return Opened(found[0], os.stat(path, follow_symlinks=False))
-        except OSError:
-            raise Gone("the file is not there any more: run `peav index update`, which notices where it went") from None
+        with contextlib.suppress(OSError):  # it went meanwhile
+            if os.path.realpath(path) == path and is_regular(Path(path)) and os.access(path, os.R_OK):
+                return Opened(found[0], os.stat(path, follow_symlinks=False))
+        raise Gone("the file is not there any more: run `peav index update`, which notices where it went")
 
     def domains(self) -> list[str]:
         """Returns the domains of the files, for the filter of the page."""
         with self._lock:
-            rows = self._catalog.connection.execute(
-                "SELECT domain FROM files WHERE alive AND domain != '' GROUP BY domain ORDER BY count(*) DESC LIMIT 50"
-            ).fetchall()
-        return [row[0] for row in rows]
+            return self._catalog.domains(_DOMAINS)
 
     def counts(self) -> dict[str, int]:
         """Returns how many files there are of each kind."""
         with self._lock:
-            rows = self._catalog.connection.execute(
-                "SELECT kind, count(*) FROM files WHERE alive GROUP BY kind"
-            ).fetchall()
-        return dict(rows)
+            return self._catalog.count_kinds()

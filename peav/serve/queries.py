@@ -183,15 +183,13 @@ def _within(name: str, value: str, most: int) -> int:
     return number
 
 
-def decimal_of(given: QueryParams, name: str, default: float | None = None) -> float:
-    """Returns a number of an address.
+def decimal_of(given: QueryParams, name: str, default: float) -> float:
+    """Returns a number of an address, or the default where it says none.
 
     Raises:
-        ValueError: if it is missing, no number, or below 0.
+        ValueError: if it is no number, or below 0.
     """
-    if name not in given and default is not None:
-        return default
-    return _decimal(name, given.get(name, ""))
+    return _decimal(name, given[name]) if name in given else default
 
 
 def _decimal(name: str, value: str) -> float:

@@ -11,9 +11,10 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,10 +47,11 @@ class Answer:
 
 @dataclass
 class Served:
-    """A server that runs."""
+    """A server that runs; `scratch` is its folder for temporary files, where it has one of its own."""
 
     address: str
     index: Path
+    scratch: Path | None = None
 
     @property
     def port(self) -> int:
@@ -121,8 +123,13 @@ def served(index: Path, cache: Path, host: str = "127.0.0.1", **settings: Any) -
 @contextmanager
 def served_apart(index: Path, *words: str) -> Iterator[Served]:
     """Runs `peav serve` as a user does, and ends it by Ctrl-C."""
+    with tempfile.TemporaryDirectory(prefix="peav-") as scratch:
+        yield from _served_apart(index, words, Path(scratch))
+
+
+def _served_apart(index: Path, words: Sequence[str], scratch: Path) -> Iterator[Served]:
     command = [sys.executable, "-m", "peav.cli.main", "serve", str(index), "--port=0", *words]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TMPDIR": str(scratch)}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None and process.stderr is not None
@@ -132,7 +139,7 @@ def served_apart(index: Path, *words: str) -> Iterator[Served]:
         if address is None:
             process.kill()
             raise AssertionError(f"no address in {line!r}: {process.stderr.read()[-3000:]}")
-        server = Served(address[0], index)
+        server = Served(address[0], index, scratch)
         server.wait()
         yield server
     finally:
