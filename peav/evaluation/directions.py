@@ -303,7 +303,7 @@ def evaluate_frames(table: EmbeddingTable) -> FrameLevel:
         part,
         clips,
         lambda clip: _logits(table, part.text_event, part.frames[clip]),
-        _is_calibrated(table),
+        table.is_calibrated,
         Decisions(table.detection, part.phrases, part.frame_seconds),
     )
     per_phrase: dict[str, dict[str, float | None]] = {
@@ -326,10 +326,6 @@ def evaluate_frames(table: EmbeddingTable) -> FrameLevel:
         reliability=events.reliability,
         rule=events.rule,
     )
-
-
-def _is_calibrated(table: EmbeddingTable) -> bool:
-    return table.logit_scale is not None and table.logit_bias is not None
 
 
 def _labels(part: FramePart, clip: int) -> Tensor:

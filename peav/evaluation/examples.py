@@ -168,10 +168,8 @@ def event_probabilities(table: EmbeddingTable, clip: int, max_phrases: int = 4) 
     if absent:
         shown.append(absent[int(logits[absent].amax(1).argmax())])
     values = logits[shown]
-    if table.logit_scale is not None and table.logit_bias is not None:
-        values = values.sigmoid()
-    else:
-        values = (values - values.min()) / (values.max() - values.min()).clamp(min=1e-9)
+    stretched = (values - values.min()) / (values.max() - values.min()).clamp(min=1e-9)
+    values = values.sigmoid() if table.is_calibrated else stretched
     return {table.phrases[k]: v for k, v in zip(shown, values, strict=True)}
 
 

@@ -11,8 +11,11 @@ from numpy.typing import NDArray
 #: Numbers drawn at a time: 32 MB.
 _DRAWN_AT_ONCE = 1 << 22
 
-#: How an interval is made, for results.
-HOW = {"resamples": 1000, "confidence": 0.95, "seed": 0, "of": "clips, with replacement"}
+#: How an interval is made unless something else is asked for: how often clips are drawn, what it covers, and the seed of the draws.
+RESAMPLES, CONFIDENCE, SEED = 1000, 0.95, 0
+
+#: The same, for results.
+HOW = {"resamples": RESAMPLES, "confidence": CONFIDENCE, "seed": SEED, "of": "clips, with replacement"}
 
 
 @dataclass(frozen=True)
@@ -40,9 +43,9 @@ class Queries:
 
 def share_intervals(
     shares: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]],
-    num_resamples: int = 1000,
-    confidence: float = 0.95,
-    seed: int = 0,
+    num_resamples: int = RESAMPLES,
+    confidence: float = CONFIDENCE,
+    seed: int = SEED,
 ) -> dict[str, list[float]]:
     """Finds the percentile intervals of shares, all over the same draws of clips.
 
@@ -70,9 +73,9 @@ def share_intervals(
 def paired_interval(
     first: tuple[NDArray[np.float64], NDArray[np.float64]],
     second: tuple[NDArray[np.float64], NDArray[np.float64]],
-    num_resamples: int = 1000,
-    confidence: float = 0.95,
-    seed: int = 0,
+    num_resamples: int = RESAMPLES,
+    confidence: float = CONFIDENCE,
+    seed: int = SEED,
 ) -> tuple[float, float, float, float]:
     """Finds the interval of `second` minus `first` on the same clips: each draw takes the same clips for both.
 

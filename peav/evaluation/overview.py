@@ -80,7 +80,7 @@ def _events(panel: SubFigure, table: EmbeddingTable, media: ClipMedia | None) ->
     curves = event_curves(table, clips[0])
     mel, seconds = media.get(curves.clip_id)[1:] if media is not None else (None, 0.0)
     axes = panel.subplots()
-    calibrated = table.logit_scale is not None and table.logit_bias is not None
+    calibrated = table.is_calibrated
     draw_events(axes, curves, mel, seconds, "event probability" if calibrated else "similarity, stretched")
     axes.set_title("events over the log-mel spectrogram; bars: truth")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, fontsize=8.5)

@@ -264,7 +264,7 @@ def events_section(material: Material, media: ClipMedia | None) -> str:
     clips = event_clips(table) if table.has_frames else []
     if not clips:
         return parts.absent("No frame-level model, or no clip annotated with events.")
-    calibrated = table.logit_scale is not None and table.logit_bias is not None
+    calibrated = table.is_calibrated
     label = "probability" if calibrated else "similarity, stretched"
     note = (
         "Solid: phrases that sound in the clip; dashed: the phrase that scores highest of those known to be absent. "

@@ -184,11 +184,6 @@ class Suite:
     tasks: tuple[Task, ...]
 
 
-def suite_names() -> list[str]:
-    """Returns the suites that come with peav."""
-    return list(_read(None, "suites.yaml"))
-
-
 def load_suite(name: str | Path) -> Suite:
     """Loads a suite by name, or one of your own from a YAML file.
 

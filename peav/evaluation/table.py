@@ -96,6 +96,11 @@ class EmbeddingTable:
         return self.frames is not None and any(events is not None for events in self.events or [])
 
     @property
+    def is_calibrated(self) -> bool:
+        """Whether scores of frames have a scale and a bias, so that they are logits of probabilities."""
+        return self.logit_scale is not None and self.logit_bias is not None
+
+    @property
     def frame_part(self) -> FramePart:
         """What is needed for frame-level scores.
 
@@ -107,12 +112,6 @@ class EmbeddingTable:
         if self.text_event is None or self.events is None or self.frame_seconds is None:
             raise ValueError("frames need frame_seconds, phrases, text_event and events as well")
         return FramePart(self.frames, self.phrases, self.text_event, self.events, self.known, self.frame_seconds)
-
-    def rows_of(self, name: str, clip: int) -> list[int]:
-        """Returns the rows of clip number `clip` under `name`; empty where the clip lacks it."""
-        if name not in self.clips:
-            return []
-        return torch.nonzero(self.clips[name] == clip).flatten().tolist()
 
     def save(self, path: str | Path) -> None:
         """Writes the table as one safetensors file whose metadata is JSON."""
