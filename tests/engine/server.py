@@ -6,7 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -25,7 +25,7 @@ class Scripted:
         bodies: of all requests.
         do: what is done with request number N and its body: (status, body, headers); a body of bytes goes as it is; `cut` sends half of it,
             and `hang` waits.
-        most: requests that were open at once.
+        most: requests that were worked on at once.
     """
 
     def __init__(self, do: Callable[[int, dict[str, Any]], Any]) -> None:
@@ -49,12 +49,12 @@ def serving(do: Callable[[int, dict[str, Any]], Any]) -> Iterator[Scripted]:
                 script.open += 1
                 script.most = max(script.most, script.open)
             try:
-                self.answer(*script.do(number, body))
-            except (BrokenPipeError, ConnectionResetError):
-                pass
-            finally:
+                made = script.do(number, body)
+            finally:  # before the answer, after which the client may send another request
                 with script.lock:
                     script.open -= 1
+            with suppress(BrokenPipeError, ConnectionResetError):
+                self.answer(*made)
 
         def answer(self, status: int | str, body: Any, headers: dict[str, str] | None = None) -> None:
             if status == "hang":

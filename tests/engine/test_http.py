@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import socket
-import time
+import threading
 import wave
 from typing import Any
 
@@ -120,13 +120,16 @@ def test_retry_after_in_all_its_forms(header: str | None, seconds: float) -> Non
 
 
 def test_concurrency_is_bounded_and_answers_are_in_the_order_of_the_requests() -> None:
+    gate = threading.Barrier(3)
+
     def do(number: int, body: Any) -> Any:
-        time.sleep(0.02)
+        if number < 3:
+            gate.wait(60)  # for the other two
         return 200, completion(body["messages"][-1]["content"])
 
     with serving(do) as server:
-        answers = ask(server.url, 20, concurrency=3)
-    assert [answer.text for answer in answers] == [f"prompt {k}" for k in range(20)] and 1 < server.most <= 3
+        answers = ask(server.url, 20, concurrency=3, timeout_seconds=60.0)
+    assert [answer.text for answer in answers] == [f"prompt {k}" for k in range(20)] and server.most == 3
 
 
 def test_sound_and_pictures_are_parts_of_their_own() -> None:

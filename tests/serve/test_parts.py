@@ -20,6 +20,9 @@ from peav.serve.renditions import choose_picture
 from peav.serve.turns import Busy, Turns
 from tests.serve.serving import ROOT
 
+#: So long no other process sleeps, not even that of another run of these tests.
+SECONDS = 27 + os.getpid() / 1e7
+
 
 def sleep(seconds: float) -> None:
     subprocess.run(["sleep", str(seconds)], check=True)
@@ -55,11 +58,11 @@ def test_work_apart_returns_raises_and_is_bounded() -> None:
         run_apart(die, (), 30, 1 << 30)
     begun = time.monotonic()
     with pytest.raises(TooMuch, match=r"longer than 0\.5 s"):
-        run_apart(sleep, (31.4159,), 0.5, 1 << 30)
+        run_apart(sleep, (SECONDS,), 0.5, 1 << 30)
     assert time.monotonic() - begun < 10
     # What it started ends with it, and what it wrote goes.
     running = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
-    assert "sleep 31.4159" not in running
+    assert f"sleep {SECONDS}" not in running
     assert not Path(run_apart(write, (1000,), 30, 1 << 30)).exists()
 
 
@@ -141,14 +144,14 @@ def test_of_pictures_the_one_most_like_the_others_is_chosen_and_no_black_one() -
 def test_a_server_that_is_killed_takes_its_decoder_along(tmp_path: Path) -> None:
     code = (
         "from peav.serve.apart import run_apart; from tests.serve.test_parts import sleep\n"
-        "if __name__ == '__main__': print('go', flush=True); run_apart(sleep, (27.182,), 60, 1 << 30)"
+        f"if __name__ == '__main__': print('go', flush=True); run_apart(sleep, ({SECONDS},), 60, 1 << 30)"
     )
     (tmp_path / "work.py").write_text(code)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen([sys.executable, str(tmp_path / "work.py")], env=environment, stdout=subprocess.PIPE)
 
     def sleeps() -> bool:
-        return "sleep 27.182" in subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
+        return f"sleep {SECONDS}" in subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
 
     deadline = time.monotonic() + 60
     while not sleeps() and time.monotonic() < deadline:
