@@ -30,6 +30,7 @@ ON_THE_CPU = {
     "evaluation": "embeddings that were collected on the host",
     "inputs": "results that `embed` has brought to the host",
     "objectives/base.py": "a comparison: what is float64 already",
+    "objectives/frame_inputs.py": "events and texts on the host",
     "objectives/frame_mask.py": "what each clip says of each text, which the host finds",
     "search": "numpy",
     "spans.py": "probabilities that it takes to the host itself",

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from peav import distributed
 from peav.objectives.base import Pair, ScoredObjective, Weight
 from peav.objectives.event_frames import event_frames, event_labels
-from peav.objectives.frame_mask import FrameMask, TermWeights, Texts
+from peav.objectives.frame_inputs import Texts
+from peav.objectives.frame_mask import FrameMask, TermWeights
 from peav.objectives.frame_sum import frame_sum
 from peav.objectives.pooling import Pooling
 from peav.objectives.text_score import TextScore, prior_loss

@@ -16,24 +16,28 @@ heard, its ancestor is not negative.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from peav.host import to_device, to_host
+from peav.host import to_device
 from peav.objectives.event_frames import event_frames
+from peav.objectives.frame_inputs import (
+    Flags,
+    Integers,
+    Numbers,
+    Spans,
+    Texts,
+    check_events,
+    columns_of,
+    fetch_to_host,
+)
 from peav.objectives.frame_sum import WeakTerms, blocks_of
 from peav.objectives.lineage import ancestor_pairs, spans
 from peav.objectives.tiles import Cells, RowWeights, Tile, TileMask
 from peav.types import EventInput, Seconds
-
-Integers = NDArray[np.int64]
-Numbers = NDArray[np.float64]
-Flags = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -57,29 +61,6 @@ class TermWeights:
     bank: float = 1.0
     present: float = 1.0
     open: float = 0.0
-
-
-@dataclass(frozen=True)
-class Texts:
-    """The texts of all ranks, M rows, and which of them are this rank's.
-
-    Attributes:
-        group: (M,) int64, identity.
-        present: (M,) bool.
-        offset: where this rank's rows begin.
-        number: of this rank's rows.
-        bank: (M,) bool; None for False.
-        members: (M, V) bool; None where there are no vocabularies.
-        lineage: (M, A) int64; None where no text has an ancestor.
-    """
-
-    group: Tensor
-    present: Tensor
-    offset: int
-    number: int
-    bank: Tensor | None = None
-    members: Tensor | None = None
-    lineage: Tensor | None = None
 
 
 #: States of a clip and a text of which the clip has events.
@@ -117,10 +98,10 @@ class FrameMask(TileMask):
         dtype: torch.dtype = torch.float32,
     ) -> None:
         self._device, self._dtype, self.weights = valid.device, dtype, weights or TermWeights()
-        valid, events, hop, texts = _fetch(valid, events, frame_seconds, texts)
+        valid, events, hop, texts = fetch_to_host(valid, events, frame_seconds, texts)
         self._num_clips, self._num_frames = valid.shape
         check_events(events, self._num_clips, texts.number)
-        self._column_of, first = _columns(texts)
+        self._column_of, first = columns_of(texts)
         self.columns = None if len(first) == len(texts.group) else self._upload(torch.from_numpy(first))
         self._first, self._num_columns = first, len(first)
         self.label_rows = torch.from_numpy(first)
@@ -231,7 +212,7 @@ class FrameMask(TileMask):
         self._clip_label = highest
         order = np.flatnonzero(timed)
         order = order[np.argsort(pair[order], kind="stable")]
-        self._spans = _Spans(pair[order], begin[order], end[order], confidence[order])
+        self._spans = Spans(pair[order], begin[order], end[order], confidence[order])
         self._vocabulary = np.full(self._num_clips, -1) if events.vocabulary is None else events.vocabulary.numpy()
         if len(self._vocabulary) and (self._vocabulary.min() < -2 or self._vocabulary.max() >= self._members.shape[1]):
             raise ValueError(
@@ -244,7 +225,7 @@ class FrameMask(TileMask):
         """Finds what a clip does not know since it holds a related text."""
         ancestor, descendant = self._related
         none = np.zeros(0, dtype=np.int64)
-        self._unknown_clip, self._unknown_column, self._erased = none, none, _Spans.empty()
+        self._unknown_clip, self._unknown_column, self._erased = none, none, Spans.empty()
         held = np.flatnonzero((self._state != _ABSENT) & (self._clip_label > 0))
         if not len(ancestor) or not len(held):
             return
@@ -265,7 +246,7 @@ class FrameMask(TileMask):
         self._unknown_clip, self._unknown_column = missing // self._num_columns, missing % self._num_columns
         self._erased = self._erasing(*erased)
 
-    def _erasing(self, above: Integers, below: Integers) -> _Spans:
+    def _erasing(self, above: Integers, below: Integers) -> Spans:
         """Returns the frames in which texts (pairs `above`) are unknown since a descendant (pairs `below`) is or may be heard there."""
         timed = self._state[below] == _STRONG
         first = np.searchsorted(self._spans.pair, below[timed], "left")
@@ -276,7 +257,7 @@ class FrameMask(TileMask):
         begin = np.concatenate((self._spans.begin[event][heard], np.zeros((~timed).sum(), dtype=np.int64)))
         end = np.concatenate((self._spans.end[event][heard], np.full((~timed).sum(), self._num_frames)))
         order = np.argsort(pair, kind="stable")
-        return _Spans(pair[order], begin[order], end[order], np.ones(len(pair)))
+        return Spans(pair[order], begin[order], end[order], np.ones(len(pair)))
 
     def _anything(self, events: EventInput) -> Flags:
         """Returns (B,) which clips have frames about which anything is known."""
@@ -360,30 +341,6 @@ class FrameMask(TileMask):
 
 
 @dataclass(frozen=True)
-class _Spans:
-    """Frames from `begin` to `end` of pairs of a clip and a text, in the order of the pairs."""
-
-    pair: Integers
-    begin: Integers
-    end: Integers
-    confidence: Numbers
-
-    @classmethod
-    def empty(cls) -> _Spans:
-        none = np.zeros(0, dtype=np.int64)
-        return cls(none, none, none, np.zeros(0))
-
-    def paint(self, pairs: slice, num_frames: int) -> Numbers:
-        """Returns the highest confidence in each frame of some pairs, (p, T)."""
-        painted = np.zeros((pairs.stop - pairs.start, num_frames))
-        here = slice(*np.searchsorted(self.pair, (pairs.start, pairs.stop)))
-        begin = (self.pair[here] - pairs.start) * num_frames + self.begin[here]
-        length = np.maximum(self.end[here] - self.begin[here], 0)
-        np.maximum.at(painted.reshape(-1), spans(begin, begin + length), np.repeat(self.confidence[here], length))
-        return painted
-
-
-@dataclass(frozen=True)
 class _Block:
     """What a block of rows says: weights of its clips, and single terms that differ.
 
@@ -410,61 +367,3 @@ def _put(weight: Numbers, row: Integers, column: Integers, value: float | Number
     """Sets weights, but for rows of -1."""
     there = row >= 0
     weight[row[there], column[there]] = value if isinstance(value, float) else value[there]
-
-
-_OF_EVENTS = ("clip", "phrase", "onset", "offset", "confidence", "timed", "vocabulary")
-_OF_TEXTS = ("group", "present", "bank", "members", "lineage")
-
-
-def _fetch(
-    valid: Tensor, events: EventInput, frame_seconds: Tensor | Seconds, texts: Texts
-) -> tuple[Tensor, EventInput, Tensor, Texts]:
-    """Brings all that the mask is made from to the host, in one copy."""
-    hop = frame_seconds if isinstance(frame_seconds, Tensor) else torch.tensor(frame_seconds, dtype=torch.float64)
-    of_events = [n for n in _OF_EVENTS if getattr(events, n) is not None]
-    of_texts = [n for n in _OF_TEXTS if getattr(texts, n) is not None]
-    parts = [*(getattr(events, n) for n in of_events), *(getattr(texts, n) for n in of_texts)]
-    valid, hop, *found = to_host(valid, hop, *parts)
-    events_there: dict[str, Any] = dict(zip(of_events, found, strict=False))
-    texts_there: dict[str, Any] = dict(zip(of_texts, found[len(of_events) :], strict=True))
-    return valid, replace(events, **events_there), hop, replace(texts, **texts_there)
-
-
-def check_events(events: EventInput, num_clips: int, num_texts: int) -> None:
-    """Checks events on the host. Times outside of the clip touch no frame, and are none of what is refused.
-
-    Raises:
-        ValueError: if tensors do not fit each other, indices lead nowhere, or times or confidences are no numbers that mean something.
-    """
-    number = len(events.clip)
-    for name in ("clip", "phrase", "onset", "offset", "confidence", "timed"):
-        value = getattr(events, name)
-        if value is not None and value.shape != (number,):
-            raise ValueError(f"events.{name} is {tuple(value.shape)}, but there are {number} events in events.clip")
-    if events.vocabulary is not None and events.vocabulary.shape != (num_clips,):
-        raise ValueError(f"events.vocabulary is {tuple(events.vocabulary.shape)}, but there are {num_clips} clips")
-    for name, most in (("clip", num_clips), ("phrase", num_texts)):
-        value = getattr(events, name)
-        if number and not (int(value.min()) >= 0 and int(value.max()) < most):
-            raise ValueError(f"events.{name} must be 0 to {most - 1}, not {int(value.min())} to {int(value.max())}")
-    for name in ("onset", "offset"):
-        if bool(getattr(events, name).isnan().any()):
-            raise ValueError(
-                f"events.{name} holds NaN: an event whose times are not known has timed=False, from 0 to the clip's end"
-            )
-    if events.confidence is not None and not bool(((events.confidence >= 0) & (events.confidence <= 1)).all()):
-        bad = events.confidence[~((events.confidence >= 0) & (events.confidence <= 1))][0]
-        raise ValueError(f"events.confidence must be in [0, 1], not {float(bad)}")
-
-
-def _columns(texts: Texts) -> tuple[Integers, Integers]:
-    """Returns which column each of M rows is of, -1 where its text is absent, and the row (C,) at which each column's text comes first."""
-    group, present = texts.group.numpy(), texts.present.numpy()
-    rows = np.flatnonzero(present)
-    _, first, place = np.unique(group[rows], return_index=True, return_inverse=True)
-    order = np.argsort(first)
-    rank = np.empty_like(order)
-    rank[order] = np.arange(len(order))
-    column = np.full(len(group), -1)
-    column[rows] = rank[place]
-    return column, rows[first[order]]

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from peav.objectives.frame_mask import FrameMask, Texts
+from peav.objectives.frame_inputs import Texts
+from peav.objectives.frame_mask import FrameMask
 from peav.types import EventInput, Seconds
 
 

@@ -58,21 +58,21 @@ def update(
     from peav.cli.index_update import watch as run_watch
 
     options = IndexOptions(
-        index,
-        folders,
-        model,
-        window_seconds,
-        overlap_seconds,
-        batch_seconds,
-        precision,
-        device,
-        workers,
-        animations,
-        cover_art,
-        retry,
-        delete_missing,
-        watch,
-        trust,
+        index=index,
+        folders=folders,
+        model=model,
+        window_seconds=window_seconds,
+        overlap_seconds=overlap_seconds,
+        batch_seconds=batch_seconds,
+        precision=precision,
+        device=device,
+        workers=workers,
+        animations=animations,
+        cover_art=cover_art,
+        retry=retry,
+        delete_missing=delete_missing,
+        watch=watch,
+        trust=trust,
     )
 
     def say(report: UpdateReport) -> None:

@@ -73,7 +73,17 @@ def search(
     from peav.search.filters import Filters
     from peav.search.index import Index
 
-    filters = Filters(folder, kind, min_seconds, max_seconds, after, before, domain, None, name, transcript)
+    filters = Filters(
+        folder=folder,
+        kind=kind,
+        min_seconds=min_seconds,
+        max_seconds=max_seconds,
+        after=after,
+        before=before,
+        domain=domain,
+        name=name,
+        transcript=transcript,
+    )
     if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"--out {out} is there already: delete it, or choose another folder")
     with Index.open(index, model, device, trust) as opened:
