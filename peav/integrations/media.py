@@ -82,16 +82,25 @@ def frames_of(video: Any, model: PEAV) -> Any:
     return video.get_frames_played_at(frame_times(count, end - begin, begin)).data
 
 
+def check_text_name(model: PEAV, to: str) -> None:
+    """Checks that texts may describe something to a model.
+
+    Raises:
+        ValueError: if it has no head for it.
+    """
+    if to not in text_names(model):
+        raise ValueError(
+            f"the model has no head for texts about {to!r}; it has {', '.join(text_names(model)) or 'none'}"
+        )
+
+
 def embed_texts(model: PEAV, texts: Sequence[str], to: str) -> Tensor:
     """Embeds texts by the head of what they describe: (N, D).
 
     Raises:
         ValueError: if the model has no such head.
     """
-    if to not in text_names(model):
-        raise ValueError(
-            f"the model has no head for texts about {to!r}; it has {', '.join(text_names(model)) or 'none'}"
-        )
+    check_text_name(model, to)
     return model.embed(text=list(texts), to=to)[f"text_{to}"]
 
 

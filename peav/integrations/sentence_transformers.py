@@ -19,7 +19,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modality import infer_modality
 from sentence_transformers.base.modules import InputModule
 
-from peav.integrations.media import embed_media, embed_texts, media_names, text_names
+from peav.integrations.media import check_text_name, embed_media, embed_texts, media_names
 from peav.model import PEAV
 
 
@@ -40,10 +40,7 @@ class PeavInput(InputModule):
 
     def __init__(self, model: PEAV, to: str) -> None:
         super().__init__()
-        if to not in text_names(model):
-            raise ValueError(
-                f"the model has no head for texts about {to!r}; it has {', '.join(text_names(model)) or 'none'}"
-            )
+        check_text_name(model, to)
         self.model, self.to_kind = model, to
 
     @property

@@ -97,8 +97,7 @@ class EvaluateSuite(Callback):
         Raises:
             SuiteError: if the weights are spread over devices, or the module is none of peav's.
         """
-        if not isinstance(pl_module, PeavModule):
-            raise SuiteError(f"EvaluateSuite evaluates a PeavModule, not a {type(pl_module).__name__}")
+        _checked(pl_module)
         if stage == "fit" and isinstance(trainer.strategy, FSDPStrategy | ModelParallelStrategy):
             raise SuiteError(
                 "EvaluateSuite needs the whole model on each device, which FSDP spreads over them: leave it out, and run "
@@ -186,12 +185,10 @@ class EvaluateSuite(Callback):
         return folder / "best.ckpt"
 
     def _model(self, trainer: Trainer, module: LightningModule) -> PeavModel:
-        if not isinstance(module, PeavModule):
-            raise SuiteError(f"EvaluateSuite evaluates a PeavModule, not a {type(module).__name__}")
         modes = [(part, part.training) for part in module.modules()]
         data = dict(getattr(getattr(trainer, "datamodule", None), "hparams", {}))
         try:
-            return evaluated_model(module, data, Path(trainer.default_root_dir).name, self.precision)
+            return evaluated_model(_checked(module), data, Path(trainer.default_root_dir).name, self.precision)
         finally:
             for part, training in modes:
                 part.training = training  # the model of an evaluation is made in evaluation mode
@@ -228,3 +225,9 @@ class EvaluateSuite(Callback):
         folder.mkdir(parents=True, exist_ok=True)
         write_result(folder, suite_results(found, model, self.how, str(trainer.default_root_dir)), *found.queries())
         (folder / TABLE).write_text(suite_markdown(found, model.name), encoding="utf-8")
+
+
+def _checked(module: LightningModule) -> PeavModule:
+    if not isinstance(module, PeavModule):
+        raise SuiteError(f"EvaluateSuite evaluates a PeavModule, not a {type(module).__name__}")
+    return module
