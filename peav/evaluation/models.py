@@ -16,7 +16,7 @@ from peav.data.loading.decoding import DecodedClip, DecodeSettings
 from peav.digest import model_digest
 from peav.embedding_model import EmbeddingModel
 from peav.fields import build_fields
-from peav.inputs.detection import detection_windows
+from peav.inputs.detection_rules import detection_windows
 from peav.inputs.running import Precision, computes_in_half, evaluating
 from peav.types import Batch, Embedding, EventInput, Seconds
 

@@ -6,15 +6,19 @@ built of, for those who decode elsewhere.
 
 from peav.inputs.detection import (
     ClipSpans,
-    DetectionRules,
     Detector,
-    check_detects,
-    check_queries,
     detect,
     detect_items,
-    detect_stream,
+)
+from peav.inputs.detection_rules import (
+    DetectionRules,
+    check_detects,
+    check_queries,
     detection_rules,
     detection_windows,
+)
+from peav.inputs.detection_stream import (
+    detect_stream,
 )
 from peav.inputs.embedding import (
     BATCH_SECONDS,

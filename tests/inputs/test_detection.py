@@ -149,16 +149,16 @@ def test_a_stream_speaks_while_it_runs(framewise: PEAV) -> None:
 
 
 def test_memory_of_a_stream_does_not_grow(framewise: PEAV, monkeypatch: pytest.MonkeyPatch) -> None:
-    from peav.inputs import detection
+    from peav.inputs import detection_stream
 
     kept = []
-    real = detection._Samples.drop
+    real = detection_stream._Samples.drop
 
     def drop(self: Any, before: float) -> None:
         real(self, before)
         kept.append(0 if self._kept is None else self._kept.shape[1])
 
-    monkeypatch.setattr(detection._Samples, "drop", drop)
+    monkeypatch.setattr(detection_stream._Samples, "drop", drop)
     chunk = noise(0.7, 8)
     list(framewise.detect_stream((chunk for _ in range(60)), TEXTS, 0.5, sample_rate=RATE, window_seconds=2.4))
     assert max(kept) < 8 * RATE and len(kept) == 60
