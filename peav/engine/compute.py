@@ -39,6 +39,8 @@ class Computer:
         self._failures = failures
         self._in_a_row: dict[str, int] = dict.fromkeys(pipeline.stages, 0)
         self._succeeded: set[str] = set()
+        #: Tokens of prompts and of answers by stage; those of a writer that a gate asks again are the gate's.
+        self.tokens: dict[str, tuple[int, int]] = dict.fromkeys(pipeline.stages, (0, 0))
         #: Called before a stage sees a batch, with the name of the stage and the ids.
         self.about_to: Callable[[str, Sequence[str]], None] = lambda stage, ids: None
 
@@ -103,9 +105,12 @@ class Computer:
         keep = [place for place, clip in enumerate(clips) if clip.id not in lost]
         batch = take(batch, keep)
         self.about_to(planned.name, batch["id"])
-        began = time.perf_counter()
+        began, before = time.perf_counter(), self._all_tokens()
         answers = self._call(stage, planned, batch) if keep else {}
-        seconds = time.perf_counter() - began
+        seconds, after = time.perf_counter() - began, self._all_tokens()
+        self.tokens[planned.name] = tuple(  # type: ignore[assignment]
+            held + new - old for held, new, old in zip(self.tokens[planned.name], after, before, strict=True)
+        )
         lines: Rows = {}
         for clip in clips:
             answer = Failed(lost[clip.id]) if clip.id in lost else answers[clip.id]
@@ -114,6 +119,10 @@ class Computer:
             lines[clip.id] = line
         self._watch(planned.name, lines)
         return lines, seconds, decode_seconds
+
+    def _all_tokens(self) -> tuple[int, int]:
+        built = self.built.values()
+        return sum(stage.tokens_in for stage in built), sum(stage.tokens_out for stage in built)
 
     def _call(self, stage: Stage, planned: Planned, batch: Columns) -> dict[str, dict[str, Any] | Failed]:
         ids = batch["id"]

@@ -51,6 +51,7 @@ def caption(
     probes: int = 8,
     samples: int = 12,
     stale_seconds: Seconds = STALE_SECONDS,
+    gpus: float = 0.0,
     progress: Progress = lambda total: nullcontext(lambda clips: None),
 ) -> Captioned:
     """Runs a job, and writes what it made into the manifests of its data.
@@ -58,11 +59,12 @@ def caption(
     Args:
         spec: the job.
         options: how results are written.
-        executor: `inline`, in this process; or `process`, in several.
-        workers: of the executor `process`.
+        executor: `inline`, in this process; `process`, in several; or `ray`, in actors of a cluster.
+        workers: of the executors `process` and `ray`.
         probes: clips that each stage that listens or looks is probed with; 0 for none.
         samples: clips on the page.
         stale_seconds: time without a sign of life after which a process on another machine counts as dead.
+        gpus: that each worker of `ray` asks for, a part of one or several.
         progress: shows how far the run is.
 
     Raises:
@@ -81,7 +83,7 @@ def caption(
                 inline = computer if executor == "inline" else None
                 if inline is None:
                     computer.close()
-                run_parts(spec, job, pulse, since, executor, workers, tell, inline)
+                run_parts(spec, job, pulse, since, executor, workers, tell, inline, gpus)
         finally:
             computer.close()
         published = publish(job, options or PublishOptions())

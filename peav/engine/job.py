@@ -286,6 +286,7 @@ class Job:
         held: dict[str, Rows] = {name: file.load() for name, file in files.items()}
         result = PartResult(len(clips))
         decoded = dict.fromkeys(files, 0.0)
+        tokens = dict(computer.tokens)
         size = batch_clips or self.spec.batch_clips
         for first in range(0, len(clips), size):
             batch = clips[first : first + size]
@@ -340,6 +341,8 @@ class Job:
                 seconds=round(result.seconds.get(name, 0.0) + (before.seconds if before else 0.0), 6),
                 decode_seconds=round(decoded[name] + (before.decode_seconds if before else 0.0), 6),
                 digest=digest,
+                tokens_in=computer.tokens[name][0] - tokens[name][0] + (before.tokens_in if before else 0),
+                tokens_out=computer.tokens[name][1] - tokens[name][1] + (before.tokens_out if before else 0),
             )
             file.write([*ordered, *rows.values()], marker)  # those that --where leaves out now are kept
         result.decode_seconds = sum(decoded.values())

@@ -160,14 +160,20 @@ def _probes(probes: Sequence[Probe]) -> str:
 
 def _time(timing: Timing) -> str:
     rows = [
-        (stage, f"{seconds:,.1f}", _percent(seconds, timing.seconds), f"{timing.per_million(seconds):,.1f}")
+        (
+            stage,
+            f"{seconds:,.1f}",
+            _percent(seconds, timing.seconds),
+            f"{timing.per_million(seconds):,.1f}",
+            timing.tokens_of(stage),
+        )
         for stage, seconds in timing.stages.items()
     ]
     note = (
         f'<p class="note">{escape(timing.sentence())} The hours per million clips are a projection from this job: one process, this '
         "machine, clips like these.</p>"
     )
-    return note + _table(("stage", "seconds", "share", "hours per million clips"), rows)
+    return note + _table(("stage", "seconds", "share", "hours per million clips", "tokens"), rows)
 
 
 def _stages(job: Job) -> str:

@@ -72,6 +72,8 @@ class Marker:
         decode_seconds: that reading and decoding media for it took.
         digest: of the clips of the part and their media.
         stamp: when it was written, by the clock of the file system.
+        tokens_in: of the prompts that the stage gave to models, where it knows them.
+        tokens_out: of their answers.
     """
 
     rows: int
@@ -81,6 +83,8 @@ class Marker:
     decode_seconds: float
     digest: str
     stamp: float = 0.0
+    tokens_in: int = 0
+    tokens_out: int = 0
 
 
 class PartFile:

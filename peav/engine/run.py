@@ -18,12 +18,13 @@ from peav.engine.calibration import calibrate
 from peav.engine.claims import STALE_SECONDS, Claims, Pulse, Registered
 from peav.engine.compute import Computer
 from peav.engine.job import Job, JobSpec, Part
+from peav.engine.ray_executor import run_with_ray
 from peav.engine.stage import EngineError, EngineStop
 from peav.types import Seconds
 
 _log = logging.getLogger(__name__)
 
-Executor = Literal["inline", "process"]
+Executor = Literal["inline", "process", "ray"]
 
 #: Time between two looks at parts that others work on.
 POLL_SECONDS: Seconds = 0.5
@@ -68,6 +69,7 @@ def run_parts(
     workers: int = 2,
     on_clips: Callable[[int], None] = lambda clips: None,
     computer: Computer | None = None,
+    gpus: float = 0.0,
 ) -> None:
     """Computes all parts of a job that are not done.
 
@@ -76,10 +78,11 @@ def run_parts(
         job: the job, registered by :func:`opened`.
         pulse: of this process.
         since: when the run began: failures of before are tried again.
-        executor: `inline`, in this process; or `process`, in several.
-        workers: of the executor `process`.
+        executor: `inline`, in this process; `process`, in several; or `ray`, in actors of a cluster.
+        workers: of the executors `process` and `ray`.
         on_clips: is told how many clips were worked off.
         computer: the stages built in this process, for `inline`.
+        gpus: that each worker of `ray` asks for, a part of one or several.
 
     Raises:
         EngineStop: if a stage cannot work at all.
@@ -97,7 +100,32 @@ def run_parts(
         return
     if workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}")
+    if executor == "ray":
+        run_with_ray(spec, job, since, pulse.stale, workers, gpus, on_clips)
+        return
     _Workers(spec, job, since, pulse.stale, on_clips).run(workers)
+
+
+def work_alone(
+    spec: JobSpec, since: float, stale: Seconds, on_clips: Callable[[int], None] = lambda clips: None
+) -> None:
+    """Opens a job in a process of its own, and works on it until nothing is left.
+
+    Args:
+        spec: of the job, which another process registered.
+        since: when the run began.
+        stale: seconds without a sign of life after which a process on another machine counts as dead.
+        on_clips: is told how many clips were worked off.
+    """
+    job = Job(spec)
+    pulse = Pulse(job.work, stale)
+    computer = Computer(job.pipeline, spec.data, spec.max_failures)
+    try:
+        calibrate(job, computer)
+        work(job, computer, pulse, since, on_clips)
+    finally:
+        computer.close()
+        pulse.close()
 
 
 def work(
@@ -250,14 +278,8 @@ def _worker(pipe: Connection, spec: JobSpec, since: float, stale: Seconds) -> No
             os._exit(1)
 
     threading.Thread(target=end, daemon=True).start()
-    computer = None
     try:
-        job = Job(spec)
-        pulse = Pulse(job.work, stale)
-        computer = Computer(job.pipeline, spec.data, spec.max_failures)
-        calibrate(job, computer)
-        work(job, computer, pulse, since, lambda clips: pipe.send(("clips", clips)) if clips else None)
-        pulse.close()
+        work_alone(spec, since, stale, lambda clips: pipe.send(("clips", clips)) if clips else None)
     except EngineStop as error:
         pipe.send(("stop", str(error)))
     except OSError as error:
@@ -265,6 +287,3 @@ def _worker(pipe: Connection, spec: JobSpec, since: float, stale: Seconds) -> No
     except Exception as error:
         _log.exception("a worker failed")
         pipe.send(("error", f"{type(error).__name__}: {error}"))
-    finally:
-        if computer is not None:
-            computer.close()

@@ -84,6 +84,8 @@ class Stage(ModelPlugin):
         calibrates: whether it wants to see a sample of clips first (:meth:`calibrate`).
         sample_rate: at which it wants audio, Hz; set in the constructor.
         frame_needs: which frames it wants; set in the constructor.
+        tokens_in: tokens of the prompts that it gave to models so far, where it knows them.
+        tokens_out: tokens of their answers.
         vocabulary: phrases by medium (`audio`, `video`) that it knows, of one that provides `support`; set in the constructor.
     """
 
@@ -95,6 +97,8 @@ class Stage(ModelPlugin):
     sample_rate: int = 16000
     frame_needs: FrameNeeds = FrameNeeds()
     vocabulary: Mapping[str, Sequence[str]] = MappingProxyType({})
+    tokens_in: int = 0
+    tokens_out: int = 0
 
     @classmethod
     def columns(cls, init_args: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:

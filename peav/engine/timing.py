@@ -17,10 +17,12 @@ class Timing:
     Attributes:
         clips: that it worked on.
         stages: seconds by stage, summed over processes; reading and decoding apart.
+        tokens: of prompts and answers by stage, of those that ask models.
     """
 
     clips: int = 0
     stages: dict[str, float] = field(default_factory=dict)
+    tokens: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def seconds(self) -> float:
@@ -34,6 +36,17 @@ class Timing:
         1000.0
         """
         return seconds / max(self.clips, 1) * 1e6 / 3600
+
+    def tokens_of(self, stage: str) -> str:
+        """Says how many tokens a stage asked and was answered, and how fast; "" of one that asks no model.
+
+        >>> Timing(10, {"write": 2.0}, {"write": (1000, 300)}).tokens_of("write")
+        '1,000 tokens in, 300 out, 150 out a second'
+        """
+        given, made = self.tokens.get(stage, (0, 0))
+        if not given and not made:
+            return ""
+        return f"{given:,} tokens in, {made:,} out, {made / max(self.stages[stage], 1e-9):,.0f} out a second"
 
     def sentence(self) -> str:
         """Says it in a sentence."""
@@ -52,6 +65,8 @@ def timing_of(job: Job) -> Timing:
             if marker is not None:
                 timing.stages[stage] += marker.seconds
                 timing.stages[DECODE] += marker.decode_seconds
+                given, made = timing.tokens.get(stage, (0, 0))
+                timing.tokens[stage] = given + marker.tokens_in, made + marker.tokens_out
                 rows = marker.rows
         timing.clips += rows
     return timing

@@ -123,6 +123,9 @@ def test_a_whole_run_by_http_with_a_bad_request_and_a_repair(tmp_path: Path) -> 
     assert done.published.survey.verdicts == {("leak", "rewritten"): 1}
     assert '"models": {"tiny": "Apache-2.0"}' in (data / "provenance" / "train.jsonl").read_text()
     assert len(server.bodies) == 9
+    # The server says 7 tokens in and 3 out; the gate pays for what it has written again, and nobody for what failed.
+    assert done.timing.tokens["write"] == (7 * 7, 7 * 3) and done.timing.tokens["gate"] == (7, 3)
+    assert "49 tokens in, 21 out" in done.page.read_text() and done.timing.tokens_of("tags") == ""
     job = Job(JobSpec(str(data), stages))
     assert "answered 400" in job.file(job.parts[0], "write").load()["clip-3"]["failed"]
 

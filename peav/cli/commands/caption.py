@@ -17,8 +17,9 @@ def caption(
     work: Path | None = None,
     replace: bool = False,
     dry_run: bool = False,
-    executor: Literal["inline", "process"] = "inline",
+    executor: Literal["inline", "process", "ray"] = "inline",
     workers: int = 2,
+    gpus: float = 0.0,
     part_clips: int = 1000,
     batch_clips: int = 32,
     retry_failed: bool = True,
@@ -51,8 +52,9 @@ def caption(
         work: folder of the results; with several data, each has a folder in it.
         replace: let synthetic captions that clips have, and what an earlier job wrote, give way.
         dry_run: show what each stage makes of ten clips, and write nothing into the manifest.
-        executor: `inline`, in this process; or `process`, in several.
-        workers: processes.
+        executor: `inline`, in this process; `process`, in several; or `ray`, in actors of a cluster (RAY_ADDRESS, else this machine).
+        workers: processes, or actors.
+        gpus: that each actor of `ray` asks for, a part of one or several.
         part_clips: clips of a part, the unit that processes share and that is kept.
         batch_clips: clips that a stage is given at once.
         retry_failed: try clips again that failed in earlier runs.
@@ -115,6 +117,7 @@ def caption(
                 probes,
                 samples,
                 stale_seconds,
+                gpus,
                 lambda total: clip_progress("caption", total),
             )
         _summary(done, folder)
@@ -195,6 +198,8 @@ def _summary(done: Any, folder: str) -> None:
     if done.failed:
         print(f"{done.failed:,} clips failed at a stage: the same command tries them again; reasons are in the report")
     for stage, seconds in done.timing.stages.items():
-        print(f"  {stage}: {seconds:,.1f} s, {done.timing.per_million(seconds):,.1f} h per million clips (projected)")
+        tokens = done.timing.tokens_of(stage)
+        rate = f"{done.timing.per_million(seconds):,.1f} h per million clips (projected)"
+        print(f"  {stage}: {seconds:,.1f} s, {rate}{f'; {tokens}' if tokens else ''}")
     print(done.timing.sentence())
     print(f"the report is {done.page}")

@@ -33,6 +33,13 @@ class _Asks(Stage):
         backend, arguments = plan_backend(config)
         self.backend = backend(**arguments)
 
+    def _ask(self, requests: Sequence[Request]) -> list[Answer]:
+        """Asks the backend, and counts the tokens."""
+        answers = self.backend.answer(requests) if requests else []
+        self.tokens_in += sum(answer.tokens_in for answer in answers)
+        self.tokens_out += sum(answer.tokens_out for answer in answers)
+        return answers
+
     def close(self) -> None:
         """Closes the backend."""
         self.backend.close()
@@ -104,7 +111,7 @@ class ModelCaptioner(_Asks):
             for row in there
         ]
         found: list[Any] = [[] for _ in rows]
-        for row, answer in zip(there, self.backend.answer(requests) if requests else [], strict=True):
+        for row, answer in zip(there, self._ask(requests), strict=True):
             text = plain_text(answer.text)
             if answer.error or not text:
                 found[row] = Failed(answer.error or "the model answered nothing")
@@ -175,7 +182,7 @@ class ModelWriter(_Asks):
         requests = [
             Request(
                 batch["id"][place],
-                _ask(self.prompt, notes[place], rows[place].get("reasons") or ()),
+                _question(self.prompt, notes[place], rows[place].get("reasons") or ()),
                 self.system,
                 max_tokens=self.max_tokens,
                 temperature=self.temperature,
@@ -184,7 +191,7 @@ class ModelWriter(_Asks):
         ]
         texts: list[Any] = [{} for _ in rows]
         finish: list[Any] = [{} for _ in rows]
-        for place, answer in zip(asked, self.backend.answer(requests) if requests else [], strict=True):
+        for place, answer in zip(asked, self._ask(requests), strict=True):
             texts[place], finish[place] = self._read(answer, rows[place])
         return {"id": batch["id"], "texts": texts, "finish": finish}
 
@@ -202,7 +209,7 @@ class ModelWriter(_Asks):
         return found, ({kind: "length" for kind in list(found)[-1:]} if answer.finish == "length" else {})
 
 
-def _ask(prompt: str, notes: Sequence[str], reasons: Sequence[str]) -> str:
+def _question(prompt: str, notes: Sequence[str], reasons: Sequence[str]) -> str:
     again = (
         ["", "An earlier answer was refused. Write it otherwise:", *(f"- {reason}" for reason in reasons)]
         if reasons

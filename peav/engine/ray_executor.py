@@ -1,0 +1,154 @@
+"""The executor `ray`: actors of a Ray cluster that claim parts, as processes do. Ray says where they run, and nothing else.
+
+What is done, by whom, and what is left stays in the folder of the job, which all nodes must see: an actor that is lost is replaced, a
+driver that is killed takes its actors along, and the next run goes on from what is there, with this executor or another.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from typing import Any
+
+from peav.engine.job import Job, JobSpec
+from peav.engine.stage import EngineError, EngineStop
+from peav.types import Seconds
+
+_log = logging.getLogger(__name__)
+
+#: Time between two looks at which parts are done.
+POLL_SECONDS: Seconds = 1.0
+
+#: So many lost actors, one after another without a part that was finished, end the run.
+MAX_LOST = 20
+
+
+def import_ray() -> Any:
+    """Returns Ray, which sends no statistics home.
+
+    Raises:
+        ImportError: if it is not installed.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray  # noqa: PLC0415  an extra
+    except ImportError:
+        raise ImportError("the executor ray needs the package ray: pip install 'peav[ray]'") from None
+    return ray
+
+
+def shares(resources: dict[str, float], workers: int, gpus: float) -> tuple[float, float]:
+    """Returns the processors and the GPUs that each actor asks for, so that all of them fit: one that does not would wait for ever.
+
+    Args:
+        resources: of the cluster.
+        workers: actors.
+        gpus: that each wants, a part of one or several.
+
+    Raises:
+        ValueError: if there are too few GPUs; says how many actors fit.
+
+    >>> shares({"CPU": 1.0}, 4, 0.0), shares({"CPU": 64.0, "GPU": 8.0}, 16, 0.5)
+    ((0.25, 0.0), (1.0, 0.5))
+    """
+    there = resources.get("GPU", 0.0)
+    if gpus and int(there / gpus) < workers:
+        raise ValueError(
+            f"{workers} workers with {gpus:g} GPUs each want {workers * gpus:g}, and the cluster has {there:g}: give --workers "
+            f"{int(there / gpus)}, or fewer --gpus"
+            if there
+            else f"the cluster has no GPU, and --gpus is {gpus:g}"
+        )
+    # A hundredth is left: sums of fractions must not exceed what is there.
+    return min(1.0, int(resources.get("CPU", 1.0) / workers * 100) / 100 or 0.01), gpus
+
+
+def run_with_ray(
+    spec: JobSpec, job: Job, since: float, stale: Seconds, workers: int, gpus: float, on_clips: Callable[[int], None]
+) -> None:
+    """Computes the parts of a job by actors.
+
+    A cluster is joined where `RAY_ADDRESS` names one, else one of this machine is started.
+
+    Args:
+        spec: what the job is.
+        job: the job, registered.
+        since: when the run began.
+        stale: seconds without a sign of life after which a process on another machine counts as dead.
+        workers: actors.
+        gpus: that each wants.
+        on_clips: is told how many clips were worked off.
+
+    Raises:
+        EngineStop: if a stage cannot work at all.
+        EngineError: if actors are lost again and again, or one fails.
+        ValueError: if the cluster has too few GPUs.
+    """
+    ray = import_ray()
+    own = not ray.is_initialized()
+    if own:
+        address = os.environ.get("RAY_ADDRESS")
+        local: dict[str, Any] = {} if address else {"include_dashboard": False}
+        ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING, **local)
+    try:
+        cpus, each = shares(ray.cluster_resources(), workers, gpus)
+        actor = ray.remote(num_cpus=cpus, num_gpus=each)(PartWorker)
+        _drive(
+            ray, lambda: actor.remote(spec, since, stale), job, since, min(workers, max(len(job.parts), 1)), on_clips
+        )
+    finally:
+        if own:
+            ray.shutdown()
+
+
+def _drive(
+    ray: Any, start: Callable[[], Any], job: Job, since: float, workers: int, on_clips: Callable[[int], None]
+) -> None:
+    left, lost = list(job.parts), 0
+    actors = {}
+    for _ in range(workers):
+        one = start()
+        actors[one.run.remote()] = one
+    while actors:
+        ended, _ = ray.wait(list(actors), timeout=POLL_SECONDS)
+        settled = [part for part in left if job.settled(part, since)]
+        for part in settled:
+            on_clips(part.count)
+            left.remove(part)
+        lost = 0 if settled else lost
+        for reference in ended:
+            actors.pop(reference)
+            try:
+                ray.get(reference)
+            except ray.exceptions.RayActorError as error:
+                lost += 1
+                if lost > MAX_LOST:
+                    raise EngineError(f"{lost} actors were lost one after another: {error}") from None
+                _log.warning("an actor was lost; another takes its place: %s", str(error).splitlines()[0])
+                one = start()
+                actors[one.run.remote()] = one
+            except ray.exceptions.RayTaskError as error:
+                cause = error.cause
+                if isinstance(cause, EngineStop | OSError):
+                    raise cause from None
+                raise EngineError(f"{type(cause).__name__}: {cause}") from None
+
+
+class PartWorker:
+    """What an actor is: it claims parts until none is left.
+
+    Args:
+        spec: of the job.
+        since: when the run began.
+        stale: seconds without a sign of life after which a process on another machine counts as dead.
+    """
+
+    def __init__(self, spec: JobSpec, since: float, stale: Seconds) -> None:
+        self._arguments = (spec, since, stale)
+
+    def run(self) -> None:
+        """Works until all parts are done."""
+        from peav.engine.run import work_alone  # noqa: PLC0415  in the process of the actor alone
+
+        work_alone(*self._arguments)
