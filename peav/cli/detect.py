@@ -18,6 +18,7 @@ from peav.cli.envelope import Envelope
 from peav.cli.media_files import RejectFile, decode, file_key, find_media, read_texts
 from peav.cli.progress_bar import progress_bar
 from peav.cli.span_files import SUFFIXES, FileSpans, places_of, write_spans
+from peav.data.manifests.identities import normalize_text
 from peav.devices import resolve_device
 from peav.digest import model_digest
 from peav.inputs import (
@@ -144,16 +145,23 @@ def _read_queries(options: DetectOptions) -> tuple[list[str], dict[str, float]]:
     """Returns the texts, each once, and the thresholds that stand beside them in the file of texts."""
     texts = list(options.text)
     thresholds: dict[str, float] = {}
+    known: dict[str, float] = {}
     for line in read_texts(options.texts, "--texts"):
         text, tab, number = line.partition("\t")
         text = text.strip()
         if tab:
             try:
-                thresholds[text] = float(number)
+                threshold = float(number)
             except ValueError:
                 raise ValueError(
                     f"--texts: after the tab of {line!r} stands no number: a line is a text, or a text, a tab and its threshold"
                 ) from None
+            key = normalize_text(text)
+            if known.setdefault(key, threshold) != threshold:
+                raise ValueError(
+                    f"--texts: {text!r} has two thresholds, {known[key]:g} and {threshold:g}: leave one out"
+                )
+            thresholds[text] = threshold
         texts.append(text)
     if not texts:
         raise ValueError('nothing to listen for: give --text "dog barking", as often as you like, or --texts FILE')

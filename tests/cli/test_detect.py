@@ -335,6 +335,9 @@ def test_thresholds_of_a_file_are_numbers(
     words = ["detect", str(folder), f"--model={model}", f"--texts={tmp_path / 'texts.txt'}"]
     assert main([*words, f"--out={tmp_path / 'x.json'}"]) == 1
     assert "after the tab of 'a bell\\thigh' stands no number" in capsys.readouterr().err
+    (tmp_path / "texts.txt").write_text("a bell\t0.2\nrain\nA bell.\t0.3\n")
+    assert main([*words, f"--out={tmp_path / 'x.json'}"]) == 1
+    assert "'A bell.' has two thresholds, 0.2 and 0.3: leave one out" in capsys.readouterr().err
 
 
 def test_without_network_a_sentence_says_how_to_give_a_model(folder: Path, tmp_path: Path) -> None:

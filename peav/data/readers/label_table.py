@@ -24,7 +24,7 @@ class LabelTable(Reader):
     It is the form of DCASE's tables. Times are in seconds. Without onset and offset the label holds somewhere in the file, or with a
     confidence of 0 nowhere in it. A row of a file name alone says that the file was listened to, and nothing of it was heard. Only files
     that the table names are read; one of them with a row that cannot be understood is left out whole. Ids are the file names; words in
-    labels are separated by spaces.
+    labels are separated by spaces. Cells may stand in quotation marks, as CSV has it; so do those that `peav detect --out X.tsv` writes.
 
     Args:
         table: path of the file, relative to the folder.
@@ -84,9 +84,7 @@ class LabelTable(Reader):
             )
 
     def _rows(self, source: Path) -> Rows:
-        rows = Rows(
-            source, self.table, f"the columns {', '.join(_COLUMNS)}", (), self.delimiter, quoted=False, pad=True
-        )
+        rows = Rows(source, self.table, f"the columns {', '.join(_COLUMNS)}", (), self.delimiter, pad=True)
         if lacking := [name for name in _COLUMNS if name not in rows.header]:
             raise RecordError(
                 f"{rows.path}: the first line must name the columns {', '.join(_COLUMNS)}, and may name confidence; it lacks "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,12 +11,14 @@ from typing import Any
 
 import pytest
 
+from peav.cli.span_files import FileSpans, to_tsv
 from peav.data import Clip, Event, RecordError, Reject, open_manifest, prepare
 from peav.data.curation.validate import validate
 from peav.data.manifests.labels import LabelsError, load_labels
 from peav.data.manifests.manifest import manifest_path
 from peav.data.manifests.records import SPLITS
 from peav.data.readers import DESED, URBANSED, AudioSetStrong, FineLAP, LabelTable, MAESTROReal, Reader
+from peav.spans import Span
 from tests.data.readers.helpers import events, lines, read, tabs, wav_bytes, write
 from tests.data.readers.test_events import audioset, desed, urbansed
 
@@ -228,6 +232,20 @@ def test_a_table_that_is_not_complete_leaves_the_rest_unknown(tmp_path: Path) ->
     clips, _ = prepared(LabelTable(complete=False, split="validation"), source)
     assert {(clip.vocabulary, clip.split) for clip in clips.values()} == {("open", "validation")}
     assert load_labels(tmp_path / "set-data").lineage("dog bark") == ("Dog",)
+
+
+def test_cells_in_quotation_marks_are_read_as_peav_detect_and_spreadsheets_write_them(tmp_path: Path) -> None:
+    names = ['a "big" dog', "rain, then hail", "5' of wind"]
+    found = [FileSpans("sub/a b.wav", 3.0, [[Span(0.5, 1.0, 0.9)], [Span(1.0, 2.5, 0.4)], [Span(0.0, 3.0, 0.7)]])]
+    rows = list(csv.reader(io.StringIO(to_tsv(names, found)), "excel-tab"))
+    stream = io.StringIO()
+    csv.writer(stream).writerows(rows)
+    for delimiter, table in (("\t", to_tsv(names, found)), (",", stream.getvalue())):
+        source = write(tmp_path / f"set{ord(delimiter)}", {"labels.tsv": table, "sub/a b.wav": wav_bytes(48_000)})
+        clips, rejects = prepared(LabelTable(delimiter=delimiter), source)
+        assert not rejects
+        heard = {(event.phrase, event.span) for event in clips["sub/a b.wav"].events or ()}
+        assert heard == {(names[0], (0.5, 1.0)), (names[1], (1.0, 2.5)), (names[2], (0.0, 3.0))}
 
 
 @pytest.mark.parametrize(
