@@ -10,12 +10,12 @@ from typing import Any, Literal
 from rich.progress import Progress, TaskID
 from torch import Tensor
 
-from peav.checkpoints import CheckpointError
 from peav.cli.decoding import MediaFile, check_workers, decoding_seconds, map_ahead, read_headers, split_by_size
 from peav.cli.detect_figure import write_figure
 from peav.cli.detect_store import ResultStore
 from peav.cli.envelope import Envelope
 from peav.cli.media_files import RejectFile, decode, file_key, find_media, read_texts
+from peav.cli.models import load_model
 from peav.cli.progress_bar import progress_bar
 from peav.cli.span_files import SUFFIXES, FileSpans, places_of, write_spans
 from peav.data.manifests.identities import normalize_text
@@ -31,11 +31,14 @@ from peav.inputs import (
     detect_items,
     detection_rules,
 )
-from peav.model import PEAV
 from peav.types import Seconds
 
 #: The smallest of the released models that say when.
 DEFAULT_MODEL = "facebook/pe-a-frame-small"
+_OTHERS = (
+    "the folder of a frame-level model (one that was downloaded, or written by `peav convert`), or a .ckpt of `peav fit` with "
+    "FrameAlignment"
+)
 
 
 @dataclass(frozen=True)
@@ -175,7 +178,8 @@ class _Job:
         self, options: DetectOptions, texts: Sequence[str], thresholds: Mapping[str, float], folder: Path
     ) -> None:
         self.options, self.texts = options, texts
-        model = _load(options).to(resolve_device(options.device))
+        model = load_model(options.model, options.trust, options.model == DEFAULT_MODEL, _OTHERS)
+        model.to(resolve_device(options.device))
         check_detects(model)
         threshold: Any = options.threshold
         if thresholds:
@@ -242,16 +246,3 @@ class _Job:
     def _draw(self, path: Path, media: str, found: ClipSpans, envelope: Envelope, frame_seconds: Seconds) -> None:
         thresholds = self.detector.rules.thresholds
         write_figure(path, media, self.texts, thresholds, envelope, frame_seconds, found.spans, found.seconds)
-
-
-def _load(options: DetectOptions) -> PEAV:
-    try:
-        return PEAV.from_pretrained(options.model, trust=options.trust)
-    except CheckpointError as error:
-        if options.model != DEFAULT_MODEL:
-            raise
-        raise ValueError(
-            f"the default model {DEFAULT_MODEL} could not be had from the hub ({str(error).splitlines()[0]:.300}). Give another with "
-            "--model: the folder of a frame-level model (one that was downloaded, or written by `peav convert`), or a .ckpt of `peav fit` "
-            "with FrameAlignment"
-        ) from error

@@ -14,11 +14,11 @@ import torch
 from rich.progress import Progress
 
 from peav.atomic import replacing
-from peav.checkpoints import CheckpointError
 from peav.cli.decoding import MediaFile, check_workers, read_headers
 from peav.cli.embed_pieces import Piece, embed_in_pieces, holds_too_little
 from peav.cli.index_scan import Changes, FoundFile, Words, crc_of, find_changes, read_words, scan
 from peav.cli.media_files import SUFFIXES
+from peav.cli.models import load_model
 from peav.cli.progress_bar import progress_bar
 from peav.data.media.stills import Animations
 from peav.devices import resolve_device
@@ -238,15 +238,8 @@ class Updater:
     def _load_model(self, name: str) -> PEAV:
         if self._model is None:
             options = self.options
-            try:
-                model = PEAV.from_pretrained(name, trust=options.trust)
-            except CheckpointError as error:
-                if name != DEFAULT_MODEL or options.model is not None:
-                    raise
-                raise ValueError(
-                    f"the default model {DEFAULT_MODEL} could not be had from the hub ({str(error).splitlines()[0]:.300}). Give another "
-                    "with --model: a folder, or a .ckpt of `peav fit`"
-                ) from error
+            default = name == DEFAULT_MODEL and options.model is None
+            model = load_model(name, options.trust, default, "a folder, or a .ckpt of `peav fit`")
             self._model = model.to(resolve_device(options.device))
         return self._model
 

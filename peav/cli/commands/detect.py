@@ -61,21 +61,27 @@ def detect(
     """
     from peav.cli.detect import DetectOptions, run_detection
 
-    how = {
-        "threshold": threshold,
-        "low_threshold": low_threshold,
-        "median_seconds": median_seconds,
-        "merge_seconds": merge_seconds,
-        "min_seconds": min_seconds,
-        "window_seconds": window_seconds,
-        "overlap_seconds": overlap_seconds,
-        "batch_seconds": batch_seconds,
-        "precision": precision,
-        "device": device,
-        "workers": workers,
-        "trust": trust,
-    }
-    report = run_detection(DetectOptions(media, text, texts, model, out, plot, **how))  # type: ignore[arg-type]
+    options = DetectOptions(
+        media=media,
+        text=text,
+        texts=texts,
+        model=model,
+        out=out,
+        plot=plot,
+        threshold=threshold,
+        low_threshold=low_threshold,
+        median_seconds=median_seconds,
+        merge_seconds=merge_seconds,
+        min_seconds=min_seconds,
+        window_seconds=window_seconds,
+        overlap_seconds=overlap_seconds,
+        batch_seconds=batch_seconds,
+        precision=precision,
+        device=device,
+        workers=workers,
+        trust=trust,
+    )
+    report = run_detection(options)
     written = report.written[0] if len(report.written) == 1 else f"{len(report.written)} files in {out.with_suffix('')}"
     print(f"wrote {written}: {report.spans} spans in {report.files} files of {report.seconds:.1f} s")
     if report.tuned:

@@ -67,18 +67,26 @@ def embed(
     """
     from peav.cli.embed import EmbedOptions, run_embed
 
-    windows = {"window_seconds": window_seconds, "overlap_seconds": overlap_seconds}
-    running = {
-        "batch_seconds": batch_seconds,
-        "precision": precision,
-        "device": device,
-        "workers": workers,
-        "animations": animations,
-        "cover_art": cover_art,
-        "partial": partial,
-        "trust": trust,
-    }
-    report = run_embed(EmbedOptions(media, model, out, text, to, num_frames, fps, **windows, **running))  # type: ignore[arg-type]
+    options = EmbedOptions(
+        media=media,
+        model=model,
+        out=out,
+        text=text,
+        to=to,
+        num_frames=num_frames,
+        fps=fps,
+        window_seconds=window_seconds,
+        overlap_seconds=overlap_seconds,
+        batch_seconds=batch_seconds,
+        precision=precision,
+        device=device,
+        workers=workers,
+        animations=animations,
+        cover_art=cover_art,
+        partial=partial,
+        trust=trust,
+    )
+    report = run_embed(options)
     print(f"wrote {out}: {report.rows} rows; {counts(report.counts)}")
     if report.rejected:
         print(f"{report.rejected} files could not be embedded, for the reasons in {report.rejects}")
