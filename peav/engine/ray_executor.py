@@ -13,6 +13,7 @@ from typing import Any
 
 from peav.engine.job import Job, JobSpec
 from peav.engine.stage import EngineError, EngineStop
+from peav.engine.work import work_alone
 from peav.types import Seconds
 
 _log = logging.getLogger(__name__)
@@ -149,6 +150,4 @@ class PartWorker:
 
     def run(self) -> None:
         """Works until all parts are done."""
-        from peav.engine.run import work_alone  # noqa: PLC0415  in the process of the actor alone
-
         work_alone(*self._arguments)

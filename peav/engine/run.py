@@ -7,27 +7,24 @@ import multiprocessing
 import os
 import signal
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from typing import Any, Literal
 
 from peav.data.workers import end_with_parent
 from peav.engine.calibration import calibrate
-from peav.engine.claims import STALE_SECONDS, Claims, Pulse, Registered
+from peav.engine.claims import STALE_SECONDS, Pulse, Registered
 from peav.engine.compute import Computer
-from peav.engine.job import Job, JobSpec, Part
+from peav.engine.job import Job, JobSpec
 from peav.engine.ray_executor import run_with_ray
 from peav.engine.stage import EngineError, EngineStop
+from peav.engine.work import POLL_SECONDS, work, work_alone
 from peav.types import Seconds
 
 _log = logging.getLogger(__name__)
 
 Executor = Literal["inline", "process", "ray"]
-
-#: Time between two looks at parts that others work on.
-POLL_SECONDS: Seconds = 0.5
 
 #: So many deaths of workers, one after another without a part that was finished, end the run.
 MAX_DEATHS = 20
@@ -104,102 +101,6 @@ def run_parts(
         run_with_ray(spec, job, since, pulse.stale, workers, gpus, on_clips)
         return
     _Workers(spec, job, since, pulse.stale, on_clips).run(workers)
-
-
-def work_alone(
-    spec: JobSpec, since: float, stale: Seconds, on_clips: Callable[[int], None] = lambda clips: None
-) -> None:
-    """Opens a job in a process of its own, and works on it until nothing is left.
-
-    Args:
-        spec: of the job, which another process registered.
-        since: when the run began.
-        stale: seconds without a sign of life after which a process on another machine counts as dead.
-        on_clips: is told how many clips were worked off.
-    """
-    job = Job(spec)
-    pulse = Pulse(job.work, stale)
-    computer = Computer(job.pipeline, spec.data, spec.max_failures)
-    try:
-        calibrate(job, computer)
-        work(job, computer, pulse, since, on_clips)
-    finally:
-        computer.close()
-        pulse.close()
-
-
-def work(
-    job: Job, computer: Computer, pulse: Pulse, since: float, on_clips: Callable[[int], None] = lambda clips: None
-) -> None:
-    """Claims parts and computes them until none is left; waits for those that others have claimed, and takes over those of the dead.
-
-    Args:
-        job: the job.
-        computer: its stages.
-        pulse: of this process.
-        since: when the run began.
-        on_clips: is told how many clips were worked off, by whomever.
-    """
-    claims = Claims(job.work, pulse)
-    left = job.parts
-    turn = sum(pulse.token.encode()) % max(len(left), 1)
-    left = left[turn:] + left[:turn]  # so that many processes do not ask for the same parts
-    while left:
-        took = False
-        for part in list(left):
-            if job.settled(part, since):
-                left.remove(part)
-                on_clips(part.count)
-                continue
-            before = claims.take(part.name)
-            if before is None:
-                continue
-            took = True
-            try:
-                if not job.settled(part, since):
-                    _compute(job, part, computer, claims, before, on_clips)
-                else:
-                    on_clips(part.count)
-            finally:
-                claims.drop(part.name)
-            left.remove(part)
-        if left and not took:
-            time.sleep(POLL_SECONDS)
-
-
-def _compute(
-    job: Job,
-    part: Part,
-    computer: Computer,
-    claims: Claims,
-    before: Mapping[str, Any],
-    on_clips: Callable[[int], None],
-) -> None:
-    told = 0
-
-    def tell(clips: int) -> None:
-        nonlocal told
-        told += clips
-        on_clips(clips)
-
-    if not before:
-        computer.about_to = lambda stage, ids: None
-        job.compute(part, computer, tell)
-    else:
-        # A process died here: a clip at a time, and the claim says which, so that one that kills its process is found.
-        given_up = {}
-        if before.get("inflight"):
-            stage, clip_id = before["inflight"]
-            given_up[stage, clip_id] = "the process died while it worked on this clip"
-            _log.warning("the clip %r is left out: a process died while the stage %s worked on it", clip_id, stage)
-        lost = [tuple(item) for item in before.get("lost", ())]
-        given_up |= {(stage, clip): "the process died while it worked on this clip" for stage, clip in lost}
-        claims.say(part.name, lost=[list(item) for item in given_up])
-        computer.about_to = lambda stage, ids: claims.say(
-            part.name, inflight=[stage, ids[0]] if len(ids) == 1 else None
-        )
-        job.compute(part, computer, tell, given_up, batch_clips=1)
-    on_clips(part.count - told)
 
 
 class _Workers:
