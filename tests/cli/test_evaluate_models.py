@@ -99,12 +99,32 @@ def test_two_ranks_give_the_numbers_of_one(
         assert direction["plain"] == whole[0]["directions"][name]["plain"], name
 
 
+#: Behind the sixth piece it waits until it is killed.
+_HELD = """
+import time
+from peav.cli.main import main
+from peav.evaluation.store import EmbeddingStore
+
+add, added = EmbeddingStore.add, []
+
+def hold(*arguments):
+    add(*arguments)
+    added.append(1)
+    while len(added) == 6:
+        time.sleep(0.05)
+
+EmbeddingStore.add = hold
+raise SystemExit(main({}))
+"""
+
+
 def test_a_run_that_was_killed_goes_on_without_embedding_again(
     checkpoint: Path, world: Path, whole: tuple[dict[str, Any], Path], tmp_path: Path
 ) -> None:
     command = [sys.executable, "-m", "peav.cli.main", "evaluate", str(checkpoint), str(world), f"--out={tmp_path}"]
     command += ["--num_workers=0", "--batch_size=1"]
-    running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT)
+    held = [sys.executable, "-c", _HELD.format(command[3:])]
+    running = subprocess.Popen(held, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT)
     end = time.monotonic() + 120
     while len(list(tmp_path.glob("embeddings/*/piece-*.safetensors"))) < 3:
         assert running.poll() is None and time.monotonic() < end

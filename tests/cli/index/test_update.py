@@ -234,7 +234,25 @@ def test_what_cannot_be_done_is_said_and_leaves_no_index(
     assert not (tmp_path / "index").exists()
 
 
-_COMMAND = "from peav.cli import embed_pieces; embed_pieces._FILES_A_PIECE = 1; from peav.cli.main import main; raise SystemExit(main({}))"
+#: With `HOLD` set the fifth file that is added is the last, until the process is killed.
+_COMMAND = """
+import os, time
+from peav.cli import embed_pieces
+from peav.cli.main import main
+from peav.search.store import Store
+
+embed_pieces._FILES_A_PIECE = 1
+add, added = Store.add, []
+
+def hold(*arguments):
+    add(*arguments)
+    added.append(1)
+    while "HOLD" in os.environ and len(added) == 5:
+        time.sleep(0.05)
+
+Store.add = hold
+raise SystemExit(main({}))
+"""
 
 
 def test_the_command_killed_twice_loses_nothing_and_doubles_nothing(checkpoint: Path, tmp_path: Path) -> None:
@@ -248,7 +266,9 @@ def test_the_command_killed_twice_loses_nothing_and_doubles_nothing(checkpoint: 
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     counts = [0]
     for _ in range(2):
-        process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            command, env={**environment, "HOLD": "1"}, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        )
         while process.poll() is None:
             if Store.is_one(index):
                 with Store(index) as store:
