@@ -22,7 +22,7 @@ from peav.engine.blacklist import Blacklist, left_out
 from peav.engine.job import Job
 from peav.engine.rows import OWN_MARK, owned, read_lines
 from peav.engine.stage import EngineError
-from peav.engine.survey import Duplicates, Survey, boilerplate, texts_of_column
+from peav.engine.survey import Duplicates, MediaGroups, Survey, boilerplate, texts_of_column
 
 #: The most words of a caption that a manifest is given, as `peav prepare` has it.
 MAX_WORDS = 1000
@@ -74,13 +74,14 @@ class PublishOptions:
     near_duplicates: bool = True
 
 
-def survey_of(job: Job) -> Survey:
-    """Counts what a job made."""
+def survey_of(job: Job, groups: MediaGroups) -> Survey:
+    """Counts what a job made, and takes down the media of its clips."""
     survey = Survey()
     for part in job.parts:
         for clip, columns, failed in job.results(part):
             if columns is not None:
                 survey.add(clip, columns, failed)
+                groups.add(clip)
     return survey
 
 
@@ -99,7 +100,8 @@ def publish(job: Job, options: PublishOptions) -> Published:
     with _only_one(job.work / "publish.lock"), locked(Path(job.spec.data)):
         job.check_manifests()
         fresh = Job(job.spec)  # its lines are those that the manifest has now
-        report = Published(survey=survey_of(fresh))
+        groups = MediaGroups()
+        report = Published(survey=survey_of(fresh, groups))
         opening = boilerplate(report.survey, options.max_opening_share, options.min_opening_captions)
         if opening is not None:
             raise EngineError(
@@ -108,7 +110,8 @@ def publish(job: Job, options: PublishOptions) -> Published:
             )
         blacklist = Blacklist.read(Path(options.blacklist)) if options.blacklist else Blacklist()
         excluded = left_out(fresh, blacklist, options.near_duplicates)
-        duplicates = Duplicates(options.unique_media, options.max_copies, excluded)
+        repeated = groups.repeated() if options.unique_media else None
+        duplicates = Duplicates(repeated, options.max_copies, excluded)
         with _Sink(job.work / "dropped.jsonl") as dropped:
             for split, manifest in fresh.manifests.items():
                 with _Sink(Path(job.spec.data) / "provenance" / f"{split}.jsonl") as provenance:
