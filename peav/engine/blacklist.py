@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,10 +50,22 @@ class Blacklist:
         if path.suffix not in (".jsonl", ".json"):
             lines = path.read_text(encoding="utf-8").splitlines()
             return cls(frozenset(line.strip() for line in lines if line.strip() and not line.startswith("#")))
-        rows = list(read_lines(path))
-        if any(not isinstance(row.get("id"), str) for row in rows):
-            raise ValueError(f"{path}: each line must be an object with an id")
+        rows = []
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            if line.strip():
+                rows.append(_read_row(path, number, line))
         return cls(frozenset(row["id"] for row in rows), {r["id"]: r["prints"] for r in rows if "prints" in r})
+
+
+def _read_row(path: Path, number: int, line: str) -> dict[str, Any]:
+    """Reads a line; one that cannot be read is refused, for its clip would get a caption."""
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise ValueError(f"{path}, line {number}: no JSON ({error}); each line must be an object with an id") from None
+    if not isinstance(row, dict) or not isinstance(row.get("id"), str):
+        raise ValueError(f"{path}, line {number}: each line must be an object with an id")
+    return row
 
 
 def left_out(job: Job, blacklist: Blacklist, near: bool = True) -> dict[str, tuple[str, str]]:
@@ -70,7 +83,7 @@ def left_out(job: Job, blacklist: Blacklist, near: bool = True) -> dict[str, tup
         for clip_id, prints in blacklist.prints.items():
             # Under a name that no clip has: the list may hold clips of the job itself.
             listed[f"\0{clip_id}"] = clip_id
-            collected.add(f"\0{clip_id}", prints)
+            collected.add(f"\0{clip_id}", prints, stays=True)
     for part in job.parts if printed or blacklist.ids else ():
         for clip, columns, _ in job.results(part):
             if columns is None:
@@ -83,6 +96,6 @@ def left_out(job: Job, blacklist: Blacklist, near: bool = True) -> dict[str, tup
         if found.first in listed:
             name = listed[found.first]
             out[clip_id] = ("blacklisted", f"the clip is nearly {name!r} of the blacklist (distance {found.distance})")
-        elif near and clip_id not in listed:
+        elif near:
             out[clip_id] = ("near duplicate", f"the clip is nearly {found.first!r} (distance {found.distance})")
     return out

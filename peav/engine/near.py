@@ -47,11 +47,20 @@ class NearDuplicates:
 
     def __init__(self) -> None:
         self._ids: list[str] = []
+        self._kept: set[int] = set()
         self._sounds: list[NDArray[np.uint32]] = []
         self._pictures: list[NDArray[np.uint64]] = []
 
-    def add(self, clip: str, prints: Mapping[str, Any]) -> None:
-        """Takes what the stage `Fingerprint` said of a clip; those that come first stay."""
+    def add(self, clip: str, prints: Mapping[str, Any], stays: bool = False) -> None:
+        """Takes what the stage `Fingerprint` said of a clip; those that come first stay.
+
+        Args:
+            clip: its id.
+            prints: what was said.
+            stays: whether others are held against it whatever it is like itself.
+        """
+        if stays:
+            self._kept.add(len(self._ids))
         self._ids.append(clip)
         self._sounds.append(np.asarray(prints.get("sound", ()), np.uint32))
         self._pictures.append(np.asarray(prints.get("pictures", ()), np.uint64))
@@ -63,7 +72,7 @@ class NearDuplicates:
         for first, later in asked:
             by_later[later].append(first)
         found: dict[str, Near] = {}
-        for later in sorted(by_later):
+        for later in sorted(by_later.keys() - self._kept):
             for first in sorted(by_later[later]):
                 if self._ids[first] in found:
                     continue

@@ -164,9 +164,24 @@ def test_a_blacklist_that_is_none_is_refused(tmp_path: Path) -> None:
         Blacklist.read(tmp_path / "no")
     with pytest.raises(ValueError, match="holds no fingerprints"):
         Blacklist.read(tmp_path)
-    (tmp_path / "l.jsonl").write_text('{"clip": 3}\n')
-    with pytest.raises(ValueError, match="an object with an id"):
-        Blacklist.read(tmp_path / "l.jsonl")
+    for line in ('{"clip": 3}', "[1]", '{"id": "clip-7'):
+        (tmp_path / "l.jsonl").write_text(f'{{"id": "a"}}\n{line}\n')
+        with pytest.raises(ValueError, match=r"line 2: .*an object with an id"):
+            Blacklist.read(tmp_path / "l.jsonl")
+
+
+def test_what_stays_is_held_against_others_though_it_is_nearly_another_itself() -> None:
+    """A chain: each is nearly the one before, the third too far from the first."""
+    words = [np.arange(40, dtype=np.uint32) * np.uint32(2654435761)]
+    for begin in (0, 10):
+        words.append(words[-1].copy())
+        words[-1][begin : begin + 8] ^= np.uint32(0xFFFFFFFF)
+    assert sound_distance(words[0], words[2]) is None
+    for stays, expected in ((False, {"b": "a"}), (True, {"c": "b"})):
+        found = NearDuplicates()
+        for name, own in zip("abc", words, strict=True):
+            found.add(name, {"sound": own.tolist()}, stays and name != "c")
+        assert {later: near.first for later, near in found.find().items()} == expected
 
 
 def test_fingerprints_keep_the_contract() -> None:
