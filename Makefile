@@ -1,7 +1,7 @@
 # peav's commands, for people and for CI. `make demo` and `make test` set everything up by themselves.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-frame demo-engine real real-events test test-slow test-newest check format docs mutation bench clean-demo
+.PHONY: help setup demo demo-frame demo-engine demo-search real real-events test test-slow test-newest check format docs mutation bench clean-demo
 
 # The first that runs; a name on the path may be a shim that runs nothing.
 PYTHON ?= $(firstword $(foreach python,python3.11 python3.12 python3.13 python3,$(shell $(python) -c 'import sys; sys.version_info >= (3, 11) and print("$(python)")' 2>/dev/null)))
@@ -102,6 +102,13 @@ demo-engine: setup $(REAL)/world/clips.jsonl ## captions of 240 real recordings 
 $(REAL)/world/clips.jsonl: | setup
 	$(BIN)/python experiments/real/fetch.py $(REAL)/packages
 	$(BIN)/python experiments/real/clips.py $(REAL)/packages $(REAL)/world
+
+SEARCH := $(RUN)/search
+REAL_SOUNDS := $(REAL)/world/instruments $(REAL)/world/sonic-pi-samples $(REAL)/world/tuxpaint-stamps-default/usr/share/tuxpaint/stamps/animals
+demo-search: setup ## after make demo: index its world, and real recordings after make real, and open a page on which they are searched
+	@test -f $(RUN)/checkpoints/last.ckpt || { echo "make demo comes first: there is no $(RUN)/checkpoints/last.ckpt"; exit 1; }
+	$(BIN)/peav index update $(SEARCH) $(RUN)/world $(wildcard $(REAL_SOUNDS)) --model $(RUN)/checkpoints/last.ckpt
+	$(BIN)/peav serve $(SEARCH) --reports $(RUN) $(if $(wildcard $(REAL)),--reports $(REAL))
 
 clean-demo: ## remove what the demo made
 	rm -rf $(RUN)

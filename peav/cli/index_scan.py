@@ -10,11 +10,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from peav.cli.media_files import SUFFIXES
-from peav.data.manifests.records import read_records
+from peav.data.manifests.records import Record, read_records
 from peav.data.media.folders import extension_of, list_folder
+from peav.data.readers import Folder
 from peav.search.catalog import Catalog, FileEntry
 
 _RECORDS = "clips.jsonl"
+_TEXTS = (".json", ".txt")
 _BYTES_AT_ONCE = 1 << 20
 
 _log = logging.getLogger(__name__)
@@ -120,19 +122,21 @@ def scan(roots: Iterable[str], but: Path) -> Scan:
 
 
 def read_words(roots: Iterable[str]) -> dict[str, Words]:
-    """Reads what `clips.jsonl` in the roots says of their files: domain, transcript and captions, those of several clips joined."""
+    """Reads what is said of the files in roots: domain, transcript and captions, those of several clips joined.
+
+    `clips.jsonl` in a root says it, or else texts beside the files, NAME.json and NAME.txt, as `peav prepare` reads them.
+    """
     found: dict[str, list[Words]] = {}
     for root in roots:
         listing = Path(root) / _RECORDS
-        if not listing.is_file():
-            continue
-        records = read_records(listing)
-        if records.rejects:
-            first = records.rejects[0]
-            _log.warning(
-                "%s: %d lines cannot be used; line %d: %s", listing, len(records.rejects), first.line, first.reason
-            )
-        for record in records.records:
+        if listing.is_file():
+            read = read_records(listing)
+            records, rejects = read.records, [f"line {one.line}: {one.reason}" for one in read.rejects]
+        else:
+            records, rejects = _read_sidecars(Path(root))
+        if rejects:
+            _log.warning("%s: %d texts cannot be used; %s", root, len(rejects), rejects[0])
+        for record in records:
             captions = "\n".join(caption.text for some in record.captions.values() for caption in some)
             transcript = " ".join(caption.text for caption in record.transcript)
             for path in set(record.files.values()):
@@ -146,6 +150,22 @@ def read_words(roots: Iterable[str]) -> dict[str, Words]:
         )
         for path, some in found.items()
     }
+
+
+def _read_sidecars(root: Path) -> tuple[list[Record], list[str]]:
+    """Reads texts beside media; returns records, and why others cannot be used."""
+    if not root.is_dir() or not any(extension_of(name) in _TEXTS for name in list_folder(root).files):
+        return [], []
+    records, rejects = [], []
+    try:
+        for one in Folder().read(root, root, lambda _: False):
+            if isinstance(one, Record):
+                records.append(one)
+            else:
+                rejects.append(f"{one.file}: {one.reason}")
+    except FileNotFoundError:  # texts alone
+        pass
+    return records, rejects
 
 
 def find_changes(

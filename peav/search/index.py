@@ -24,6 +24,7 @@ from peav.search.ranking import Ranked, rank
 from peav.search.reference import read_reference
 from peav.search.store import Store
 from peav.search.terms import TARGETS, Example, Mode, Term, check_mode, choose_vector, media_vectors, text_vectors
+from peav.spans import Span
 from peav.types import Seconds
 
 #: A negative term subtracts this much of its score.
@@ -474,11 +475,7 @@ class Index:
 
     def _timed(self, cards: list[Card], texts: Sequence[str]) -> list[Card]:
         """Asks the frames of what is shown when it is heard."""
-        medium, phrase = FRAME_PAIR
-        if not texts or not cards:
-            return cards
-        model = self.model
-        if medium not in model.frame_names or phrase not in model.pooled_names or FRAME_PAIR not in model.pairs:
+        if not texts or not cards or not self.has_frames:
             return cards
         timed = []
         for card in cards:
@@ -492,22 +489,47 @@ class Index:
             timed.append(replace(card, moments=moments))
         return timed
 
-    def _heard(self, file: FileEntry, moment: Moment, texts: Sequence[str]) -> Moment:
+    @property
+    def has_frames(self) -> bool:
+        """Whether the model says of phrases when they are heard."""
+        medium, phrase = FRAME_PAIR
+        model = self.model
+        return medium in model.frame_names and phrase in model.pooled_names and FRAME_PAIR in model.pairs
+
+    def heard(self, file: FileEntry, start: Seconds, seconds: Seconds, texts: Sequence[str]) -> Span | None:
+        """Returns when any of some texts is heard in a span of a file, by the frames of the model: the surest of all spans.
+
+        Args:
+            file: of the index.
+            start: of the span, seconds.
+            seconds: how long it is.
+            texts: what is sought.
+
+        Returns:
+            with times of the file; None where it is not heard, or the model has no frames.
+
+        Raises:
+            MediaError: if the file cannot be decoded.
+        """
+        if not texts or not self.has_frames:
+            return None
         item = item_of_file(file.path, probe_file(file.path), ["audio"])
         model = self.model
-        samples = Request(0, item, Window(moment.start, moment.seconds), model.media).load().samples
+        samples = Request(0, item, Window(start, seconds), model.media).load().samples
         if samples is None:
-            return moment
-        spans = [
-            span
-            for some in model.detect([samples], list(texts), sample_rate=model.media.sample_rate)[0]
-            for span in some
-        ]
+            return None
+        found = model.detect([samples], list(texts), sample_rate=model.media.sample_rate)[0]
+        spans = [span for some in found for span in some]
         if not spans:
-            return moment
+            return None
         best = max(spans, key=lambda span: span.score)
-        begin, end = moment.start + best.onset, moment.start + best.offset
-        return replace(moment, begin=begin, end=end, frame_score=best.score)
+        return replace(best, onset=start + best.onset, offset=start + best.offset)
+
+    def _heard(self, file: FileEntry, moment: Moment, texts: Sequence[str]) -> Moment:
+        span = self.heard(file, moment.start, moment.seconds, texts)
+        if span is None:
+            return moment
+        return replace(moment, begin=span.onset, end=span.offset, frame_score=span.score)
 
 
 def _listed(value: Any) -> list[Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,7 @@ class Server:
 
     def warm_up(self) -> None:
         """Lets the process from which decoders are forked import what they need, before the first of them waits for that."""
-        with contextlib.suppress(TooMuch):
+        with contextlib.suppress(TooMuch, OSError, EOFError):
             run_apart(len, ((),), 120.0, self.settings.decode_bytes, PRELOAD)
 
     async def about(self, request: Request) -> Response:
@@ -136,10 +137,23 @@ class Server:
         """Searches the index."""
         query = Query.parse(request.query_params, self.settings.query_characters)
         arguments = query.arguments(self.examples.get)
-        found = await self.searches.run(lambda: self.index.search(**arguments))
+        # When it is heard is asked of what is opened alone (`when`): frames of all that is shown would take long.
+        found = await self.searches.run(lambda: self.index.search(**arguments, when=False))
         answer = shown(found, self.settings.token is None)
         answer["examples"] = {name: self.examples.get(name).said for name in query.examples}
         return JSONResponse(answer, headers={"cache-control": "no-store"})
+
+    async def when(self, request: Request) -> Response:
+        """Says when within a span the words of a query are heard, as far as the model has frames."""
+        opened, medium = await self._look(request)
+        query = Query.parse(request.query_params, self.settings.query_characters)
+        start, seconds = self._span(request, opened)
+        span = None
+        if medium.has_sound:
+            span = await self.searches.run(self.index.heard, opened.entry, start, seconds, query.text)
+        if span is None:
+            return JSONResponse({"begin": None, "end": None, "frame_score": None})
+        return JSONResponse({"begin": span.onset, "end": span.offset, "frame_score": span.score})
 
     async def upload(self, request: Request) -> Response:
         """Takes in a file to search by it; answers with its name among the examples."""
@@ -241,9 +255,9 @@ class Server:
     async def peaks(self, request: Request) -> Response:
         """Serves the outline of the sound of a span."""
         opened, medium = await self._look(request)
-        if not medium.has_sound:
-            raise ValueError("the file has no sound")
         start, seconds = self._span(request, opened)
+        if not medium.has_sound:
+            return JSONResponse({"start": start, "seconds": seconds, "peaks": []}, headers=_KEPT)
         limit = self.settings.encode_seconds
         path = await self._made(
             f"peaks|{opened.key}|{start:.2f}|{seconds:.2f}",
@@ -318,7 +332,8 @@ def make_app(index: Index, settings: ServeSettings) -> Starlette:
         # A query that comes before waits for its turn behind this.
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(server.searches.run, server.load_model)
-            tasks.start_soon(server.uploads.run, server.warm_up)
+            # Nobody waits for this, at the end least of all.
+            threading.Thread(target=server.warm_up, daemon=True).start()
             yield
         server.library.close()
 
@@ -331,6 +346,7 @@ def make_app(index: Index, settings: ServeSettings) -> Starlette:
         Route("/api/upload", server.upload, methods=["POST"]),
         Route("/api/file/{file:int}", server.file),
         Route("/api/peaks/{file:int}", server.peaks),
+        Route("/api/when/{file:int}", server.when),
         Route("/api/reports", server.reports),
         Route("/reports/{report:str}", server.report),
         Route("/media/{file:int}", server.media),

@@ -86,7 +86,7 @@ class Guard:
         if asked and self._is_token(asked[-1]):
             # Out of the address, so that it is not passed on with a link.
             rest = urlencode([(key, value) for key, value in query if key != "token"])
-            answer = RedirectResponse(quote(scope["path"]) + (f"?{rest}" if rest else ""), 303)
+            answer = RedirectResponse("/" + quote(scope["path"].lstrip("/\\")) + (f"?{rest}" if rest else ""), 303)
             answer.set_cookie(_COOKIE, asked[-1], max_age=30 * 86400, httponly=True, samesite="strict")
             return answer
         try:

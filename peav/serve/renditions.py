@@ -9,6 +9,7 @@ import json
 import os
 import re
 import subprocess
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,10 +27,12 @@ from peav.types import Seconds
 RENDITION_PIXELS = 1280
 #: Size of the pictures that a thumbnail is chosen from.
 _THUMB_WIDTH, _THUMB_HEIGHT = 384, 216
-#: So many are looked at.
-_CANDIDATES = 16
+#: So many are looked at, and so many places of a file whose span is black.
+_CANDIDATES, _PLACES = 16, 8
 #: A picture is black if its lightness, of 255, is below this, and spread by less.
 _DARK, _FLAT = 24.0, 6.0
+#: One that is lighter than this is taken as it is.
+_DIM = 64.0
 #: Points of a waveform, and the rate at which it is looked at, Hz.
 PEAKS = 400
 _PEAK_RATE = 8000
@@ -86,10 +89,13 @@ def make_thumbnail(
         MediaError: if no picture can be decoded, or all have one colour.
         TooMuch: if it takes longer.
     """
-    chosen = choose_picture(_pictures(path, medium, start, seconds, limit))
-    if chosen is None or is_black(chosen):
-        elsewhere = choose_picture(_pictures(path, medium, 0.0, max(whole, seconds), limit))
-        chosen = chosen if elsewhere is None else elsewhere
+    chosen = None
+    for number, pictures in enumerate(_candidates(path, medium, start, seconds, whole, limit)):
+        found = choose_picture(pictures)
+        chosen = chosen if found is None else found
+        # Of key frames a dim one may stand in the middle of a fade: all pictures tell.
+        if chosen is not None and not is_black(chosen) and (number or lightness(chosen).mean() >= _DIM):
+            break
     if chosen is None:
         raise MediaError(path, f"has no picture at {start:g} s")
     image = Image.fromarray(chosen)
@@ -165,11 +171,29 @@ def is_black(picture: np.ndarray) -> bool:
     >>> is_black(np.full((4, 4, 3), 16, np.uint8)), is_black(np.full((4, 4, 3), 128, np.uint8))
     (True, False)
     """
-    light = picture.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
+    light = lightness(picture)
     return bool(light.mean() < _DARK and light.std() < _FLAT)
 
 
-def _pictures(path: str, medium: Medium, start: Seconds, seconds: Seconds, limit: Seconds) -> np.ndarray:
+def lightness(picture: np.ndarray) -> np.ndarray:
+    """Returns how light (H, W) each point of a picture (H, W, 3) uint8 is, of 255."""
+    return np.asarray(picture.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32))
+
+
+def _candidates(
+    path: str, medium: Medium, start: Seconds, seconds: Seconds, whole: Seconds, limit: Seconds
+) -> Iterator[np.ndarray]:
+    """Yields pictures that a thumbnail may be chosen from, cheap ones first: key frames of the span, all of it, places of the file."""
+    yield _pictures(path, medium, start, seconds, limit, ["-skip_frame", "nokey"])
+    yield _pictures(path, medium, start, seconds, limit)
+    for part in range(_PLACES):
+        # A second each, for a seek may lead between two pictures.
+        yield _pictures(path, medium, whole * (part + 0.5) / _PLACES, 1.0, limit)
+
+
+def _pictures(
+    path: str, medium: Medium, start: Seconds, seconds: Seconds, limit: Seconds, decoder: Sequence[str] = ()
+) -> np.ndarray:
     rate = _CANDIDATES / max(seconds, 0.1)
     # The shape of what is shown, whatever that of its points.
     square = "scale='iw*max(sar,1)':'ih*max(1/sar,1)',setsar=1"
@@ -177,7 +201,7 @@ def _pictures(path: str, medium: Medium, start: Seconds, seconds: Seconds, limit
     filters = f"fps={rate:.6f}:round=up,{square},{fit},format=rgb24"
     pipe = ["-an", "-sn", "-dn", "-vf", filters, "-frames:v", str(_CANDIDATES)]
     pipe += ["-f", "image2pipe", "-c:v", "ppm", "pipe:1"]
-    return _read_ppm(_run(path, [*_span(path, medium, start, seconds), *pipe], limit))
+    return _read_ppm(_run(path, [*decoder, *_span(path, medium, start, seconds), *pipe], limit))
 
 
 def _read_ppm(data: bytes) -> np.ndarray:

@@ -9,11 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from peav.checkpoints import MediaSettings
 from peav.cli.main import main
+from peav.model import PEAV
 from tests.cli.embed.conftest import checkpoint
-from tests.cli.embed.helpers import noise
+from tests.cli.embed.helpers import RATE, noise
 from tests.data.conftest import ffmpeg, write_wav
+from tests.helpers import SMALL_ENCODERS
 from tests.serve.serving import Served, served_apart
 
 __all__ = ["checkpoint"]
@@ -67,3 +71,18 @@ def own(checkpoint: Path, media: Path, tmp_path: Path) -> Path:
         shutil.copyfile(media / name, tmp_path / "media" / name)
     build_index(tmp_path / "index", tmp_path / "media", checkpoint)
     return tmp_path
+
+
+@pytest.fixture
+def framewise_index(media: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """An index of one sound by a model that has frames, and the sound."""
+    torch.manual_seed(2)
+    encoders = {"audio": SMALL_ENCODERS["DacAudioEncoder"](), "text": SMALL_ENCODERS["TextEncoder"]()}
+    settings = MediaSettings(sample_rate=RATE, frame_size=32)
+    names = ["audio", "text_audio", "text_event"]
+    pairs = [("audio", "text_audio"), ("audio", "text_event")]
+    model = PEAV(encoders, names, 8, frames=["audio"], pairs=pairs, media=settings)
+    (tmp_path / "sounds").mkdir()
+    sound = shutil.copyfile(media / "tone.wav", tmp_path / "sounds/tone.wav")
+    folder = model.save_pretrained(tmp_path / "framewise")
+    return build_index(tmp_path / "framewise_index", tmp_path / "sounds", folder), sound

@@ -123,30 +123,31 @@ def served(index: Path, cache: Path, host: str = "127.0.0.1", **settings: Any) -
 @contextmanager
 def served_apart(index: Path, *words: str) -> Iterator[Served]:
     """Runs `peav serve` as a user does, and ends it by Ctrl-C."""
-    with tempfile.TemporaryDirectory(prefix="peav-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="peav-", ignore_cleanup_errors=True) as scratch:
         yield from _served_apart(index, words, Path(scratch))
 
 
 def _served_apart(index: Path, words: Sequence[str], scratch: Path) -> Iterator[Served]:
     command = [sys.executable, "-m", "peav.cli.main", "serve", str(index), "--port=0", *words]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TMPDIR": str(scratch)}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None and process.stderr is not None
-        heard, _, _ = select.select([process.stdout], [], [], 120)
-        line = process.stdout.readline() if heard else ""
-        address = re.search(r"http://\S+", line)
-        if address is None:
-            process.kill()
-            raise AssertionError(f"no address in {line!r}: {process.stderr.read()[-3000:]}")
-        server = Served(address[0], index, scratch)
-        server.wait()
-        yield server
-    finally:
-        process.send_signal(signal.SIGINT)
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True)
+        assert process.stdout is not None
         try:
-            said = process.communicate(timeout=20)[1]
-        except subprocess.TimeoutExpired:
+            heard, _, _ = select.select([process.stdout], [], [], 240)
+            line = process.stdout.readline() if heard else ""
+            address = re.search(r"http://\S+", line)
+            if address is None:
+                errors.seek(0)
+                raise AssertionError(f"no address in {line!r}: {errors.read()[-3000:]}")
+            server = Served(address[0], index, scratch)
+            server.wait()
+            yield server
+            process.send_signal(signal.SIGINT)
+            assert process.wait(120) == 130
+        finally:
             process.kill()
-            raise
-    assert "Traceback" not in said, said[-3000:]
+            process.wait()
+            process.stdout.close()
+        errors.seek(0)
+        assert "Traceback" not in errors.read()

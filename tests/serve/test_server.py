@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from peav.cli.main import main
+from peav.data.media.decode import load_audio, load_frames
 from peav.data.media.probing import probe
 from peav.search import Index
 from tests.cli.embed.helpers import noise
@@ -94,9 +95,7 @@ def test_what_browsers_do_not_play_is_a_rendition_of_the_span(server: Served, tm
 
 
 def test_a_rendition_shows_the_span_that_was_asked_for(server: Served, tmp_path: Path) -> None:
-    """By its sound: a tone of 500 Hz has none of its own place, but the picture counts frames."""
-    from peav.data.media.decode import load_frames
-
+    """By its pictures, which count frames."""
     number = server.file("alac.mp4")
     (tmp_path / "a.mp4").write_bytes(server.ask(f"/rendition/{number}", start=3, seconds=1).body)
     with Index.open(server.index) as opened:
@@ -128,7 +127,7 @@ def test_a_waveform_has_the_outline_of_the_sound(server: Served) -> None:
     peaks = np.array(answer["peaks"])
     assert answer["seconds"] == pytest.approx(1.0) and len(peaks) == 400
     assert 0.25 < np.median(peaks) < 0.35
-    assert server.ask(f"/api/peaks/{server.file('still.png')}").status == 400
+    assert server.ask(f"/api/peaks/{server.file('still.png')}").json["peaks"] == []
 
 
 @pytest.mark.parametrize(
@@ -478,3 +477,24 @@ def test_reports_are_opened_without_rights(index: Path, tmp_path: Path) -> None:
         assert answer.body.decode() == page and answer.headers["content-security-policy"].startswith("sandbox")
         assert "allow-same-origin" not in answer.headers["content-security-policy"]
         assert server.ask("/reports/0123").status == 404
+
+
+def test_when_it_is_heard_is_asked_of_what_is_opened(framewise_index: tuple[Path, Path], tmp_path: Path) -> None:
+    """By a model that has frames, whose spans are those of `PEAV.detect` on the same samples, on the clock of the file."""
+    path, sound = framewise_index
+    with served(path, tmp_path / "cache") as server, Index.open(path) as opened:
+        number = server.file(sound.name)
+        assert opened.has_frames
+        samples = load_audio(str(sound), opened.model.media.sample_rate, 1.0, 2.0).numpy()
+        spans = opened.model.detect([samples], ["a bell"], sample_rate=opened.model.media.sample_rate)[0][0]
+        answer = server.ask(f"/api/when/{number}", start=1, seconds=2, q="a bell").json
+        assert spans, "the phrase must be heard for the test to say anything"
+        best = max(spans, key=lambda span: span.score)
+        assert answer == pytest.approx({"begin": 1 + best.onset, "end": 1 + best.offset, "frame_score": best.score})
+        assert server.ask(f"/api/when/{number}", start=1, seconds=2).json["begin"] is None
+        assert server.ask(f"/api/when/{number}", start=90, seconds=2, q="a bell").status == 400
+
+
+def test_a_model_without_frames_says_nothing_of_when(server: Served) -> None:
+    answer = server.ask(f"/api/when/{server.file('tone.wav')}", start=0, seconds=2, q="a bell")
+    assert answer.json == {"begin": None, "end": None, "frame_score": None}

@@ -33,8 +33,8 @@ class Part:
 def cut_span(parts: Mapping[str, Part], output: Path, start: Seconds, duration: Seconds, name: str) -> MediaInfo:
     """Re-encodes a span into an mp4 (H.264 and lossless sound), accurate to the frame and the sample; late streams stay late.
 
-    Sound in floating point stays that, in QuickTime's form of mp4: it may lie beyond full scale. Other sound becomes
-    ALAC, or FLAC where ALAC has not its channels.
+    Sound in floating point stays that, in QuickTime's form of mp4: it may lie beyond full scale. Other sound becomes FLAC, which
+    browsers play.
 
     Args:
         parts: where `audio` and `video` are, by name; a stream that is not there is left out.
@@ -85,9 +85,10 @@ def _sound_form(info: MediaInfo | None) -> tuple[str, list[str]]:
         return "mp4", []
     if is_float(info):
         return "mov", ["-c:a", "pcm_f32le"]
-    if info.audio.num_channels > 2:
-        return "mp4", ["-c:a", "flac", "-strict", "experimental"]
-    return "mp4", ["-c:a", "alac"]
+    # FLAC has not every rate above 65,535 Hz.
+    if info.audio.sample_rate > 0xFFFF and info.audio.sample_rate % 10:
+        return "mp4", ["-c:a", "alac"]
+    return "mp4", ["-c:a", "flac", "-strict", "experimental"]
 
 
 def check_finite(path: str | Path, name: str, begin: Seconds, duration: Seconds) -> float:

@@ -15,9 +15,10 @@ let about = null;
 let cards = [];
 let asked = null; // what the cards shown were asked by
 let asking = null;
+let compared = ""; // what was compared: heard, seen or both
 let at = -1;
 
-const player = new Player(say, (card, number) => play(card, number));
+const player = new Player(say, (card, number) => play(card, number), heardWords);
 
 function say(text, warn = false) {
   $("status").textContent = text;
@@ -112,6 +113,7 @@ async function search(wanted) {
     const found = await ask(`/api/search?${wanted}&top=40`, { signal });
     asked = wanted;
     cards = found.cards;
+    compared = found.mode;
     for (const term of state.terms) if (found.examples[term.value]) term.name = found.examples[term.value];
     $("help").hidden = true;
     $("results").replaceChildren(
@@ -127,6 +129,11 @@ async function search(wanted) {
   } finally {
     if (asking && asking.signal === signal) document.body.removeAttribute("aria-busy");
   }
+}
+
+/** What is sought in what is heard, as the server takes it; "" if that is not what was compared. */
+function heardWords() {
+  return compared === "heard" && state.q.trim() ? new URLSearchParams({ q: state.q }).toString() : "";
 }
 
 function summary(found) {

@@ -96,7 +96,7 @@ async function fill(face, file, moment) {
     if (!pictured) image.remove();
   }
   const found = await sound;
-  if (!found) return;
+  if (!found || !found.peaks.length) return;
   const canvas = make("canvas", { className: pictured ? "below" : "" });
   face.append(canvas);
   const paint = () => draw(canvas, found, { colour: pictured ? "#ffffff" : null });

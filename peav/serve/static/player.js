@@ -9,9 +9,10 @@ const SHORTEST = 0.6; // seconds; a shorter moment is played with what is around
 const $ = (id) => document.getElementById(id);
 
 export class Player {
-  /** `say` shows a message, `chosen` is told which moment plays. */
-  constructor(say, chosen) {
+  /** `say` shows a message, `chosen` is told which moment plays, `words` returns what is sought in what is heard. */
+  constructor(say, chosen, words) {
     this.say = say;
+    this.words = words;
     this.chosen = chosen;
     this.media = $("media");
     this.canvas = $("wave");
@@ -48,10 +49,7 @@ export class Player {
     this.media.hidden = picture;
     $("still").hidden = !picture;
     for (const id of ["wave", "play", "loop", "clock"]) $(id).hidden = picture;
-    let [begin, end] = span(moment);
-    if (end - begin < SHORTEST) [begin, end] = [Math.max(0, begin - SHORTEST / 2), end + SHORTEST / 2];
-    this.begin = begin;
-    this.end = Math.min(end, card.file.seconds ?? end);
+    [this.begin, this.end] = this.bounds(moment);
     try {
       this.about = await ask(`/api/file/${card.file.id}`);
     } catch (error) {
@@ -67,15 +65,40 @@ export class Player {
     const native = this.about.plays === "original" && this.media.canPlayType(this.about.type) !== "";
     this.load(native ? "original" : "rendition");
     this.show(turn);
+    if (moment.begin === null && this.about.sound) this.listen(turn);
   }
 
-  /** Loads the file itself, or a rendition of the moment. */
+  /** Asks when within the moment it is heard, and plays that. */
+  async listen(turn) {
+    const words = this.words();
+    if (!words) return;
+    const { card, moment } = this;
+    const where = `${address("/api/when", card.file, moment.start, moment.seconds)}&${words}`;
+    const found = await ask(where).catch(() => ({ begin: null }));
+    if (found.begin === null) return;
+    Object.assign(moment, found);
+    if (turn !== this.opened) return;
+    [this.begin, this.end] = this.bounds(moment);
+    this.list();
+    if (this.ready && !this.media.paused) this.again();
+    this.show(turn);
+  }
+
+  /** What is played of a moment. */
+  bounds(moment) {
+    let [begin, end] = span(moment);
+    if (end - begin < SHORTEST) [begin, end] = [Math.max(0, begin - SHORTEST / 2), end + SHORTEST / 2];
+    return [begin, Math.min(end, this.card.file.seconds ?? end)];
+  }
+
+  /** Loads the file itself, or a rendition of the window in which the moment lies. */
   load(how) {
     this.how = how;
     this.ready = false;
-    this.offset = how === "original" ? 0 : this.begin;
-    const seconds = Math.min(this.about.longest, Math.max(0.1, this.end - this.begin));
-    const where = how === "original" ? `/media/${this.card.file.id}` : address("/rendition", this.card.file, this.begin, seconds);
+    this.offset = how === "original" ? 0 : this.moment.start;
+    const seconds = Math.min(this.about.longest, Math.max(0.1, this.moment.seconds));
+    const { file } = this.card;
+    const where = how === "original" ? `/media/${file.id}` : address("/rendition", file, this.offset, seconds);
     this.media.src = where;
     this.media.load();
   }
@@ -204,9 +227,9 @@ export class Player {
 
   /** To a second of the file; of a rendition there is no more than the moment. */
   seek(time) {
-    if (this.how === "rendition") time = Math.min(Math.max(time, this.begin), this.end - 0.05);
+    if (this.how === "rendition") time = Math.min(Math.max(time, this.offset), this.offset + this.media.duration - 0.05);
     // Whoever points beside the moment wants to hear what is there.
-    else if (this.looping && (time < this.begin - 0.05 || time > this.end)) this.loop();
+    if (this.looping && (time < this.begin - 0.05 || time > this.end)) this.loop();
     this.media.currentTime = Math.max(0, time - this.offset);
   }
 }

@@ -32,7 +32,7 @@ export function draw(canvas, found, { mark = null, place = null, colour = null }
     paint.fillRect(mark[0] * width, 0, Math.max(2, (mark[1] - mark[0]) * width), height);
     paint.globalAlpha = 1;
   }
-  const peaks = found ? found.peaks : [];
+  const peaks = found?.peaks || [];
   const loudest = Math.max(0.02, ...peaks);
   const step = width / Math.max(1, peaks.length);
   peaks.forEach((peak, number) => {

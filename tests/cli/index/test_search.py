@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from peav.cli.main import main
 from peav.data.media.probing import probe
@@ -92,6 +93,33 @@ def test_a_file_a_clip_and_a_window_are_what_the_index_holds_of_them(opened: Ind
     assert opened.search(like=media / "both.MP4").mode == "both"
     seen = opened.search(like=media / "deep/silent.mp4")
     assert seen.mode == "seen" and set(names(seen)) <= {"silent.mp4", "both.MP4"}
+
+
+def test_a_picture_is_what_the_index_holds_of_it(checkpoint: Path, media: Path, tmp_path: Path) -> None:
+    """A still of a film, given as a picture in any format, and among the pictures of an index."""
+    (tmp_path / "pictures").mkdir()
+    for number in range(3):
+        colours = np.random.default_rng(number).integers(0, 256, (4, 6, 3), np.uint8)
+        Image.fromarray(colours).resize((96, 64), Image.Resampling.NEAREST).save(tmp_path / f"pictures/{number}.png")
+    Image.open(tmp_path / "pictures/1.png").save(tmp_path / "asked.webp", lossless=True)
+    assert update(tmp_path / "index", tmp_path / "pictures", media / "both.MP4", model=checkpoint) == 0
+    with Index.open(tmp_path / "index", PEAV.from_pretrained(checkpoint)) as opened:
+        found = opened.search(like=tmp_path / "asked.webp", fold=False)
+        assert found.mode == "seen" and found.fits is None
+        assert set(names(found)) == {"0.png", "1.png", "2.png", "both.MP4"}
+        own = next(card for card in found.cards if card.file.path.endswith("1.png"))
+        vector = opened._vectors_of(own.moments[0].window)["video"]
+        asked = media_vectors(opened.model, opened.store.settings, str(tmp_path / "asked.webp"))["video"]
+        np.testing.assert_allclose(asked, vector, atol=1e-3)
+        assert own.file.kind == "picture" and own.moments[0].seconds == 0
+        # Embedded once, and asked by often.
+        example = opened.example(tmp_path / "asked.webp")
+        again = opened.search("a bell", like=example, mode="seen", fold=False)
+        assert names(again) == names(opened.search("a bell", like=tmp_path / "asked.webp", mode="seen", fold=False))
+        with pytest.raises(ValueError, match="a picture has no span"):
+            opened.search(like=f"{tmp_path}/asked.webp#t=0,1")
+        with pytest.raises(ValueError, match="cannot be compared with audio of the index"):
+            opened.search(like=tmp_path / "asked.webp", mode="heard")
 
 
 def window_at(opened: Index, name: str, start: float) -> int:

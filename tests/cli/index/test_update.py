@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 
+from peav.cli.index_update import IndexOptions, Updater, UpdateReport, watch
 from peav.cli.main import main
 from peav.data.media.decode import decode_counts
 from peav.model import PEAV
@@ -187,6 +188,49 @@ def test_records_say_domain_and_transcript_and_may_change(checkpoint: Path, medi
     before = decode_counts()
     assert update(index) == 0
     assert known() == ("speech", "good night", "a man") and decode_counts() == before
+
+
+def test_texts_beside_the_files_are_words_too(checkpoint: Path, media: Path, tmp_path: Path) -> None:
+    index = tmp_path / "index"
+    (media / "deep/er/0.txt").write_text("a man\n")
+    (media / "deep/er/1.json").write_text(json.dumps({"captions": {"audio": "wind"}, "domain": "effects"}))
+    (media / "deep/er/2.json").write_text("{broken")
+    assert update(index, media, model=checkpoint, **WINDOWS) == 0
+
+    def known() -> dict[str, tuple[str, str]]:
+        with Store(index) as store:
+            return {Path(file.path).name: (file.captions, file.domain) for file in store.catalog.files()}
+
+    assert {name: said for name, said in known().items() if any(said)} == {
+        "0.wav": ("a man", ""),
+        "1.wav": ("wind", "effects"),
+    }
+    (media / "deep/er/0.txt").write_text("a woman")
+    before = decode_counts()
+    assert update(index) == 0
+    assert known()["0.wav"] == ("a woman", "") and decode_counts() == before
+
+
+def test_watching_takes_what_comes_changes_and_goes(checkpoint: Path, media: Path, tmp_path: Path) -> None:
+    """The folder changes between two looks; one that is still being written is taken when it is whole."""
+    index, reports = tmp_path / "index", []
+    whole = (media / "deep/er/1.wav").read_bytes()
+
+    def say(report: UpdateReport) -> None:
+        reports.append((report.added, report.deleted, report.rejected))
+        if len(reports) == 1:
+            (media / "copied.wav").write_bytes(whole[:30])
+            (media / "both.MP4").unlink()
+        elif len(reports) == 2:
+            (media / "copied.wav").write_bytes(whole)
+        elif len(reports) == 4:
+            raise KeyboardInterrupt
+
+    options = IndexOptions(index, [str(media)], str(checkpoint), 2.0, 0.5, workers=0, watch=0.01)
+    with pytest.raises(KeyboardInterrupt):
+        watch(Updater(options), 0.01, say)
+    assert reports == [(6, 0, 2), (0, 1, 3), (1, 0, 2), (0, 0, 2)]
+    assert held(index) == {**{name: count for name, count in GOOD.items() if name != "both.MP4"}, "copied.wav": 3}
 
 
 def test_other_settings_and_models_are_refused_with_what_to_run(

@@ -2,7 +2,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
+from torchcodec.decoders import AudioDecoder
 
 from peav.data.media.checks import check_media, check_video_errors
 from peav.data.media.cutting import Part, cut_span
@@ -160,6 +162,29 @@ def test_damaged_frames_are_found_among_good_files(media: Path) -> None:
     files = ["good.mp4", "damaged.mp4", "mono.wav", "silent.mp4"]
     check_media(media / "damaged.mp4")  # FFmpeg hides it otherwise, which is why there is a second check
     assert list(check_video_errors([media / file for file in files])) == [1]
+
+
+@pytest.mark.parametrize(("rate", "channels", "bits"), [(16000, 1, 16), (44100, 2, 16), (48000, 2, 24), (88201, 1, 16)])
+def test_what_is_cut_is_lossless_and_in_a_codec_that_browsers_play(
+    tmp_path: Path, rate: int, channels: int, bits: int
+) -> None:
+    """Bit by bit, whole and in ranges; FLAC has not every rate above 65,535 Hz."""
+    samples = np.random.default_rng(rate).uniform(-1, 1, (2 * rate, channels))
+    samples = np.round(samples * 2 ** (bits - 1)).clip(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) / 2 ** (bits - 1)
+    soundfile.write(tmp_path / "source.wav", samples, rate, subtype=f"PCM_{bits}")
+    source = Part(tmp_path / "source.wav", probe(tmp_path / "source.wav"))
+    info = cut_span({"audio": source}, tmp_path / "cut.mp4", 0.25, 1.5, "source.wav")
+    assert info.audio is not None and info.audio.codec == ("alac" if rate == 88201 else "flac")
+    begin = round(0.25 * rate)
+    whole = AudioDecoder(tmp_path / "cut.mp4").get_all_samples().data.T.double().numpy()
+    assert len(whole) == pytest.approx(1.5 * rate, abs=1)
+    np.testing.assert_array_equal(whole, samples[begin : begin + len(whole)])
+    for start, seconds in [(0.0, 0.3), (0.7, 0.5), (1.1, 0.2)]:
+        part = AudioDecoder(tmp_path / "cut.mp4").get_samples_played_in_range(start, start + seconds)
+        first = begin + round(part.pts_seconds * rate)
+        held = part.data.T.double().numpy()
+        assert len(held) == pytest.approx(seconds * rate, abs=1)
+        np.testing.assert_array_equal(held, samples[first : first + len(held)])
 
 
 def test_a_span_is_cut_to_the_sample(media: Path, tmp_path: Path) -> None:
