@@ -181,14 +181,15 @@ class Mixer:
         index = self.manifest.index
         check_stores(self.data, index.stores, store)
         self.reader = ClipReader(self.data, settings, store)
+        usable = index.has(HAS_AUDIO) & index.has(ANNOTATED)
         #: Positions of the clips that may give a foreground.
-        self.candidates = np.flatnonzero(index.has(HAS_AUDIO) & index.has(ANNOTATED))
+        self.candidates = np.flatnonzero(usable)
         if not len(self.candidates):
             raise ValueError(
                 f"mixing takes foregrounds from clips that have sound and events, but the split {mixing.split!r} of {self.data} has none"
             )
         self._recordings: dict[int, _Recording] = {}
-        short = index.has(HAS_AUDIO) & index.has(ANNOTATED) & (index.duration <= mixing.max_seconds)
+        short = usable & (index.duration <= mixing.max_seconds)
         durations = zip(index.duration.tolist(), short.tolist(), strict=True)
         shapes = [(settings.num_samples(seconds),) if held else None for seconds, held in durations]
         self._cache = (
