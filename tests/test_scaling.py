@@ -123,3 +123,13 @@ def test_a_killed_command_goes_on_and_does_nothing_twice(world: Path, tmp_path: 
     untrained = json.loads((tmp_path / "out/results/pairs_1-0.json").read_text())["directions"]
     assert "audio->video" in untrained and "text_video->video" in untrained
     assert "| 1 | 1 |" in (tmp_path / "out/curves.md").read_text()
+
+
+def test_the_guide_says_what_the_scripts_do(scripts: Any) -> None:
+    guide = (ROOT / "docs/scaling.md").read_text()
+    runs = 3 * len(scripts.run.VARIANTS)
+    assert runs == 42 and f"Forty-two runs ({len(scripts.run.VARIANTS)} variants, three seeds)" in guide
+    assert f"leaves out {100 * scripts.worlds.OMITS:.0f} % and takes {100 * scripts.worlds.CONFUSES:.0f} %" in guide
+    assert "python experiments/scaling/run.py runs/demo/data runs/scaling" in guide
+    for title in scripts.curves.AXES.values():
+        assert f"| {title} | seeds |" in guide

@@ -102,10 +102,10 @@ def figure(results: Sequence[Mapping[str, Any]]) -> Figure:
                     panel.scatter([x] * len(one), one, s=8, alpha=0.5, color=COLOURS[number])
             panel.set_xticks(range(len(held)), [_label(point) for point in held])
             panel.set_xlabel(title)
-            panel.set_ylim(bottom=0)
+            panel.set_ylim(0, 100)
             if place == 0:
                 panel.set_ylabel("R@10, %")
-                panel.legend(frameon=False, fontsize=8)
+                made.legend(loc="outside lower center", ncols=len(CURVES), frameon=False)
         return made
 
 
