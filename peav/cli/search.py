@@ -11,7 +11,7 @@ from pathlib import Path
 from peav.data.media.cutting import Part, cut_span
 from peav.data.media.errors import MediaError
 from peav.data.media.stills import probe_media
-from peav.search.index import Found, Moment
+from peav.search.found import Found, Moment
 from peav.types import Seconds
 
 

@@ -10,7 +10,8 @@ from peav.lazy import lazy_names
 if TYPE_CHECKING:
     from peav.search.catalog import FileEntry
     from peav.search.filters import Filters
-    from peav.search.index import Card, Found, Index, Moment
+    from peav.search.found import Card, Found, Moment
+    from peav.search.index import Index
     from peav.search.store import Store, StoreError
     from peav.search.terms import Example
 
@@ -19,13 +20,13 @@ __all__ = ["Card", "Example", "FileEntry", "Filters", "Found", "Index", "Moment"
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
-        "Card": "peav.search.index",
+        "Card": "peav.search.found",
         "Example": "peav.search.terms",
         "FileEntry": "peav.search.catalog",
         "Filters": "peav.search.filters",
-        "Found": "peav.search.index",
+        "Found": "peav.search.found",
         "Index": "peav.search.index",
-        "Moment": "peav.search.index",
+        "Moment": "peav.search.found",
         "Store": "peav.search.store",
         "StoreError": "peav.search.store",
     },

@@ -12,7 +12,7 @@ from starlette.datastructures import QueryParams
 
 from peav.search.catalog import FileEntry, Kind
 from peav.search.filters import Filters
-from peav.search.index import Card, Found, Moment
+from peav.search.found import Card, Found, Moment
 from peav.search.terms import Example, Mode
 
 #: Files on a page, and moments of each, at most.
