@@ -101,7 +101,9 @@ COMMANDS: dict[str, Command | Group] = {
         "peav.cli.commands.caption:caption",
         "write captions, transcripts, domains and events of prepared clips with a pipeline of models, and check them",
     ),
-    "convert": Command("peav.cli.commands.convert:convert", "write a model in another format"),
+    "convert": Command(
+        "peav.cli.commands.convert:convert", "write a model in another format; with a card for the hub, and to the hub"
+    ),
     "recipes": Command(
         "peav.cli.commands.recipes:recipes", "list the experiments that come with peav, or print one of them"
     ),
