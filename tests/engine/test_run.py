@@ -299,7 +299,7 @@ def test_no_worker_outlives_the_run(tmp_path: Path, number: signal.Signals) -> N
     workers = [json.loads(path.read_text())["pid"] for path in (data / "engine" / "claims").glob("train-*")]
     assert workers and process.pid not in workers
     process.send_signal(number)
-    process.wait()
+    process.wait(timeout=120)
     deadline = time.monotonic() + 60
     while any(_lives(pid) for pid in workers):
         assert time.monotonic() < deadline
