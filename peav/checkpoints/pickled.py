@@ -91,6 +91,7 @@ def check_pickled(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
+    # zipfile says NotImplementedError of an archive in a way of packing that it does not know.
     except (zipfile.BadZipFile, ValueError, OverflowError, NotImplementedError) as error:
         raise TrustError(
             f"{path} is no checkpoint that torch.save wrote: it is cut short, or another kind of file, such as a bare pickle, which is "

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -87,15 +88,19 @@ def make_thumbnail(
 
     Raises:
         MediaError: if no picture can be decoded, or all have one colour.
-        TooMuch: if it takes longer.
+        TooMuch: if it takes longer, and no picture was had.
     """
     chosen = None
-    for number, pictures in enumerate(_candidates(path, medium, start, seconds, whole, limit)):
-        found = choose_picture(pictures)
-        chosen = chosen if found is None else found
-        # Of key frames a dim one may stand in the middle of a fade: all pictures tell.
-        if chosen is not None and not is_black(chosen) and (number or lightness(chosen).mean() >= _DIM):
-            break
+    try:
+        for number, pictures in enumerate(_candidates(path, medium, start, seconds, whole, limit)):
+            found = choose_picture(pictures)
+            chosen = chosen if found is None else found
+            # Of key frames a dim one may stand in the middle of a fade: all pictures tell.
+            if chosen is not None and not is_black(chosen) and (number or lightness(chosen).mean() >= _DIM):
+                break
+    except TooMuch:
+        if chosen is None:
+            raise
     if chosen is None:
         raise MediaError(path, f"has no picture at {start:g} s")
     image = Image.fromarray(chosen)
@@ -183,12 +188,19 @@ def lightness(picture: np.ndarray) -> np.ndarray:
 def _candidates(
     path: str, medium: Medium, start: Seconds, seconds: Seconds, whole: Seconds, limit: Seconds
 ) -> Iterator[np.ndarray]:
-    """Yields pictures that a thumbnail may be chosen from, cheap ones first: key frames of the span, all of it, places of the file."""
-    yield _pictures(path, medium, start, seconds, limit, ["-skip_frame", "nokey"])
-    yield _pictures(path, medium, start, seconds, limit)
-    for part in range(_PLACES):
-        # A second each, for a seek may lead between two pictures.
-        yield _pictures(path, medium, whole * (part + 0.5) / _PLACES, 1.0, limit)
+    """Yields pictures that a thumbnail may be chosen from, cheap ones first: key frames of the span, all of it, places of the file.
+
+    All of them together take no longer than the limit.
+    """
+    ends = time.monotonic() + limit
+    spans: list[tuple[Seconds, Seconds, list[str]]] = [(start, seconds, ["-skip_frame", "nokey"]), (start, seconds, [])]
+    # A second each, for a seek may lead between two pictures.
+    spans += [(whole * (part + 0.5) / _PLACES, 1.0, []) for part in range(_PLACES)]
+    for begin, length, decoder in spans:
+        left = ends - time.monotonic()
+        if left <= 0:
+            raise TooMuch(f"{Path(path).name} took longer than {limit:g} s to decode")
+        yield _pictures(path, medium, begin, length, left, decoder)
 
 
 def _pictures(

@@ -19,6 +19,7 @@ from peav.search import store as store_module
 from peav.search.catalog import FileEntry
 from peav.search.reference import draw_reference, keep_reference, read_reference
 from peav.search.store import NewFile, Store, StoreError
+from tests.disks import small_disk
 
 DIM = 8
 SETTINGS = {"names": ["audio", "video"], "dim": DIM, "model": "m", "digest": "d"}
@@ -194,13 +195,8 @@ def test_a_disk_that_is_full_leaves_the_index_as_it_was(store: Store, monkeypatc
     assert set(windows_of(Store(store.folder))) == {"/a", "/b"}
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
 def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(disk)], check=False).returncode:
-        pytest.skip("no tmpfs may be mounted here")
-    try:
+    with small_disk(tmp_path / "disk", 400) as disk:
         store = Store.create(disk / "index", SETTINGS)
         with store.writing():
             held = []
@@ -213,8 +209,6 @@ def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
         with Store(disk / "index") as again:
             assert set(windows_of(again)) == set(held)
             assert all(len(starts) == 40 for starts in windows_of(again).values())
-    finally:
-        subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
 @pytest.mark.parametrize("name", ["audio.faiss", "windows.npy", "audio.rows.npy"])

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from peav.data.media.errors import MediaError
+from peav.serve import renditions
 from peav.serve.apart import TooMuch, run_apart
 from peav.serve.cache import DiskCache
 from peav.serve.renditions import choose_picture
@@ -163,3 +164,21 @@ def test_a_server_that_is_killed_takes_its_decoder_along(tmp_path: Path) -> None
     while sleeps() and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not sleeps()
+
+
+def test_all_the_tries_of_a_thumbnail_share_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a film that is black throughout every place is tried, each with what is left of the time of all."""
+    limits: list[float] = []
+
+    def black(
+        path: str, medium: object, start: float, seconds: float, limit: float, decoder: object = ()
+    ) -> np.ndarray:
+        limits.append(limit)
+        return np.zeros((1, 4, 4, 3), np.uint8)
+
+    monkeypatch.setattr(renditions, "_pictures", black)
+    ticks = iter(range(100))
+    monkeypatch.setattr(renditions.time, "monotonic", lambda: float(next(ticks)))
+    with pytest.raises(MediaError, match="all of one colour"):
+        renditions.make_thumbnail("film.mp4", None, 0.0, 1.0, 60.0, tmp_path / "x.webp", 5.5)  # type: ignore[arg-type]
+    assert limits == [4.5, 3.5, 2.5, 1.5, 0.5]  # and then none was left

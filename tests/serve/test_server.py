@@ -23,6 +23,7 @@ from peav.data.media.probing import probe
 from peav.search import Index
 from tests.cli.embed.helpers import noise
 from tests.data.conftest import ffmpeg, write_wav
+from tests.disks import small_disk
 from tests.serve.serving import ROOT, Served, served
 
 
@@ -427,20 +428,13 @@ def test_a_damaged_index_is_said_and_the_server_lives(own: Path, capsys: pytest.
 
 
 def test_a_full_disk_under_the_cache(own: Path) -> None:
-    cache = own / "cache"
-    cache.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8k", "tmpfs", str(cache)], check=False).returncode:
-        pytest.skip("no tmpfs may be mounted here")
-    try:
-        with served(own / "index", cache) as server:
-            number = server.file("clip.mp4")
-            for _ in range(2):
-                answer = server.ask(f"/rendition/{number}", start=0, seconds=4)
-                assert answer.status == 507 and "disk of the server is full" in answer.error
-            assert not list(cache.iterdir())
-            assert server.ask(f"/media/{number}").status == 200
-    finally:
-        subprocess.run(["umount", str(cache)], check=True)
+    with small_disk(own / "cache", 8) as cache, served(own / "index", cache) as server:
+        number = server.file("clip.mp4")
+        for _ in range(2):
+            answer = server.ask(f"/rendition/{number}", start=0, seconds=4)
+            assert answer.status == 507 and "disk of the server is full" in answer.error
+        assert not list(cache.iterdir())
+        assert server.ask(f"/media/{number}").status == 200
 
 
 @pytest.mark.parametrize(

@@ -212,5 +212,6 @@ def _zip_chunks(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Iterator[b
         with archive.open(member) as stream:
             while chunk := stream.read(CHUNK_BYTES):
                 yield chunk
-    except (zlib.error, NotImplementedError, RuntimeError) as error:  # damaged, or of a kind that Python cannot read
+    # Damaged, packed in a way that zipfile does not know (NotImplementedError), or encrypted (RuntimeError).
+    except (zlib.error, NotImplementedError, RuntimeError) as error:
         raise zipfile.BadZipFile(str(error)) from error

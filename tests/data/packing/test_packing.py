@@ -22,6 +22,7 @@ from peav.data.packing import packer
 from peav.data.packing import prepare as prepare_module
 from peav.data.packing.journal import JOURNAL, LineFile, Outcome, OutcomeLog
 from tests.data.conftest import RATE, cut_bytes, write_records, write_wav
+from tests.disks import small_disk
 
 #: Processes that outlive their parent are found in /proc, which Linux alone has.
 needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc, which Linux alone has")
@@ -336,12 +337,7 @@ def test_two_runs_do_not_share_a_folder(arguments: dict[str, Any], tmp_path: Pat
 def test_a_full_disk_says_so_and_goes_on_later(
     arguments: dict[str, Any], whole: dict[str, bytes], tmp_path: Path, kilobytes: int
 ) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(disk)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("only root may mount a small disk to fill; CI is root")
-    try:
+    with small_disk(tmp_path / "disk", kilobytes) as disk:
         for _ in range(2):
             with pytest.raises(PrepareError, match=r"the disk is full: .* run the same command again"):
                 prepare(out=disk / "data", workers=0, **arguments)
@@ -350,8 +346,6 @@ def test_a_full_disk_says_so_and_goes_on_later(
         subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
         prepare(out=disk / "data", workers=0, **arguments)
         assert tree(disk / "data") == whole
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_the_log_of_outcomes_survives_any_cut(tmp_path: Path) -> None:
