@@ -23,7 +23,6 @@ from peav.checkpoints import CheckpointError, building
 from peav.checkpoints.native import read_settings
 from peav.embedding_model import EmbeddingModel
 from peav.encoders import Encoder
-from peav.host import to_device, to_host
 from peav.objectives import Objective
 from peav.tokenizing import Tokenizers
 from peav.training.assembly import agree, build, check_targets, check_teachers, hide_spans, needed_encoders, provided_by
@@ -33,8 +32,8 @@ from peav.training.features import CachePrecision, CheckFeatures, FeatureCache, 
 from peav.training.frame_metrics import FrameMetrics
 from peav.training.guard import FiniteGuard, name_suspects
 from peav.training.initial import absolute_name, load_initial, read_initial
+from peav.training.loss_log import LossLog
 from peav.training.losses import Exchange, Losses, evaluate_objectives, with_gradients
-from peav.training.means import EvaluationMeans
 from peav.training.optim import Schedule, parameter_groups
 from peav.training.precision import teach_precision
 from peav.training.random_state import ProcessRandom
@@ -200,7 +199,6 @@ class PeavModule(LightningModule):
         self.learning_rate, self.weight_decay, self.betas = learning_rate, weight_decay, tuple(betas)
         self.objective_learning_rate = learning_rate if objective_learning_rate is None else objective_learning_rate
         self.warmup_steps, self.final_fraction = warmup_steps, final_fraction
-        self._empty = torch.zeros(len(self.objectives), dtype=torch.int64)
         if exchange not in ("gather", "ring"):
             raise ValueError(f"exchange must be 'gather' or 'ring', not {exchange!r}")
         if log_gradient_norms is not None and log_gradient_norms < 1:
@@ -210,7 +208,7 @@ class PeavModule(LightningModule):
             VirtualBatches(virtual_batch_size, virtual_batch_storage) if virtual_batch_size is not None else None
         )
         self.guard = FiniteGuard(max_nonfinite_steps)
-        self.means = EvaluationMeans()
+        self.loss_log = LossLog(list(self.objectives))
         if validated_frames < 0:
             raise ValueError(f"validated_frames must be a number of clips, or 0 for none, not {validated_frames}")
         self.frame_metrics = {
@@ -439,33 +437,24 @@ class PeavModule(LightningModule):
     def log_losses(self, losses: Losses, stage: str, clips: int) -> None:
         """Logs the losses, of the global batch, and what objectives want logged, of this rank; those of evaluation as means at its end."""
         if stage != "train":
-            self.means.add(losses.losses, losses.counts)
+            self.loss_log.evaluate(losses)
             return
-        if distributed.world_size() > 1:
-            # A rank's losses are its share, world_size times; the mean over ranks is the loss of the global batch.
-            shares = distributed.sum_over_ranks(torch.stack([losses.total, *losses.losses.values()]))
-            total, *means = (shares / distributed.world_size()).unbind()
-            losses = replace(losses, total=total, losses=dict(zip(losses.losses, means, strict=True)))
-        found = torch.stack([losses.counts[name] for name in losses.losses])
-        self._empty = to_device(self._empty, found.device) + (found == 0)
-        values: dict[str, Tensor] = {f"train/{name}/loss": loss for name, loss in losses.losses.items()}
-        # Everything else is written where the trainer writes: a device that is asked for nothing in between runs ahead.
-        if self._writes_log:
-            values |= self._details(losses)
+        logged = self.loss_log.train(losses, self._writes_log, self.guard.skipped)
+        values = {f"train/{name}": value for name, value in logged.values.items()}
         self.log_dict(values, on_step=True, on_epoch=False, batch_size=clips)
         # The number of a progress bar is read every step.
         bar = self.trainer.progress_bar_callback is not None
-        self.log("train/loss", losses.total, prog_bar=bar, on_step=True, on_epoch=False, batch_size=clips)
+        self.log("train/loss", logged.total, prog_bar=bar, on_step=True, on_epoch=False, batch_size=clips)
 
     def on_validation_epoch_start(self) -> None:
         """Begins the means and metrics anew."""
-        self.means.reset()
+        self.loss_log.begin_evaluation()
         for metrics in self.frame_metrics.values():
             metrics.reset()
 
     def on_test_epoch_start(self) -> None:
         """Begins the means anew."""
-        self.means.reset()
+        self.loss_log.begin_evaluation()
 
     def on_validation_epoch_end(self) -> None:
         """Logs the means over the split, and how well sounds are found."""
@@ -483,14 +472,13 @@ class PeavModule(LightningModule):
         self._log_means("test")
 
     def _log_means(self, stage: str) -> None:
-        """Logs each objective's mean over the batches that hold positives of it, and their weighted sum."""
-        means = self.means.compute(self.device)
+        """Logs the means over the split."""
         weights = {name: objective.weight_at(self.trained_steps) for name, objective in self._objectives()}
+        logged = self.loss_log.end_evaluation(weights, self.device)
         # Ranks have the same means already.
-        self.log_dict({f"{stage}/{name}/loss": mean for name, mean in means.items()}, sync_dist=True, batch_size=1)
-        # Zero times infinity is no number.
-        total = sum(weights[name] * mean for name, mean in means.items() if weights[name] != 0)
-        self.log(f"{stage}/loss", total, prog_bar=True, sync_dist=True, batch_size=1)
+        values = {f"{stage}/{name}": value for name, value in logged.values.items()}
+        self.log_dict(values, sync_dist=True, batch_size=1)
+        self.log(f"{stage}/loss", logged.total, prog_bar=True, sync_dist=True, batch_size=1)
 
     @property
     def _writes_log(self) -> bool:
@@ -498,23 +486,10 @@ class PeavModule(LightningModule):
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         return bool(every and (self.global_step + 1) % every == 0) or self.trainer.should_stop
 
-    def _details(self, losses: Losses) -> dict[str, Tensor]:
-        """Returns what is logged of a training step beside the losses, on the host.
-
-        A mean over an empty set is NaN: the objective had no such pair in this batch, and nothing is logged of it.
-        """
-        values = {f"{name}/{key}": value for name in losses.losses for key, value in losses.log[name].items()}
-        values |= {f"{name}/gradient_norm": norm for name, norm in losses.norms.items()}
-        empty, *numbers = to_host(self._empty, *(value.detach() for value in values.values()))
-        found = {key: number for key, number in zip(values, numbers, strict=True) if torch.isfinite(number)}
-        found |= {f"{name}/empty_batches": n.float() for name, n in zip(losses.losses, empty, strict=True)}
-        found["nonfinite_steps"] = torch.tensor(float(self.guard.skipped))
-        return {f"train/{key}": value for key, value in found.items()}
-
     @property
     def empty_batches(self) -> dict[str, int]:
         """By objective, batches in which no device had a valid pair."""
-        return dict(zip(self.objectives, self._empty.tolist(), strict=True))
+        return self.loss_log.empty_batches
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Leaves the step out where the loss or a gradient is not finite; on all devices, or on none."""
@@ -552,7 +527,7 @@ class PeavModule(LightningModule):
     def _counters(self) -> dict[str, Any]:
         """What is counted from the first step on; nothing is asked of the device."""
         return {
-            "empty_batches": self._empty,
+            "empty_batches": self.loss_log.empty,
             "nonfinite_steps": self.guard.skipped,
             "nonfinite_in_row": self.guard.in_row,
             "total_steps": self.schedule.total_steps,
@@ -575,8 +550,7 @@ class PeavModule(LightningModule):
         began = checkpoint.get("started_from")
         self.started_from = self.started_from or (began if isinstance(began, str) else None)
         found = {**checkpoint, **self.ends.read(checkpoint)}
-        kept = {**self.empty_batches, **found.get("empty_batches", {})}
-        self._empty = torch.tensor([kept[name] for name in self.objectives])
+        self.loss_log.resume(found.get("empty_batches", {}))
         self.guard.skipped, self.guard.in_row = found.get("nonfinite_steps", 0), found.get("nonfinite_in_row", 0)
         self._planned_steps = found.get("total_steps")
         for _, objective in self._objectives() if self._stepped else ():
