@@ -65,14 +65,14 @@ def tune(
     if out.exists():
         raise ValueError(f"{out} is there already: choose another --out")
     settings = DetectionSettings(
-        threshold,
-        {},
-        low_threshold,
-        median_seconds,
-        merge_seconds,
-        min_seconds,
-        window_seconds,
-        overlap_seconds,
+        threshold=threshold,
+        thresholds={},
+        low_threshold=low_threshold,
+        median_seconds=median_seconds,
+        merge_seconds=merge_seconds,
+        min_seconds=min_seconds,
+        window_seconds=window_seconds,
+        overlap_seconds=overlap_seconds,
     )
     matchings: dict[str, Matching] = {"collar": Collar(), "segments": Segments(), "intersection": Intersection()}
     loaded = PEAV.from_pretrained(model, trust=trust).to(resolve_device(device))
