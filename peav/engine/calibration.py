@@ -14,9 +14,14 @@ from peav.engine.job import Job
 from peav.engine.rows import replace_file
 from peav.engine.stage import EngineStop, take
 
+#: So many times the clips of a sample are looked at; more only while there are fewer than `FEW`.
+LOOKED_AT, FEW = 20, 20
+
 
 def sample_clips(job: Job, number: int, what: str, seed: int = 0) -> list[Clip]:
     """Chooses clips among those that are asked for, by their ids alone.
+
+    Where few clips are asked for there may be fewer than `number`, but some if there are any: then the whole manifest is read.
 
     Args:
         job: the job.
@@ -27,7 +32,9 @@ def sample_clips(job: Job, number: int, what: str, seed: int = 0) -> list[Clip]:
     clips: list[Clip] = []
     for manifest in job.manifests.values():
         numbers = uniform(np.asarray(manifest.index.id), what, seed)
-        for position in np.argsort(numbers, kind="stable")[: 20 * number]:
+        for looked, position in enumerate(np.argsort(numbers, kind="stable")):
+            if looked >= LOOKED_AT * number and len(clips) >= FEW:
+                break
             clip = manifest[int(position)]
             if job.condition(clip):
                 clips.append(clip)
@@ -48,6 +55,8 @@ def calibrate(job: Job, computer: Computer) -> None:
         path = calibration_path(job, planned.name)
         if not path.is_file():
             clips = sample_clips(job, job.spec.calibration_clips, "calibration")
+            if not clips:
+                continue  # no clip will come
             rows, kept = [], []
             for first in range(0, len(clips), job.spec.batch_clips):
                 some = clips[first : first + job.spec.batch_clips]

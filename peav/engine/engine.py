@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from peav.engine.rows import Rows
 from peav.engine.run import Executor, opened, run_parts
 from peav.engine.timing import Timing, timing_of
 from peav.types import Seconds
+
+_log = logging.getLogger(__name__)
 
 #: Gives what is told the number of clips that were worked off, from their number.
 Progress = Callable[[int], AbstractContextManager[Callable[[int], None]]]
@@ -75,6 +78,13 @@ def caption(
     """
     job = Job(spec)
     with opened(job, stale_seconds) as (pulse, since):
+        if not sample_clips(job, 1, "any"):
+            _log.warning(
+                "no clip of %s (%s) is chosen%s",
+                spec.data,
+                ", ".join(spec.splits),
+                f" by {spec.where!r}" * bool(spec.where),
+            )
         computer = Computer(job.pipeline, spec.data, spec.max_failures)
         try:
             calibrate(job, computer)

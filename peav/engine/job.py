@@ -171,8 +171,11 @@ class Job:
             before = json.loads(path.read_text(encoding="utf-8"))
             differs = [name for name, value in self.identity.items() if before["identity"].get(name) != value]
             if differs:
+                splits = (", ".join(before["identity"].get("clips", {})), ", ".join(self.manifests))
                 said = {
-                    "clips": "the clips of the manifest changed",
+                    "clips": "the clips of the manifest changed"
+                    if splits[0] == splits[1]
+                    else f"--splits was {splits[0]} and is {splits[1]}",
                     "where": f"--where was {before['identity'].get('where')!r} and is {self.condition.text!r}",
                     "part_clips": f"part_clips was {before['identity'].get('part_clips')} and is {self.spec.part_clips}",
                     "stages": f"the stages were {', '.join(before['identity'].get('stages', {}))} and are "

@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
-from peav.data.manifests.manifest import open_manifest
+from peav.data.manifests.manifest import open_manifest, write_manifest
 from peav.engine.claims import Claims, Pulse
 from peav.engine.engine import caption
+from peav.engine.calibration import sample_clips
 from peav.engine.job import Job, JobSpec
 from peav.engine.publish import PublishOptions
 from peav.engine.rows import PartFile
@@ -86,6 +87,14 @@ def test_another_job_in_the_same_folder_is_refused(tmp_path: Path, changes: dict
         run(spec(data, **{"stages": config(), **changes}))
     with pytest.raises(EngineError, match="not made by"):
         run(spec(data, config(), work=str(data)))
+
+
+def test_other_splits_are_another_job(tmp_path: Path) -> None:
+    data = write_clips(tmp_path / "d")
+    write_manifest(data / "manifest" / "test.jsonl", list(open_manifest(data, "train")))
+    run(spec(data, config()))
+    with pytest.raises(EngineError, match="--splits was train and is train, test"):
+        run(spec(data, config(), splits=("train", "test")))
 
 
 def test_other_settings_are_refused_while_a_run_is_at_work(tmp_path: Path) -> None:
@@ -273,6 +282,21 @@ def test_where_chooses_clips(tmp_path: Path) -> None:
         "clip-6",
         "clip-8",
     ]
+
+
+def test_the_one_clip_among_many_that_is_asked_for_is_in_every_sample(tmp_path: Path) -> None:
+    data = write_clips(tmp_path / "d", 60)
+    for k in range(0, 60, 7):
+        job = Job(spec(data, config(), where=f"id == 'clip-{k}'"))
+        assert [clip.id for clip in sample_clips(job, 1, "calibration")] == [f"clip-{k}"]
+
+
+def test_a_condition_that_no_clip_fulfils_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data = write_clips(tmp_path / "d")
+    manifest = (data / "manifest/train.jsonl").read_bytes()
+    done = run(spec(data, config(), where="duration > 99"))
+    assert "no clip of" in caplog.text and "by 'duration > 99'" in caplog.text
+    assert not done.published.captions and (data / "manifest/train.jsonl").read_bytes() == manifest
 
 
 PROCESSES = """
