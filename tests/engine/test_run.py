@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from peav.data.manifests.manifest import open_manifest, write_manifest
+from peav.engine.calibration import sample_clips
 from peav.engine.claims import Claims, Pulse
 from peav.engine.engine import caption
-from peav.engine.calibration import sample_clips
 from peav.engine.job import Job, JobSpec
 from peav.engine.publish import PublishOptions
 from peav.engine.rows import PartFile
