@@ -17,6 +17,7 @@ PACKAGE = ROOT / "peav"
 LAYERS = {
     "atomic": 0,
     "host": 0,
+    "html": 0,
     "lazy": 0,
     "types": 0,
     "registry": 0,

@@ -11,7 +11,7 @@ from types import NoneType, UnionType
 from typing import Any, NoReturn, Union, get_args, get_origin, get_type_hints
 
 from docstring_parser import DocstringStyle, parse
-from jsonargparse import ArgumentParser, DefaultHelpFormatter
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
 from peav.cli.recipe_files import RecipeOrFile
 from peav.cli.table import Command, Group
@@ -186,10 +186,25 @@ def parse_words(parser: CommandParser, path: Sequence[str], function: Callable[.
     if parser.called is not None:
         valued = [name for name, action in parser.called._option_string_actions.items() if action.nargs != 0]
         rest = options_last(rest, valued)
-    values = parser.instantiate(parser.parse_args([*path, *rest]))
+    parsed = parser.parse_args([*path, *rest])
+    given = parsed
+    for name in path:
+        given = given[name]
+    # jsonargparse would build the classes that a mapping names: that is the command's to do, if it wants them at all.
+    plain = {name: _plain(given[name]) for name, hint in hints.items() if option_of(name) in mappings and name in given}
+    for name in plain:
+        given[name] = None
+    values = parser.instantiate(parsed)
     for name in path:
         values = values[name]
-    return {name: value for name, value in values.as_dict().items() if name != "config"}
+    return {name: value for name, value in {**values.as_dict(), **plain}.items() if name != "config"}
+
+
+def _plain(value: Any) -> Any:
+    """Returns a value with mappings in place of namespaces."""
+    if isinstance(value, Namespace | Mapping):
+        return {name: _plain(held) for name, held in (vars(value) if isinstance(value, Namespace) else value).items()}
+    return [_plain(held) for held in value] if isinstance(value, list) else value
 
 
 def join_pairs(words: Sequence[str], options: Collection[str]) -> list[str]:

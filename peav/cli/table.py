@@ -101,6 +101,19 @@ COMMANDS: dict[str, Command | Group] = {
         "peav.cli.commands.caption:caption",
         "write captions, transcripts, domains and events of prepared clips with a pipeline of models, and check them",
     ),
+    "ab": Group(
+        "compare two sources of captions in a blind test by people",
+        {
+            "make": Command(
+                "peav.cli.commands.ab:make",
+                "write a page on which people choose between two captions of a clip, not knowing where each comes from",
+            ),
+            "score": Command(
+                "peav.cli.commands.ab:score",
+                "say how often new captions were better, the same or worse, from the answers of raters",
+            ),
+        },
+    ),
     "convert": Command(
         "peav.cli.commands.convert:convert", "write a model in another format; with a card for the hub, and to the hub"
     ),

@@ -189,9 +189,24 @@ class Job:
                 if before["keys"].get(name) != key:
                     own = before["configs"].get(name) != self.pipeline.stages[name].own
                     changed[name] = "its settings changed" if own else "its model or a stage that it reads changed"
-        configs = {name: stage.own for name, stage in self.pipeline.stages.items()}
-        replace_file(path, [json.dumps({"identity": self.identity, "keys": keys, "configs": configs}, indent=1)])
+        held: dict[str, Any] = {
+            "identity": self.identity,
+            "keys": keys,
+            "configs": {name: stage.own for name, stage in self.pipeline.stages.items()},
+            "data": str(Path(self.spec.data).absolute()),
+            "texts": self._texts(),
+        }
+        replace_file(path, [json.dumps(held, indent=1)])
         return changed
+
+    def _texts(self) -> dict[str, Any]:
+        """Returns which stage has the last word on captions, for those who read them without building the pipeline."""
+        last = [stage for stage in self.pipeline.stages.values() if "texts" in stage.provides][-1:]
+        return (
+            {"stage": last[0].name, "reads_texts": last[0].reads_texts}
+            if last
+            else {"stage": None, "reads_texts": False}
+        )
 
     def check_manifests(self) -> None:
         """Sees that the manifests still hold the clips of the job.

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
+from peav import html
 from peav.atomic import replacing
-from peav.data.curation.gallery import TileMaker
-from peav.data.curation.page_style import CSS
-from peav.data.curation.player import player
+from peav.data.curation.gallery import TileMaker, clip_grid, clip_style, media_of
 from peav.data.manifests.clip import Clip
 from peav.engine.calibration import sample_clips
 from peav.engine.job import Job
@@ -55,28 +54,22 @@ def render(job: Job, published: Published, timing: Timing, probes: Sequence[Prob
     """
     survey = published.survey
     title = f"Captions of {job.spec.data}"
-    body = "".join(
-        _section(heading, content)
-        for heading, content in (
-            ("Words", _words(survey)),
-            ("Gates", _gates(survey)),
-            ("Written", _written(published)),
-            ("Failures", _failures(survey)),
-            ("Probes", _probes(probes)),
-            ("Time", _time(timing)),
-            ("Stages", _stages(job)),
-            ("Clips", f'<div class="clips">{"".join(tiles)}</div>'),
-        )
-        if content
-    )
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; media-src data:; '
-        "style-src 'unsafe-inline'\">\n"
-        f"<title>{escape(title)}</title>\n<style>\n{CSS}</style>\n</head>\n<body>\n"
-        f"<header>\n<h1>{escape(title)}</h1>\n{_headline(survey)}\n</header>\n<main>\n{body}</main>\n"
-        "<footer>Written by peav caption. This file needs no network.</footer>\n</body>\n</html>\n"
+    sections = {
+        "Words": _words(survey),
+        "Gates": _gates(survey),
+        "Written": _written(published),
+        "Failures": _failures(survey),
+        "Probes": _probes(probes),
+        "Time": _time(timing),
+        "Stages": _stages(job),
+        "Clips": clip_grid(tiles),
+    }
+    return html.page(
+        title,
+        "".join(html.section(name.lower(), name, content) for name, content in sections.items() if content),
+        footer="Written by peav caption. This file needs no network.",
+        head=_headline(survey),
+        style=clip_style(),
     )
 
 
@@ -90,30 +83,26 @@ def _headline(survey: Survey) -> str:
         ("refused by gates", f"{refused:,}", f"{rewritten:,} of them rewritten"),
         ("failures", f"{sum(survey.failures.values()):,}", "tried again by the next run"),
     ]
-    numbers = "".join(
-        f'<div class="number"><div class="label">{label}</div><div class="value">{value}</div><div class="versus">{more}</div></div>'
-        for label, value, more in cards
-    )
-    return f'<div class="numbers">{numbers}</div>'
+    return html.numbers(html.number(label, value, more) for label, value, more in cards)
 
 
 def _words(survey: Survey) -> str:
     if not survey.kinds:
-        return '<p class="note">No caption was made.</p>'
+        return html.note("No caption was made.")
     rows = [
         (kind, f"{own.captions:,}", f"{own.mean_words:.1f}", f"{len(own.vocabulary):,}", f"{len(own.openings):,}")
         for kind, own in survey.kinds.items()
     ]
-    parts = [_table(("type", "captions", "words a caption", "different words", "different openings"), rows)]
+    parts = [html.table(("type", "captions", "words a caption", "different words", "different openings"), rows)]
     for kind in survey.kinds:
         shares = [(opening, f"{share:.1%}") for opening, share in survey.common_openings(kind)]
-        parts.append(_table((f"{kind} captions begin with", "share"), shares))
+        parts.append(html.table((f"{kind} captions begin with", "share"), shares))
     return f'<div class="tables">{"".join(parts)}</div>'
 
 
 def _gates(survey: Survey) -> str:
     if not survey.verdicts:
-        return '<p class="note">No caption was refused.</p>'
+        return html.note("No caption was refused.")
     gates = sorted({gate for gate, _ in survey.verdicts})
     rows = [(gate, *(f"{survey.verdicts[gate, outcome]:,}" for outcome in ("rewritten", "dropped"))) for gate in gates]
     examples = [
@@ -121,8 +110,8 @@ def _gates(survey: Survey) -> str:
         for gate in gates
         for item in survey.examples.get(gate, ())
     ]
-    return _table(("gate", "rewritten", "dropped"), rows) + _table(
-        ("gate", "clip", "refused", "because", "outcome"), examples
+    return html.table(("gate", "rewritten", "dropped"), rows) + html.table(
+        ("gate", "clip", "refused", "because", "outcome"), examples, words=("clip", "refused", "because", "outcome")
     )
 
 
@@ -132,12 +121,12 @@ def _written(published: Published) -> str:
     rows += [(f"earlier {kind} captions withdrawn", f"{n:,}") for kind, n in published.withdrawn.items() if n]
     rows += [(f"left out as {reason}", f"{count:,}") for reason, count in published.dropped.items()]
     rows += [(f"{name} filled in", f"{count:,}") for name, count in published.filled.items()]
-    return _table(("written into the manifest", "number"), rows)
+    return html.table(("written into the manifest", "number"), rows)
 
 
 def _failures(survey: Survey) -> str:
     rows = [(stage, reason, f"{count:,}") for (stage, reason), count in survey.reasons.most_common(20)]
-    return _table(("stage", "reason", "clips"), rows) if rows else ""
+    return html.table(("stage", "reason", "clips"), rows, words=("reason",)) if rows else ""
 
 
 def _probes(probes: Sequence[Probe]) -> str:
@@ -155,7 +144,7 @@ def _probes(probes: Sequence[Probe]) -> str:
         "medium and to the clip's own, and to the other's; and to the clips in another order.</p>"
     )
     columns = ("stage", "medium", "clips", "blank", "own", "other's", "moved")
-    return note + _table(columns, rows) if rows else ""
+    return note + html.table(columns, rows, words=("medium",)) if rows else ""
 
 
 def _time(timing: Timing) -> str:
@@ -173,7 +162,7 @@ def _time(timing: Timing) -> str:
         f'<p class="note">{escape(timing.sentence())} The hours per million clips are a projection from this job: one process, this '
         "machine, clips like these.</p>"
     )
-    return note + _table(("stage", "seconds", "share", "hours per million clips", "tokens"), rows)
+    return note + html.table(("stage", "seconds", "share", "hours per million clips", "tokens"), rows)
 
 
 def _stages(job: Job) -> str:
@@ -181,7 +170,7 @@ def _stages(job: Job) -> str:
     for name, stage in job.pipeline.stages.items():
         models = "; ".join(f"{model} ({licence or 'licence unknown'})" for model, licence in stage.models.items())
         rows.append((name, stage.cls.__name__, stage.key, models))
-    return _table(("stage", "class", "key", "models"), rows)
+    return html.table(("stage", "class", "key", "models"), rows, words=("class", "key", "models"))
 
 
 def _tiles(job: Job, number: int) -> list[str]:
@@ -195,12 +184,7 @@ def _tiles(job: Job, number: int) -> list[str]:
 
 
 def _tile(maker: TileMaker, clip: Clip, columns: Mapping[str, Any], failed: Mapping[str, str]) -> str:
-    tile, name = maker.make(clip), escape(clip.id)
-    pictures = f'<img class="frame" src="{tile.frame}" alt="The middle frame of clip {name}">' if tile.frame else ""
-    if tile.sound is not None:
-        pictures += f'<img src="{tile.sound}" alt="Log-mel spectrogram of clip {name}">'
-    if tile.heard is not None:
-        pictures += player(tile.heard, f"The sound of clip {name}")
+    tile = maker.make(clip)
     lines = [
         f'<li><span class="kind">{escape(kind)}, {escape(caption.origin)}:</span> {_text(caption.text)}</li>'
         for kind, items in clip.captions.items()
@@ -227,12 +211,12 @@ def _tile(maker: TileMaker, clip: Clip, columns: Mapping[str, Any], failed: Mapp
         for stage, reason in failed.items()
     ]
     errors = "".join(f'<p class="error">{escape(error)}</p>' for error in tile.errors)
-    return f'<div class="clip">{pictures}<div class="words"><div class="head">{name}</div>{errors}<ul>{"".join(lines)}</ul></div></div>\n'
+    said = f'<div class="head">{html.text(clip.id)}</div>{errors}<ul>{"".join(lines)}</ul>'
+    return f'<div class="clip">{media_of(tile, clip.id)}<div class="said">{said}</div></div>\n'
 
 
 def _text(text: str) -> str:
-    shown = text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"
-    return f"<bdi>{escape(shown)}</bdi>"
+    return html.text(html.shortened(text, SHOWN))
 
 
 def _number(value: float | None) -> str:
@@ -241,13 +225,3 @@ def _number(value: float | None) -> str:
 
 def _percent(part: float, whole: float) -> str:
     return f"{100 * part / whole:.1f} %" if whole else ""
-
-
-def _section(heading: str, content: str) -> str:
-    return f'<section id="{heading.lower()}">\n<h2>{heading}</h2>\n{content}\n</section>\n'
-
-
-def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    head = "".join(f'<th scope="col">{escape(column)}</th>' for column in columns)
-    body = "".join(f"<tr>{''.join(f'<td>{_text(value)}</td>' for value in row)}</tr>" for row in rows)
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'

@@ -11,10 +11,10 @@ import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from peav import html
 from peav.data.curation.player import player
 from peav.evaluation import report_parts as parts
 from peav.evaluation.before import COLUMNS, BeforeAfter
@@ -118,10 +118,7 @@ def render(material: Material) -> str:
         ("scales", "Learned scales and biases", scales_section(material)),
         ("settings", "Settings and versions", settings_section(material)),
     ]
-    body = "".join(parts.section(name, heading, content) for name, heading, content in sections)
-    style = (files("peav.evaluation") / "report.css").read_text(encoding="utf-8")
-    navigation = parts.navigation((name, heading) for name, heading, _ in sections)
-    return parts.page(material.title, style, headline(material) + navigation, body)
+    return parts.page(material.title, headline(material), sections)
 
 
 def headline(material: Material) -> str:
@@ -138,16 +135,16 @@ def headline(material: Material) -> str:
             continue
         found, chance = (directions[name].plain[key] for key in ("R@1", "chance_R@1"))
         versus = f"{found / chance:.3g} × chance ({percent(chance)} %)" if chance else ""
-        cards.append(parts.number(f"{label}, R@1", percent(found), "%", versus))
+        cards.append(html.number(f"{label}, R@1", percent(found), versus, "%"))
     frames = material.evaluation.frames
     if frames is not None and frames.macro is not None:
-        cards.append(parts.number("Frame AUROC, macro", f"{frames.macro:.3f}", "", "chance is 0.500"))
+        cards.append(html.number("Frame AUROC, macro", f"{frames.macro:.3f}", "chance is 0.500"))
     else:
         missing.append("frame AUROC")
     lead = f"{material.evaluation.num_clips} clips; a query counts as found when a right clip ranks first."
     if missing:
         lead += f" Not measured here: {', '.join(missing)}."
-    return f'<p class="lead">{escape(lead)}</p><div class="numbers">{"".join(cards)}</div>'
+    return f'<p class="lead">{escape(lead)}</p>{html.numbers(cards)}'
 
 
 def losses(material: Material) -> str:
@@ -159,16 +156,16 @@ def losses(material: Material) -> str:
     total = [t for t in panels if t == "loss"]
     order = [*total, *(t for t in panels if is_loss[t] and t not in total)]
     others = {t: panels[t] for t in panels if t not in order}
-    html = ""
+    content = ""
     if order:
         figure = curves_figure({t: panels[t] for t in order})
         alt = f"Curves of {len(order)} losses over the training steps: {', '.join(order)}."
         caption = "The total first, then each objective before its weight. Faint: every step; strong: running mean."
-        html += parts.figure(data_uri(figure), alt, caption)
+        content += html.figure(data_uri(figure), alt, caption)
     if others:
         figure = curves_figure(others)
-        html += parts.figure(data_uri(figure), f"Curves of {', '.join(others)}.", "What else was logged.")
-    return html
+        content += html.figure(data_uri(figure), f"Curves of {', '.join(others)}.", "What else was logged.")
+    return content
 
 
 def retrieval(material: Material) -> str:
@@ -176,7 +173,7 @@ def retrieval(material: Material) -> str:
     evaluation, control = material.evaluation, material.control
     if not evaluation.directions:
         return parts.absent("No two embeddings of the table can be compared.")
-    html = (
+    content = (
         "<p>Chance is exact: the share of queries that a random order would answer, given how many clips are right for "
         "each. Scores are plain dot products; the table below has the dual softmax as well.</p>"
     )
@@ -188,8 +185,8 @@ def retrieval(material: Material) -> str:
         caption += (
             " On the right R@1 of the control over the interval that chance would give; an open diamond lies inside."
         )
-    html += parts.figure(data_uri(recall_figure(evaluation, control)), alt + ".", caption)
-    return html + (
+    content += html.figure(data_uri(recall_figure(evaluation, control)), alt + ".", caption)
+    return content + (
         parts.absent("No control with shuffled pairing was given.") if control is None else _control(control)
     )
 
@@ -222,9 +219,9 @@ def before_section(before: BeforeAfter) -> str:
         "R@1 in percent of the same clips. Intervals and p-values are of a bootstrap that draws the same clips for both models; of many "
         "directions a few may seem to differ by chance."
     )
-    html = f"<p>{escape(before.sentence())} {note}</p>"
+    content = f"<p>{escape(before.sentence())} {note}</p>"
     rows = ((_arrow(row[0]), *row[1:]) for row in before.rows())
-    return html + (parts.table(COLUMNS, rows) if before.differences else "")
+    return content + (html.table(COLUMNS, rows) if before.differences else "")
 
 
 def similarity_section(material: Material) -> str:
@@ -232,7 +229,7 @@ def similarity_section(material: Material) -> str:
     found = {(a, b): similarity_matrix(material.table, a, b) for a, b in shown_pairs(material.table)}
     matrices = {f"{a} × {b}": matrix for (a, b), matrix in found.items() if matrix is not None}
     missing = [f"{a} × {b}" for (a, b), matrix in found.items() if matrix is None]
-    html = ""
+    content = ""
     if matrices:
         size = max(len(matrix) for matrix in matrices.values())
         caption = (
@@ -240,10 +237,10 @@ def similarity_section(material: Material) -> str:
             "together; bright spots off it are clips that resemble each other, or errors."
         )
         alt = f"Heatmaps of similarities: {', '.join(matrices)}; a bright diagonal means that pairs are found."
-        html += parts.figure(data_uri(matrices_figure(matrices), "png"), alt, caption)
+        content += html.figure(data_uri(matrices_figure(matrices), "png"), alt, caption)
     if missing:
-        html += parts.absent(f"Not shown, for lack of one of the embeddings: {', '.join(missing)}.")
-    return html
+        content += parts.absent(f"Not shown, for lack of one of the embeddings: {', '.join(missing)}.")
+    return content
 
 
 def examples_section(material: Material, media: ClipMedia | None) -> str:
@@ -254,8 +251,8 @@ def examples_section(material: Material, media: ClipMedia | None) -> str:
     if not found:
         return parts.absent("The table holds no captions with media to search.")
     note = "Captions spread evenly over the split, not chosen by their result, and the three clips each ranks highest."
-    html = f'<p>{note} <span class="note">Direction: {escape(_arrow(found[0].direction))}.</span></p>'
-    return html + "".join(parts.example(example, media) for example in found)
+    content = f'<p>{note} <span class="note">Direction: {escape(_arrow(found[0].direction))}.</span></p>'
+    return content + "".join(parts.example(example, media) for example in found)
 
 
 def events_section(material: Material, media: ClipMedia | None) -> str:
@@ -270,16 +267,16 @@ def events_section(material: Material, media: ClipMedia | None) -> str:
         "Solid: phrases that sound in the clip; dashed: the phrase that scores highest of those known to be absent. "
         "Bars on top and shading: where the event truly is."
     )
-    html = f"<p>{note}</p>"
+    content = f"<p>{note}</p>"
     for clip in clips:
         curves = event_curves(table, clip)
         mel, seconds = media.get(curves.clip_id)[1:] if media is not None else (None, 0.0)
         alt = f"Event {label} over time in clip {curves.clip_id}: {', '.join(curves.probabilities)}."
         uri = data_uri(events_figure(curves, mel, seconds, label), "png", dpi=110)
-        html += parts.figure(uri, alt, f"Clip {curves.clip_id}")
+        content += html.figure(uri, alt, f"Clip {curves.clip_id}")
         if media is not None and (heard := media.heard(curves.clip_id)) is not None:
-            html += player(heard, f"The sound of clip {escape(curves.clip_id)}")
-    return html
+            content += player(heard, f"The sound of clip {escape(curves.clip_id)}")
+    return content
 
 
 def event_curves(table: EmbeddingTable, clip: int) -> EventCurves:
@@ -306,7 +303,7 @@ def table_section(material: Material) -> str:
         "numbers are not comparable with plain ones. Ties count against the model."
     )
     left_out = {name: d.plain["num_without_positive"] for name, d in evaluation.directions.items()}
-    html = f"<p>{escape(note)}</p>{parts.results_table(evaluation)}"
+    content = f"<p>{escape(note)}</p>{parts.results_table(evaluation)}"
     chance = {name: d for name, d in evaluation.directions.items() if d.plain["R@1"] <= control_interval(d)[1]}
     if chance:
         listed = "; ".join(
@@ -314,14 +311,14 @@ def table_section(material: Material) -> str:
             f"{percent(control_interval(d)[1])} %)"
             for name, d in chance.items()
         )
-        html += f'<p class="note">Not told from chance by R@1, at 95 %: {escape(listed)}.</p>'
+        content += f'<p class="note">Not told from chance by R@1, at 95 %: {escape(listed)}.</p>'
     if any(left_out.values()):
         listed = ", ".join(f"{_arrow(name)} {count:.0f}" for name, count in left_out.items() if count)
-        html += f'<p class="note">Queries left out because no candidate is right for them: {escape(listed)}.</p>'
+        content += f'<p class="note">Queries left out because no candidate is right for them: {escape(listed)}.</p>'
     if evaluation.skipped:
         listed = "; ".join(f"{_arrow(name)} ({why})" for name, why in evaluation.skipped.items())
-        html += f'<p class="note">Skipped: {escape(listed)}.</p>'
-    return html
+        content += f'<p class="note">Skipped: {escape(listed)}.</p>'
+    return content
 
 
 def phrases_section(material: Material) -> str:
@@ -332,29 +329,31 @@ def phrases_section(material: Material) -> str:
     note = "AUROC ranks frames; it does not see errors of boundaries or calibration."
     summary = f"<p>{escape(material.evaluation.frame_summary())} {note}</p>"
     rows = material.evaluation.event_rows()
-    html = summary + (parts.table(("events", "value"), rows) if rows else "")
+    content = summary + (html.table(("events", "value"), rows) if rows else "")
     if rule := material.evaluation.rule_sentence():
-        html += f'<p class="note">{escape(rule)}</p>'
-    return html + _event_figures(frames) + parts.phrases_table(frames)
+        content += f'<p class="note">{escape(rule)}</p>'
+    return content + _event_figures(frames) + parts.phrases_table(frames)
 
 
 def _event_figures(frames: FrameLevel) -> str:
-    html = ""
+    content = ""
     if frames.curves:
         caption = (
             "ROC of PSDS over all thresholds: mean over phrases of the share of events found, less its standard deviation over phrases. "
             "The shaded area, as a share of the whole, is the score."
         )
         alt = "ROC of PSDS1 and PSDS2: effective true positive rate over effective false positives per hour."
-        html += parts.figure(data_uri(psds_figure(frames.curves, frames.metrics)), alt, caption)
+        content += html.figure(data_uri(psds_figure(frames.curves, frames.metrics)), alt, caption)
     if frames.reliability:
         caption = (
             "Reliability of the probabilities of single frames, in 15 bins. On the diagonal 0.7 is right seven times of ten; below it the "
             "model is too sure of itself. Bins with few frames weigh little in the error."
         )
         alt = "Reliability diagram: share of active frames over the probability given, and the number of frames in each bin."
-        html += parts.figure(data_uri(reliability_figure(frames.reliability, frames.metrics.get("ece"))), alt, caption)
-    return html
+        content += html.figure(
+            data_uri(reliability_figure(frames.reliability, frames.metrics.get("ece"))), alt, caption
+        )
+    return content
 
 
 def scales_section(material: Material) -> str:
@@ -362,27 +361,29 @@ def scales_section(material: Material) -> str:
     series = {name: _finite(points) for name, points in material.history.items() if _is_scale(name)}
     series = {name: points for name, points in series.items() if points}
     scale, bias = material.table.logit_scale, material.table.logit_bias
-    html = ""
+    content = ""
     if isinstance(scale, list) and isinstance(bias, list):
-        html += (
+        content += (
             f"<p>Frame objective in use: each phrase has its own scale, {min(scale):.3f} to {max(scale):.3f}, and bias, "
             f"{min(bias):.3f} to {max(bias):.3f}.</p>"
         )
     elif isinstance(scale, float) and isinstance(bias, float):
-        html += f"<p>Frame objective in use: scale {scale:.3f}, bias {bias:.3f}.</p>"
+        content += f"<p>Frame objective in use: scale {scale:.3f}, bias {bias:.3f}.</p>"
     if series:
         rows = [(name, f"{points[0][1]:.3f}", f"{points[-1][1]:.3f}") for name, points in series.items()]
-        html += parts.table(("name", "first", "last"), rows)
+        content += html.table(("name", "first", "last"), rows)
         figure = curves_figure(_panels(series), columns=4)
-        html += parts.figure(data_uri(figure), f"Curves of {', '.join(series)}.", "Their course over the steps.")
-    return html or parts.absent("The history holds no scale or bias.")
+        content += html.figure(data_uri(figure), f"Curves of {', '.join(series)}.", "Their course over the steps.")
+    return content or parts.absent("The history holds no scale or bias.")
 
 
 def settings_section(material: Material) -> str:
     """Settings and versions."""
     rows = [(str(key), str(value)) for key, value in material.settings.items()]
-    html = parts.table(("setting", "value"), rows, "settings") if rows else parts.absent("No settings were given.")
-    return f"{html}<h3>Versions</h3>{parts.table(('package', 'version'), versions().items(), 'settings')}"
+    content = (
+        html.table(("setting", "value"), rows, words=("value",)) if rows else parts.absent("No settings were given.")
+    )
+    return f"{content}<h3>Versions</h3>{html.table(('package', 'version'), versions().items(), ('version',))}"
 
 
 def versions() -> dict[str, str]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from html import escape
-from importlib.resources import files
 from typing import Any
 
+from peav import html
 from peav.evaluation import report_parts as parts
 from peav.evaluation.collect import PassOptions, Split
 from peav.evaluation.examples import retrieved_examples
@@ -130,7 +130,7 @@ def suite_page(
     beside: str | None = None,
 ) -> str:
     """Returns the page: the table, what a few captions of each data set retrieve, settings and versions."""
-    table = parts.table(COLUMNS, suite_rows(found, model, beside), "settings")
+    table = html.table(COLUMNS, suite_rows(found, model, beside), words=("metric", "value", "published"))
     note = "<p>Captions spread evenly over the data set, not chosen by their result, and the three clips each ranks highest.</p>"
     examples = ""
     for name, (seen, embedded) in found.media.items():
@@ -145,15 +145,12 @@ def suite_page(
         (
             "settings",
             "Settings",
-            parts.table(("setting", "value"), [(k, str(v)) for k, v in settings.items()], "settings"),
+            html.table(("setting", "value"), [(k, str(v)) for k, v in settings.items()], ("value",)),
         ),
-        ("versions", "Versions", parts.table(("package", "version"), versions.items(), "settings")),
+        ("versions", "Versions", html.table(("package", "version"), versions.items(), ("version",))),
     ]
-    body = "".join(parts.section(*one) for one in sections)
-    style = (files("peav.evaluation") / "report.css").read_text(encoding="utf-8")
     done = f"{len(found.results)} of {len(found.suite.tasks)} tasks were measured."
-    head = f'<p class="lead">{escape(done)}</p>' + parts.navigation((name, heading) for name, heading, _ in sections)
-    return parts.page(f"peav: {found.suite.name}, {model}", style, head, body)
+    return parts.page(f"peav: {found.suite.name}, {model}", f'<p class="lead">{escape(done)}</p>', sections)
 
 
 def _scale(task: Task) -> float:

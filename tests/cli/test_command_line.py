@@ -71,7 +71,7 @@ def test_every_command_explains_each_of_its_words_and_options(
 def test_groups_and_commands_of_lightning_have_a_line() -> None:
     assert {path[0] for path, command in paths() if command.parses_itself} == {"fit", "validate", "test", "predict"}
     assert all(entry.help for entry in COMMANDS.values())
-    assert [name for name, entry in COMMANDS.items() if isinstance(entry, Group)] == ["index", "data"]
+    assert [name for name, entry in COMMANDS.items() if isinstance(entry, Group)] == ["index", "ab", "data"]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ from pathlib import Path
 PICTURES = (
     "peav/data/curation/gallery.py",
     "peav/data/curation/page.py",
-    "peav/data/curation/page_style.py",
     "peav/data/synthetic/motion.py",
     "peav/data/synthetic/pictures.py",
     "peav/evaluation/media_plots.py",
@@ -20,6 +19,7 @@ PICTURES = (
     "peav/evaluation/plots.py",
     "peav/evaluation/report.py",
     "peav/evaluation/report_parts.py",
+    "peav/html.py",
     "peav/plot_style.py",
 )
 

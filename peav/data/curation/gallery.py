@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from html import escape
 from typing import Any
 
 import matplotlib
@@ -17,8 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from peav import plot_style
-from peav.data.curation.player import sound_uri
+from peav import html, plot_style
+from peav.data.curation.player import player, sound_uri
 from peav.data.curation.sampling import uniform
 from peav.data.manifests.clip import Clip
 from peav.data.manifests.index import ManifestIndex
@@ -35,18 +36,19 @@ SHOWN_SECONDS: Seconds = 60.0
 
 _SAMPLE_RATE = 16000
 _EVENT_LANES = 6
+_SHEET_COLUMNS = 3
 
 #: A dollar sign in a caption is a dollar sign.
 STYLE: Any = {**plot_style.STYLE, "text.parse_math": False}
 
 
 @dataclass(frozen=True)
-class Tile:
+class ShownClip:
     """A clip to be shown.
 
     Attributes:
         clip: what its manifest says.
-        frame: `data:` URI of its middle frame, or None.
+        frame: `data:` URI of its middle frame, or of several, or None.
         sound: `data:` URI of its spectrogram with its events, or None.
         heard: `data:` URI of its sound, or None.
         errors: why something could not be decoded.
@@ -59,6 +61,34 @@ class Tile:
     heard: str | None = None
     errors: tuple[str, ...] = ()
     shown: Seconds = 0.0
+
+
+def clip_style() -> str:
+    """Returns the rules by which pages show clips."""
+    return html.resource("peav.data.curation", "clips.css")
+
+
+def clip_grid(clips: Iterable[str]) -> str:
+    """Returns clips beside each other, each of them HTML."""
+    return f'<div class="clips">{"".join(clips)}</div>'
+
+
+def media_of(tile: ShownClip, name: str) -> str:
+    """Returns the picture, the spectrogram and the player of a clip as HTML, as far as it has them.
+
+    Args:
+        tile: the clip.
+        name: what those who do not see the picture are told that it is of.
+    """
+    parts = []
+    if tile.frame is not None:
+        parts.append(f'<img class="frame" src="{tile.frame}" alt="What is seen in clip {escape(name)}">')
+    if tile.sound is not None:
+        lanes = ", with its events as bars" if any(event.span for event in tile.clip.events or ()) else ""
+        parts.append(f'<img class="sound" src="{tile.sound}" alt="Log-mel spectrogram of clip {escape(name)}{lanes}">')
+    if tile.heard is not None:
+        parts.append(player(tile.heard, f"The sound of clip {escape(name)}"))
+    return "".join(parts)
 
 
 def choose_clips(index: ManifestIndex, number: int, seed: int) -> list[int]:
@@ -83,15 +113,16 @@ class TileMaker:
     Args:
         data: folder or address that relative stores start from.
         options: of object stores.
+        frames: of a video that are shown, evenly over the clip; its middle one by default.
     """
 
-    def __init__(self, data: str, options: StoreOptions | None = None) -> None:
-        self._data, self._options = data, options
+    def __init__(self, data: str, options: StoreOptions | None = None, frames: int = 1) -> None:
+        self._data, self._options, self._frames = data, options, frames
         self._readers: dict[str, ShardReader] = {}
 
-    def make(self, clip: Clip) -> Tile:
+    def make(self, clip: Clip) -> ShownClip:
         """Returns the tile of a clip."""
-        tile = Tile(clip, shown=min(clip.duration, SHOWN_SECONDS))
+        tile = ShownClip(clip, shown=min(clip.duration, SHOWN_SECONDS))
         try:
             sample = self._sample(clip)
         except (ShardError, StoreError) as error:
@@ -102,9 +133,11 @@ class TileMaker:
             tile = self._add(tile, "sound", clip, sample)
         return tile
 
-    def _add(self, tile: Tile, what: str, clip: Clip, sample: Sample) -> Tile:
+    def _add(self, tile: ShownClip, what: str, clip: Clip, sample: Sample) -> ShownClip:
         try:
-            made = {"frame": _frame(clip, sample)} if what == "frame" else _sound(clip, sample, tile.shown)
+            made = (
+                {"frame": _frame(clip, sample, self._frames)} if what == "frame" else _sound(clip, sample, tile.shown)
+            )
         except MediaError as error:
             return replace(tile, errors=(*tile.errors, str(error)))
         except Exception as error:  # one clip must not cost the page, whatever its bytes provoke
@@ -120,17 +153,27 @@ class TileMaker:
         return self._readers[address].read(clip.row, crc32=clip.crc32, name=clip.id)
 
 
-def _frame(clip: Clip, sample: Sample) -> str:
+def _frame(clip: Clip, sample: Sample, number: int) -> str:
     frames, _ = load_frames(
         sample.source("video"),
-        1,
+        number,
         start=max(clip.offset, 0.0),
         duration=clip.duration,
         path=f"video of clip {clip.id!r}",
         origin=clip.origin("video"),
         animated=clip.is_animated,
     )
-    return frame_uri(frames[0].permute(1, 2, 0).numpy())
+    return frame_uri(_sheet(frames).permute(1, 2, 0).numpy(), width=320 * min(len(frames), _SHEET_COLUMNS))
+
+
+def _sheet(frames: Tensor) -> Tensor:
+    """Lays frames (F, 3, H, W) out in rows, from left to right, as one picture (3, H', W')."""
+    if len(frames) == 1:
+        return frames[0]
+    gap = max(frames.shape[-1] // 80, 1)
+    framed = torch.nn.functional.pad(frames, (gap,) * 4)
+    rows = [torch.cat(list(row), dim=2) for row in framed.split(_SHEET_COLUMNS)]
+    return torch.cat([torch.nn.functional.pad(row, (0, rows[0].shape[2] - row.shape[2])) for row in rows], dim=1)
 
 
 def _sound(clip: Clip, sample: Sample, seconds: Seconds) -> dict[str, str]:

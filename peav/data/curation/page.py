@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -13,10 +13,19 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from peav import html
 from peav.data.curation.counting import Share
-from peav.data.curation.gallery import STYLE, Tile, TileMaker, choose_clips, figure_uri
-from peav.data.curation.page_style import CSS
-from peav.data.curation.player import PLAYED_SECONDS, player
+from peav.data.curation.gallery import (
+    STYLE,
+    ShownClip,
+    TileMaker,
+    choose_clips,
+    clip_grid,
+    clip_style,
+    figure_uri,
+    media_of,
+)
+from peav.data.curation.player import PLAYED_SECONDS
 from peav.data.curation.stats import ALL_ELSE_ABSENT, ManifestStats, manifest_stats, percent
 from peav.data.manifests.clip import Clip
 from peav.data.manifests.manifest import open_manifest
@@ -123,7 +132,7 @@ def _draw_coverage(axes: Axes, stats: ManifestStats) -> None:
     axes.legend(fontsize=8, loc="lower right", bbox_to_anchor=(1.0, 0.99), ncols=3, columnspacing=1.0, handlelength=1.2)
 
 
-def render(title: str, stats: ManifestStats, tiles: Sequence[Tile], overview: str, seed: int = 0) -> str:
+def render(title: str, stats: ManifestStats, tiles: Sequence[ShownClip], overview: str, seed: int = 0) -> str:
     """Returns the page as an HTML document; every text of the data is escaped.
 
     Args:
@@ -138,17 +147,12 @@ def render(title: str, stats: ManifestStats, tiles: Sequence[Tile], overview: st
     note = f"{len(tiles)} clips, evenly over the domains, chosen by seed {seed}."
     note += f" {failed} of them could not be decoded." if failed else ""
     body = (
-        _section("Overview", f'<figure><img src="{overview}" alt="{alt}"></figure>{_sentences(stats)}')
-        + _section("Counts", f'<div class="tables">{_tables(stats)}</div>')
-        + _section("Clips", f'<p class="note">{note}</p><div class="clips">{"".join(map(_tile, tiles))}</div>')
+        html.section("overview", "Overview", html.figure(overview, alt) + html.note(" ".join(stats.sentences())))
+        + html.section("counts", "Counts", f'<div class="tables">{_tables(stats)}</div>')
+        + html.section("clips", "Clips", html.note(note) + clip_grid(map(_tile, tiles)))
     )
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>\n{CSS}</style>\n</head>\n<body>\n"
-        f"<header>\n<h1>{escape(title)}</h1>\n{_headline(stats)}\n</header>\n<main>\n{body}</main>\n"
-        "<footer>Written by peav data inspect. This file needs no network.</footer>\n</body>\n</html>\n"
-    )
+    footer = "Written by peav data inspect. This file needs no network."
+    return html.page(title, body, footer=footer, head=_headline(stats), style=clip_style())
 
 
 def _headline(stats: ManifestStats) -> str:
@@ -165,29 +169,19 @@ def _headline(stats: ManifestStats) -> str:
         ),
         ("events", f"{stats.events:,}", f"{stats.phrases:,} phrases"),
     ]
-    numbers = "".join(
-        f'<div class="number"><div class="label">{label}</div><div class="value">{value}</div><div class="versus">{more}</div></div>'
-        for label, value, more in cards
-    )
-    return f'<div class="numbers">{numbers}</div>'
-
-
-def _section(heading: str, content: str) -> str:
-    return f'<section id="{heading.lower()}">\n<h2>{heading}</h2>\n{content}\n</section>\n'
-
-
-def _sentences(stats: ManifestStats) -> str:
-    return f'<p class="note">{escape(" ".join(stats.sentences()))}</p>'
+    return html.numbers(html.number(label, value, more) for label, value, more in cards)
 
 
 def _tables(stats: ManifestStats) -> str:
     origins = ("any", "real", "synthetic")
     held = stats.captions.items()
     parts = [
-        _table(
+        html.table(
             ("clips with captions", *origins), ((kind, *(f"{h.clips[name]:,}" for name in origins)) for kind, h in held)
         ),
-        _table(("captions", *origins), ((kind, *(f"{h.captions[name]:,}" for name in origins)) for kind, h in held)),
+        html.table(
+            ("captions", *origins), ((kind, *(f"{h.captions[name]:,}" for name in origins)) for kind, h in held)
+        ),
     ]
     for name, shares in (("domain", stats.domains), ("dataset", stats.datasets), ("licence", stats.licences)):
         parts.append(_shares(name, shares))
@@ -195,10 +189,10 @@ def _tables(stats: ManifestStats) -> str:
         rows = {label or ALL_ELSE_ABSENT: share for label, share in stats.vocabularies.items()}
         parts.append(_shares("vocabulary of annotated clips", rows))
     if stats.fields:
-        parts.append(_table(("field", "clips"), ((name, f"{count:,}") for name, count in stats.fields.items())))
+        parts.append(html.table(("field", "clips"), ((name, f"{count:,}") for name, count in stats.fields.items())))
     for name, top in (("phrase", stats.top_phrases), ("caption of several clips", stats.top_captions)):
         if top:
-            parts.append(_table((name, "times"), ((text, f"{count:,}") for text, count in top)))
+            parts.append(html.table((name, "times"), ((text, f"{count:,}") for text, count in top)))
     return "".join(parts)
 
 
@@ -207,29 +201,12 @@ def _shares(name: str, shares: Mapping[str, Share]) -> str:
     more = len(rows) - _LABELS_SHOWN
     if more > 0:
         rows = [*rows[:_LABELS_SHOWN], (f"and {more} more", "", "")]
-    return _table((name, "clips", "hours"), rows)
+    return html.table((name, "clips", "hours"), rows)
 
 
-def _words(text: str) -> str:
-    """Returns a text of the data, set in its own direction: one from right to left does not turn what stands around it."""
-    return f"<bdi>{escape(text)}</bdi>"
-
-
-def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    head = "".join(f'<th scope="col">{escape(column)}</th>' for column in columns)
-    body = "".join(f"<tr>{''.join(f'<td>{_words(value)}</td>' for value in row)}</tr>" for row in rows)
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
-def _tile(tile: Tile) -> str:
-    clip, name = tile.clip, escape(tile.clip.id)
-    pictures = ""
-    if tile.frame is not None:
-        pictures += f'<img class="frame" src="{tile.frame}" alt="The middle frame of clip {name}">'
-    if tile.sound is not None:
-        pictures += f'<img src="{tile.sound}" alt="Log-mel spectrogram of clip {name}, with its events as bars">'
-    if tile.heard is not None:
-        pictures += player(tile.heard, f"The sound of clip {name}")
+def _tile(tile: ShownClip) -> str:
+    clip, name = tile.clip, tile.clip.id
+    pictures = media_of(tile, name)
     blank = "cannot be decoded" if tile.errors else "neither picture nor sound"
     pictures = pictures or f'<div class="blank">{blank}</div>'
     facts = [f"{clip.duration:.2f} s", *(escape(text) for text in (clip.domain, clip.dataset, clip.licence) if text)]
@@ -237,9 +214,9 @@ def _tile(tile: Tile) -> str:
         facts.append(f"first {tile.shown:g} s shown")
     if tile.heard is not None and clip.duration > PLAYED_SECONDS:
         facts.append(f"first {PLAYED_SECONDS:g} s play")
-    words = f'<div class="head">{name}</div><div class="kind">{" · ".join(facts)}</div>'
+    words = f'<div class="head">{html.text(name)}</div><div class="kind">{" · ".join(facts)}</div>'
     words += "".join(f'<p class="error">{escape(error)}</p>' for error in tile.errors)
-    return f'<div class="clip">{pictures}<div class="words">{words}{_texts(clip)}</div></div>\n'
+    return f'<div class="clip">{pictures}<div class="said">{words}{_texts(clip)}</div></div>\n'
 
 
 def _texts(clip: Clip) -> str:
@@ -250,21 +227,22 @@ def _texts(clip: Clip) -> str:
             span = (
                 "" if caption.start is None else f' <span class="origin">{caption.start:g} to {caption.end:g} s</span>'
             )
-            lines.append(f'<li><span class="kind">{escape(kind)}:</span> {_words(caption.text)}{origin}{span}</li>')
+            lines.append(f'<li><span class="kind">{escape(kind)}:</span> {html.text(caption.text)}{origin}{span}</li>')
     if clip.transcript:
-        lines.append(f'<li><span class="kind">transcript:</span> {_words(clip.transcript)}</li>')
+        lines.append(f'<li><span class="kind">transcript:</span> {html.text(clip.transcript)}</li>')
     for name, held in clip.own.items():
         shown = f"{held['bytes']:,} bytes" if "bytes" in held else json.dumps(held["value"], ensure_ascii=False)
-        shown = shown if len(shown) <= _VALUE_SHOWN else f"{shown[: _VALUE_SHOWN - 1]}…"
-        lines.append(f'<li><span class="kind">{escape(name)}:</span> {escape(shown)}</li>')
+        lines.append(
+            f'<li><span class="kind">{escape(name)}:</span> {html.text(html.shortened(shown, _VALUE_SHOWN))}</li>'
+        )
     if clip.events is None:
         lines.append('<li class="kind">events: not annotated</li>')
     else:
-        events = [f"{_words(event.phrase)} {_when(event)}" for event in clip.events[:_EVENTS_SHOWN]]
+        events = [f"{html.text(event.phrase)} {_when(event)}" for event in clip.events[:_EVENTS_SHOWN]]
         more = [f"and {len(clip.events) - _EVENTS_SHOWN} more"] if len(clip.events) > _EVENTS_SHOWN else []
         lines.append(f'<li><span class="kind">events:</span> {"; ".join(events + more) or "none"}</li>')
         if clip.vocabulary:
-            lines.append(f'<li><span class="kind">vocabulary:</span> {_words(clip.vocabulary)}</li>')
+            lines.append(f'<li><span class="kind">vocabulary:</span> {html.text(clip.vocabulary)}</li>')
     return f"<ul>{''.join(lines)}</ul>"
 
 
