@@ -1,4 +1,4 @@
-"""Names of a package that are imported when they are first used."""
+"""Names of a package, and optional libraries, that are imported when they are first used."""
 
 from __future__ import annotations
 
@@ -28,3 +28,23 @@ def lazy_names(package: str, places: Mapping[str, str]) -> tuple[Callable[[str],
         return sorted({*vars(import_module(package)), *places})
 
     return get, names
+
+
+def import_extra(library: str, extra: str, purpose: str) -> Any:
+    """Returns an optional library.
+
+    Args:
+        library: as it is imported.
+        extra: of peav's, that installs it.
+        purpose: what it is for, to begin a sentence with.
+
+    Raises:
+        ImportError: if it is not installed, with what to install.
+
+    >>> import_extra("math", "x", "counting").sqrt(4.0)
+    2.0
+    """
+    try:
+        return import_module(library)
+    except ModuleNotFoundError:
+        raise ImportError(f"{purpose} needs {library}: pip install 'peav[{extra}]'") from None

@@ -125,7 +125,7 @@ COMMANDS: dict[str, Command | Group] = {
         "list the encoders, objectives, adapters, fields, and stages, gates and backends of the engine, and where they come from",
     ),
     "data": Group(
-        "look at manifests, check, count, split, mix and trust them",
+        "look at manifests, check, count, split, mix, dedup and trust them",
         {
             "inspect": Command(
                 "peav.cli.commands.data:inspect",
@@ -146,6 +146,10 @@ COMMANDS: dict[str, Command | Group] = {
             "mix": Command(
                 "peav.cli.commands.data:mix",
                 "put the clips of several prepared folders into one; the shards stay where they are",
+            ),
+            "dedup": Command(
+                "peav.cli.commands.data:dedup",
+                "leave out clips whose vectors are nearly those of others (SemDeDup); the shards stay where they are",
             ),
             "trust": Command(
                 "peav.cli.commands.data:trust",

@@ -11,6 +11,7 @@ from typing import Any
 from peav.engine.job import Job
 from peav.engine.near import NearDuplicates
 from peav.engine.rows import read_lines
+from peav.engine.survey import LeftOut
 
 
 @dataclass(frozen=True)
@@ -68,15 +69,15 @@ def _read_row(path: Path, number: int, line: str) -> dict[str, Any]:
     return row
 
 
-def left_out(job: Job, blacklist: Blacklist, near: bool = True) -> dict[str, tuple[str, str]]:
-    """Returns the clips of a job that get no caption: what they are, `blacklisted` or `near duplicate`, and why.
+def left_out(job: Job, blacklist: Blacklist, near: bool = True) -> dict[str, LeftOut]:
+    """Returns the clips of a job that get no caption because they are `blacklisted` or a `near duplicate`.
 
     Args:
         job: all of whose parts are done.
         blacklist: clips of evaluation sets.
         near: whether clips are left out that are nearly an earlier one; that needs the stage `Fingerprint`.
     """
-    out: dict[str, tuple[str, str]] = {}
+    out: dict[str, LeftOut] = {}
     collected, listed = NearDuplicates(), {}
     printed = any("prints" in stage.provides for stage in job.pipeline.stages.values())
     if printed:
@@ -89,13 +90,15 @@ def left_out(job: Job, blacklist: Blacklist, near: bool = True) -> dict[str, tup
             if columns is None:
                 continue
             if clip.id in blacklist.ids:
-                out[clip.id] = ("blacklisted", "the blacklist names the clip")
+                out[clip.id] = LeftOut("blacklisted", "the blacklist names the clip")
             elif columns.get("prints"):
                 collected.add(clip.id, columns["prints"])
     for clip_id, found in collected.find().items() if printed else ():
         if found.first in listed:
             name = listed[found.first]
-            out[clip_id] = ("blacklisted", f"the clip is nearly {name!r} of the blacklist (distance {found.distance})")
+            why = f"the clip is nearly {name!r} of the blacklist (distance {found.distance})"
+            out[clip_id] = LeftOut("blacklisted", why)
         elif near:
-            out[clip_id] = ("near duplicate", f"the clip is nearly {found.first!r} (distance {found.distance})")
+            why = f"the clip is nearly {found.first!r} (distance {found.distance})"
+            out[clip_id] = LeftOut("near duplicate", why, found.first)
     return out

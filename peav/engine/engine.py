@@ -18,6 +18,7 @@ from peav.engine.publish import Published, PublishOptions, publish
 from peav.engine.report import write_page
 from peav.engine.rows import Rows
 from peav.engine.run import Executor, opened, run_parts
+from peav.engine.semantic import check_semantic
 from peav.engine.timing import Timing, timing_of
 from peav.types import Seconds
 
@@ -74,9 +75,11 @@ def caption(
         EngineError: if the folder holds another job, another run with other settings is at work there, a stage fails its probe or
             cannot work at all, the manifest changed, or too many captions begin alike. What was computed is kept.
         OSError: if the disk is full.
-        ValueError: if a setting or a stage cannot be.
+        ValueError: if a setting or a stage cannot be, or the vectors of `options.semantic` are not those of the clips.
     """
-    job = Job(spec)
+    job, options = Job(spec), options or PublishOptions()
+    if options.semantic is not None:
+        check_semantic(job, options.semantic)
     with opened(job, stale_seconds) as (pulse, since):
         if not sample_clips(job, 1, "any"):
             _log.warning(
@@ -96,7 +99,7 @@ def caption(
                 run_parts(spec, job, pulse, since, executor, workers, tell, inline, gpus)
         finally:
             computer.close()
-        published = publish(job, options or PublishOptions())
+        published = publish(job, options)
     timing = timing_of(job)
     page = write_page(Job(spec), job.work / "report.html", published, timing, made, samples)
     return Captioned(published, timing, made, page, sum(published.survey.failures.values()))

@@ -236,17 +236,22 @@ class Job:
         Raises:
             ManifestError: if a line cannot be read.
         """
-        manifest, stream = self.manifests[part.split], self._streams[part.split]
-        clips = []
-        for position in range(part.first, part.first + part.count):
-            stream.seek(int(manifest.index.line[position]))
-            try:
-                clips.append(clip_from_line(stream.readline(MAX_LINE_BYTES + 1)))
-            except RecordError as error:
-                raise ManifestError(
-                    f"{manifest.path}, clip {position}: {error}; was the file changed during the run?"
-                ) from None
-        return clips
+        return [self.clip(part.split, part.first + place) for place in range(part.count)]
+
+    def clip(self, split: str, position: int) -> Clip:
+        """Reads the clip at a position in the manifest of a split, as it was when the job was opened.
+
+        Raises:
+            ManifestError: if its line cannot be read.
+        """
+        manifest, stream = self.manifests[split], self._streams[split]
+        stream.seek(int(manifest.index.line[position]))
+        try:
+            return clip_from_line(stream.readline(MAX_LINE_BYTES + 1))
+        except RecordError as error:
+            raise ManifestError(
+                f"{manifest.path}, clip {position}: {error}; was the file changed during the run?"
+            ) from None
 
     def file(self, part: Part, stage: str) -> PartFile:
         """Returns the file of a part of a stage."""

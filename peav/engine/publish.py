@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from peav.data.curation.clip_duplicates import SemanticOptions
 from peav.data.locks import locked
 from peav.data.manifests.clip import Clip
 from peav.data.manifests.fields import RecordError
@@ -21,8 +22,9 @@ from peav.data.manifests.texts import Caption, missing_media, parse_captions
 from peav.engine.blacklist import Blacklist, left_out
 from peav.engine.job import Job
 from peav.engine.rows import OWN_MARK, owned, read_lines
+from peav.engine.semantic import with_semantic
 from peav.engine.stage import EngineError
-from peav.engine.survey import Duplicates, MediaGroups, Survey, boilerplate, texts_of_column
+from peav.engine.survey import Duplicates, LeftOut, MediaGroups, Survey, boilerplate, texts_of_column
 
 #: The most words of a caption that a manifest is given, as `peav prepare` has it.
 MAX_WORDS = 1000
@@ -63,6 +65,7 @@ class PublishOptions:
         min_opening_captions: of a type, from which on that is looked at.
         blacklist: clips that get no caption: a file or a folder, see `peav.engine.blacklist.Blacklist`; "" for none.
         near_duplicates: whether a clip that is nearly an earlier one gets none, where the stage `Fingerprint` looked at them.
+        semantic: vectors by which semantic duplicates are found, which get none; None for no such look.
     """
 
     replace: bool = False
@@ -72,6 +75,7 @@ class PublishOptions:
     min_opening_captions: int = 100
     blacklist: str = ""
     near_duplicates: bool = True
+    semantic: SemanticOptions | None = None
 
 
 def survey_of(job: Job, groups: MediaGroups) -> Survey:
@@ -109,8 +113,10 @@ def publish(job: Job, options: PublishOptions) -> Published:
                 "raise --max_opening_share"
             )
         blacklist = Blacklist.read(Path(options.blacklist)) if options.blacklist else Blacklist()
-        excluded = left_out(fresh, blacklist, options.near_duplicates)
+        excluded: Mapping[str, LeftOut] = left_out(fresh, blacklist, options.near_duplicates)
         repeated = groups.repeated() if options.unique_media else None
+        if options.semantic is not None:
+            excluded = with_semantic(fresh, options.semantic, Duplicates(repeated, excluded=excluded))
         duplicates = Duplicates(repeated, options.max_copies, excluded)
         with _Sink(job.work / "dropped.jsonl") as dropped:
             for split, manifest in fresh.manifests.items():
@@ -177,12 +183,14 @@ def _edit(
         if reason is None:
             wanted.setdefault(kind, []).append(text)
         else:
-            what = excluded[0] if excluded else "duplicate" if (kind, text) in lost else "unwritable"
+            what = excluded.what if excluded else "duplicate" if (kind, text) in lost else "unwritable"
             report.dropped[what] += 1
-            dropped.add(
-                json.dumps({"id": clip.id, "type": kind, "text": text[:500], "reason": reason}, ensure_ascii=True)
-                + "\n"
-            )
+            line: dict[str, Any] = {"id": clip.id, "type": kind, "text": text[:500], "reason": reason}
+            if excluded and excluded.stays:
+                line["stays"] = excluded.stays
+            if excluded and excluded.similarity is not None:
+                line["similarity"] = excluded.similarity
+            dropped.add(json.dumps(line, ensure_ascii=True) + "\n")
     captions = dict(clip.captions)
     new: list[tuple[str, str]] = []
     for kind, texts in wanted.items():

@@ -15,6 +15,24 @@ from peav.data.manifests.identities import bytes_group, normalize_text
 from peav.engine.gates.words import words_of
 from peav.engine.rows import media_key
 
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Why a clip gets no caption.
+
+    Attributes:
+        what: it is, such as `near duplicate`.
+        why: a sentence.
+        stays: id of the clip in whose favour it gets none; "" where there is no such clip.
+        similarity: cosine similarity of their vectors, where they were compared by that.
+    """
+
+    what: str
+    why: str
+    stays: str = ""
+    similarity: float | None = None
+
+
 #: More different words, or openings, are not told apart: the rarest are forgotten, and so memory is bounded.
 MAX_DISTINCT = 1_000_000
 
@@ -142,16 +160,16 @@ class Duplicates:
         media: what :class:`MediaGroups` found of the clips of the job: the captions of a clip whose media an earlier one has are left
             out. None keeps them.
         max_copies: captions of one type that may say the same; the first in the order of the manifest stay. 0 for any number.
-        excluded: by id, clips that get no caption: what they are, and why.
+        excluded: by id, clips that get no caption, and why.
     """
 
     def __init__(
         self,
         media: frozenset[int] | None = None,
         max_copies: int = 0,
-        excluded: Mapping[str, tuple[str, str]] | None = None,
+        excluded: Mapping[str, LeftOut] | None = None,
     ) -> None:
-        self.excluded = excluded or {}
+        self.excluded = {} if excluded is None else excluded
         self.media, self.max_copies = media, max_copies
         self._clips: dict[int, str] = {}
         self._texts: Counter[int] = Counter()
@@ -159,8 +177,8 @@ class Duplicates:
     def judge(self, clip: Clip, texts: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
         """Returns the captions of a clip that are left out, with reasons; asked for the clips in their order."""
         texts = list(texts)
-        if clip.id in self.excluded:
-            return dict.fromkeys(texts, self.excluded[clip.id][1])
+        if left := self.excluded.get(clip.id):
+            return dict.fromkeys(texts, left.why)
         if self.media and (group := media_group(clip)) in self.media:
             first = self._clips.setdefault(group, clip.id)
             if first != clip.id:

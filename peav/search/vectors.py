@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from peav.lazy import import_extra
+
 #: Greatest number that fp16 holds.
 _LARGEST = 65504.0
 
@@ -22,11 +24,7 @@ def import_faiss() -> Any:
     Raises:
         ImportError: if it is not installed, with what to install.
     """
-    try:
-        import faiss  # noqa: PLC0415  an optional extra
-    except ImportError:
-        raise ImportError("search needs faiss: pip install 'peav[search]'") from None
-    return faiss
+    return import_extra("faiss", "search", "search")
 
 
 def fits_half(vectors: np.ndarray) -> bool:

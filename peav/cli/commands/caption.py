@@ -31,6 +31,11 @@ def caption(
     max_opening_share: float = 0.5,
     blacklist: str = "",
     near_duplicates: bool = True,
+    semantic: Path | None = None,
+    semantic_eps: float = 0.01,
+    semantic_keep: Literal["hard", "easy", "random"] = "hard",
+    semantic_clusters: int = 0,
+    semantic_missing: Literal["error", "stay"] = "error",
     samples: int = 12,
     stale_seconds: float = 120.0,
 ) -> None:
@@ -67,10 +72,18 @@ def caption(
         blacklist: clips that get no caption, such as those of evaluation sets: a file of ids, a JSONL file of ids and fingerprints, or the
             work folder of a run over them with the stage Fingerprint.
         near_duplicates: leave out clips that are nearly an earlier one, where the stage Fingerprint is in the pipeline.
+        semantic: vectors of the clips, by which semantic duplicates are left out (SemDeDup): the .npz of `peav embed` over their files, or
+            the folder of `peav predict` over the clips.
+        semantic_eps: cosine distance up to which a clip is a duplicate of one that stays.
+        semantic_keep: which of them stays: the one farthest from the centroid of its cluster (`hard`), the nearest (`easy`), or any.
+        semantic_clusters: of k-means; 0 for as many as fit the number of clips.
+        semantic_missing: clips without a vector are an `error`, or they all `stay`.
         samples: clips on the report.
         stale_seconds: time without a sign of life after which a process on another machine counts as dead.
     """
     from peav.cli.clip_progress import clip_progress
+    from peav.data.curation.clip_duplicates import SemanticOptions
+    from peav.data.curation.semdedup import SemDedup
     from peav.data.manifests.records import SPLITS
     from peav.data.workers import ends_on_terminate
     from peav.engine.engine import caption as run_job
@@ -83,6 +96,10 @@ def caption(
         if split not in SPLITS:
             raise ValueError(f"there is no split {split!r}. {suggest(split, SPLITS)}")
     changed = with_changes(stages or {}, set)
+    settings = SemDedup(semantic_eps, semantic_keep, semantic_clusters)
+    if semantic is None and (given := _changed(settings, semantic_missing)):
+        raise ValueError(f"--semantic_{given} says nothing without --semantic VECTORS")
+    wanted = None if semantic is None else SemanticOptions(str(semantic), settings, semantic_missing)
     for number, folder in enumerate(data):
         place = "" if work is None else str(work if len(data) == 1 else work / f"{number}-{Path(folder).name}")
         spec = JobSpec(
@@ -107,6 +124,7 @@ def caption(
             max_opening_share,
             blacklist=blacklist,
             near_duplicates=near_duplicates,
+            semantic=wanted,
         )
         with ends_on_terminate():
             done = run_job(
@@ -121,6 +139,15 @@ def caption(
                 lambda total: clip_progress("caption", total),
             )
         _summary(done, folder)
+
+
+def _changed(settings: Any, missing: str) -> str:
+    """Returns the first option of `--semantic` that is not as it is by default, or ""."""
+    from peav.data.curation.semdedup import SemDedup
+
+    usual = SemDedup()
+    names = [name for name in ("eps", "keep", "clusters") if getattr(settings, name) != getattr(usual, name)]
+    return (names + ["missing"] * (missing != "error") + [""])[0]
 
 
 def with_changes(stages: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]:

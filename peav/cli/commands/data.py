@@ -177,6 +177,47 @@ def mix(
     _print(run(out, sources, where, shares, tokenizer, vocab_size, seed, overwrite))
 
 
+def dedup(
+    data: str,
+    out: Path,
+    *,
+    vectors: Path,
+    splits: Names = ("train",),
+    eps: float = 0.01,
+    keep: Literal["hard", "easy", "random"] = "hard",
+    clusters: int = 0,
+    missing: Literal["error", "stay"] = "error",
+    seed: int = 0,
+    overwrite: bool = False,
+) -> None:
+    """Leave out clips whose vectors are nearly those of others (SemDeDup); the shards stay where they are.
+
+    The clips are clustered by k-means, and compared inside clusters. Each clip that is left out stands in OUT/duplicates.jsonl with one
+    that stays and is within `eps`, and their similarity. Vectors are read from the disk as they are wanted, and need not fit the memory.
+    What was computed is kept in OUT/semantic: another `eps` with --overwrite clusters nothing anew.
+
+    For example: peav data dedup DATA DATA-unique --vectors=vectors.npz --eps=0.02
+
+    Args:
+        data: folder that `peav prepare` wrote, or its address in an object store; it is not changed.
+        out: folder to write.
+        vectors: the .npz of `peav embed` over the files of the clips, or the folder of `peav predict` over the clips.
+        splits: whose clips are compared, all with each other; those of other splits stay as they are.
+        eps: cosine distance up to which a clip is a duplicate of one that stays.
+        keep: which of them stays: the one farthest from the centroid of its cluster (`hard`), the nearest (`easy`), or any (`random`).
+        clusters: of k-means; 0 for as many as fit the number of clips.
+        missing: clips without a vector are an `error`, or they all `stay`.
+        seed: of k-means and of `random`.
+        overwrite: replace what an earlier edit wrote to `out`.
+    """
+    from peav.data.curation.clip_duplicates import SemanticOptions
+    from peav.data.curation.dedup import dedup_manifest
+    from peav.data.curation.semdedup import SemDedup
+
+    options = SemanticOptions(str(vectors), SemDedup(eps, keep, clusters, seed=seed), missing)
+    _print(dedup_manifest(data, out, options, _names(splits), overwrite))
+
+
 def trust(data: str) -> None:
     """Say once that the manifests of a folder may name stores outside of it; lists them.
 
