@@ -10,17 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from peav.engine.calibration import calibrate, sample_clips
-from peav.engine.claims import STALE_SECONDS
 from peav.engine.compute import Computer, run_in_memory
+from peav.engine.execution import Execution
 from peav.engine.job import Job, JobSpec
 from peav.engine.probes import Probe, probe_stages
 from peav.engine.publish import Published, PublishOptions, publish
 from peav.engine.report import write_page
 from peav.engine.rows import Rows
-from peav.engine.run import Executor, opened, run_parts
+from peav.engine.run import opened, run_parts
 from peav.engine.semantic import check_semantic
 from peav.engine.timing import Timing, timing_of
-from peav.types import Seconds
 
 _log = logging.getLogger(__name__)
 
@@ -50,12 +49,10 @@ class Captioned:
 def caption(
     spec: JobSpec,
     options: PublishOptions | None = None,
-    executor: Executor = "inline",
-    workers: int = 2,
+    execution: Execution | None = None,
+    *,
     probes: int = 8,
     samples: int = 12,
-    stale_seconds: Seconds = STALE_SECONDS,
-    gpus: float = 0.0,
     progress: Progress = lambda total: nullcontext(lambda clips: None),
 ) -> Captioned:
     """Runs a job, and writes what it made into the manifests of its data.
@@ -63,12 +60,9 @@ def caption(
     Args:
         spec: the job.
         options: how results are written.
-        executor: `inline`, in this process; `process`, in several; or `ray`, in actors of a cluster.
-        workers: of the executors `process` and `ray`.
+        execution: where it is computed; in this process by default.
         probes: clips that each stage that listens or looks is probed with; 0 for none.
         samples: clips on the page.
-        stale_seconds: time without a sign of life after which a process on another machine counts as dead.
-        gpus: that each worker of `ray` asks for, a part of one or several.
         progress: shows how far the run is.
 
     Raises:
@@ -77,10 +71,11 @@ def caption(
         OSError: if the disk is full.
         ValueError: if a setting or a stage cannot be, or the vectors of `options.semantic` are not those of the clips.
     """
+    execution = execution or Execution()
     job, options = Job(spec), options or PublishOptions()
     if options.semantic is not None:
         check_semantic(job, options.semantic)
-    with opened(job, stale_seconds) as (pulse, since):
+    with opened(job, execution.stale_seconds) as run:
         if not sample_clips(job, 1, "any"):
             _log.warning(
                 "no clip of %s (%s) is chosen%s",
@@ -93,10 +88,9 @@ def caption(
             calibrate(job, computer)
             made = probe_stages(job, computer, probes)
             with progress(sum(part.count for part in job.parts)) as tell:
-                inline = computer if executor == "inline" else None
-                if inline is None:
+                if execution.executor != "inline":
                     computer.close()
-                run_parts(spec, job, pulse, since, executor, workers, tell, inline, gpus)
+                run_parts(run, execution, tell, computer)
         finally:
             computer.close()
         published = publish(job, options)

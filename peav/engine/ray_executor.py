@@ -11,7 +11,8 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from peav.engine.job import Job, JobSpec
+from peav.engine.execution import Execution, Run
+from peav.engine.job import JobSpec
 from peav.engine.stage import EngineError, EngineStop
 from peav.engine.work import work_alone
 from peav.types import Seconds
@@ -65,20 +66,14 @@ def shares(resources: dict[str, float], workers: int, gpus: float) -> tuple[floa
     return min(1.0, int(resources.get("CPU", 1.0) / workers * 100) / 100 or 0.01), gpus
 
 
-def run_with_ray(
-    spec: JobSpec, job: Job, since: float, stale: Seconds, workers: int, gpus: float, on_clips: Callable[[int], None]
-) -> None:
+def run_with_ray(run: Run, execution: Execution, on_clips: Callable[[int], None]) -> None:
     """Computes the parts of a job by actors.
 
     A cluster is joined where `RAY_ADDRESS` names one, else one of this machine is started.
 
     Args:
-        spec: what the job is.
-        job: the job, registered.
-        since: when the run began.
-        stale: seconds without a sign of life after which a process on another machine counts as dead.
-        workers: actors.
-        gpus: that each wants.
+        run: of the job.
+        execution: how many actors, and what each asks for.
         on_clips: is told how many clips were worked off.
 
     Raises:
@@ -93,27 +88,24 @@ def run_with_ray(
         local: dict[str, Any] = {} if address else {"include_dashboard": False}
         ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING, **local)
     try:
-        cpus, each = shares(ray.cluster_resources(), workers, gpus)
-        actor = ray.remote(num_cpus=cpus, num_gpus=each)(PartWorker)
-        _drive(
-            ray, lambda: actor.remote(spec, since, stale), job, since, min(workers, max(len(job.parts), 1)), on_clips
-        )
+        cpus, gpus = shares(ray.cluster_resources(), execution.workers, execution.gpus)
+        actor = ray.remote(num_cpus=cpus, num_gpus=gpus)(PartWorker)
+        arguments = (run.job.spec, run.since, run.pulse.stale)
+        _drive(ray, lambda: actor.remote(*arguments), run, execution.workers, on_clips)
     finally:
         if own:
             ray.shutdown()
 
 
-def _drive(
-    ray: Any, start: Callable[[], Any], job: Job, since: float, workers: int, on_clips: Callable[[int], None]
-) -> None:
-    left, lost = list(job.parts), 0
+def _drive(ray: Any, start: Callable[[], Any], run: Run, workers: int, on_clips: Callable[[int], None]) -> None:
+    left, lost = list(run.job.parts), 0
     actors = {}
-    for _ in range(workers):
+    for _ in range(min(workers, max(len(left), 1))):
         one = start()
         actors[one.run.remote()] = one
     while actors:
         ended, _ = ray.wait(list(actors), timeout=POLL_SECONDS)
-        settled = [part for part in left if job.settled(part, since)]
+        settled = [part for part in left if run.job.settled(part, run.since)]
         for part in settled:
             on_clips(part.count)
             left.remove(part)

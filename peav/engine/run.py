@@ -10,12 +10,13 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
-from typing import Any, Literal
+from typing import Any
 
 from peav.data.workers import end_with_parent
 from peav.engine.calibration import calibrate
 from peav.engine.claims import STALE_SECONDS, Pulse, Registered
 from peav.engine.compute import Computer
+from peav.engine.execution import Execution, Run
 from peav.engine.job import Job, JobSpec
 from peav.engine.ray_executor import run_with_ray
 from peav.engine.stage import EngineError, EngineStop
@@ -24,15 +25,13 @@ from peav.types import Seconds
 
 _log = logging.getLogger(__name__)
 
-Executor = Literal["inline", "process", "ray"]
-
 #: So many deaths of workers, one after another without a part that was finished, end the run.
 MAX_DEATHS = 20
 
 
 @contextmanager
-def opened(job: Job, stale: Seconds = STALE_SECONDS) -> Iterator[tuple[Pulse, float]]:
-    """Registers a run in the folder of a job; gives its pulse, and when it began by the clock of the file system.
+def opened(job: Job, stale: Seconds = STALE_SECONDS) -> Iterator[Run]:
+    """Registers a run in the folder of a job.
 
     Raises:
         EngineError: if the folder holds another job, or another run with other settings is at work there.
@@ -50,7 +49,7 @@ def opened(job: Job, stale: Seconds = STALE_SECONDS) -> Iterator[tuple[Pulse, fl
             pulse.sweep(job.work)
             for name, why in job.open().items():
                 _log.info("stage %s is done anew: %s", name, why)
-            yield pulse, pulse.now()
+            yield Run(job, pulse, pulse.now())
         finally:
             registered.close()
     finally:
@@ -58,67 +57,54 @@ def opened(job: Job, stale: Seconds = STALE_SECONDS) -> Iterator[tuple[Pulse, fl
 
 
 def run_parts(
-    spec: JobSpec,
-    job: Job,
-    pulse: Pulse,
-    since: float,
-    executor: Executor = "inline",
-    workers: int = 2,
+    run: Run,
+    execution: Execution | None = None,
     on_clips: Callable[[int], None] = lambda clips: None,
     computer: Computer | None = None,
-    gpus: float = 0.0,
 ) -> None:
     """Computes all parts of a job that are not done.
 
     Args:
-        spec: what the job is, for other processes.
-        job: the job, registered by :func:`opened`.
-        pulse: of this process.
-        since: when the run began: failures of before are tried again.
-        executor: `inline`, in this process; `process`, in several; or `ray`, in actors of a cluster.
-        workers: of the executors `process` and `ray`.
+        run: of the job, from :func:`opened`.
+        execution: where; inline by default.
         on_clips: is told how many clips were worked off.
-        computer: the stages built in this process, for `inline`.
-        gpus: that each worker of `ray` asks for, a part of one or several.
+        computer: the stages built in this process, for the executor `inline`; built anew by default.
 
     Raises:
         EngineStop: if a stage cannot work at all.
         EngineError: if worker processes die again and again.
         OSError: if the disk is full.
     """
-    if executor == "inline":
-        own = computer or Computer(job.pipeline, spec.data, spec.max_failures)
+    execution = execution or Execution()
+    if execution.executor == "ray":
+        run_with_ray(run, execution, on_clips)
+    elif execution.executor == "process":
+        _Workers(run, on_clips).run(execution.workers)
+    else:
+        spec = run.job.spec
+        own = computer or Computer(run.job.pipeline, spec.data, spec.max_failures)
         try:
-            calibrate(job, own)
-            work(job, own, pulse, since, on_clips)
+            calibrate(run.job, own)
+            work(run, own, on_clips)
         finally:
             if computer is None:
                 own.close()
-        return
-    if workers < 1:
-        raise ValueError(f"workers must be at least 1, got {workers}")
-    if executor == "ray":
-        run_with_ray(spec, job, since, pulse.stale, workers, gpus, on_clips)
-        return
-    _Workers(spec, job, since, pulse.stale, on_clips).run(workers)
 
 
 class _Workers:
     """Processes that work on a job, each with a pipe; one that dies is replaced."""
 
-    def __init__(self, spec: JobSpec, job: Job, since: float, stale: Seconds, on_clips: Callable[[int], None]) -> None:
-        self._arguments = (spec, since, stale)
-        self._job, self._since, self._on_clips = job, since, on_clips
+    def __init__(self, run: Run, on_clips: Callable[[int], None]) -> None:
+        self._arguments = (run.job.spec, run.since, run.pulse.stale)
+        self._parts, self._on_clips = len(run.job.parts), on_clips
         self._context = multiprocessing.get_context("spawn")
         self._running: dict[Connection, Any] = {}
-        self._total = sum(part.count for part in job.parts)
         self._deaths = 0
-        self._settled = -1
 
     def run(self, workers: int) -> None:
         """Starts the processes and waits for them."""
         try:
-            for _ in range(min(workers, max(len(self._job.parts), 1))):
+            for _ in range(min(workers, max(self._parts, 1))):
                 self._start()
             while self._running:
                 for pipe in wait(list(self._running), timeout=POLL_SECONDS):

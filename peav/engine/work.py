@@ -10,6 +10,7 @@ from typing import Any
 from peav.engine.calibration import calibrate
 from peav.engine.claims import Claims, Pulse
 from peav.engine.compute import Computer
+from peav.engine.execution import Run
 from peav.engine.job import Job, JobSpec, Part
 from peav.types import Seconds
 
@@ -19,18 +20,15 @@ _log = logging.getLogger(__name__)
 POLL_SECONDS: Seconds = 0.5
 
 
-def work(
-    job: Job, computer: Computer, pulse: Pulse, since: float, on_clips: Callable[[int], None] = lambda clips: None
-) -> None:
+def work(run: Run, computer: Computer, on_clips: Callable[[int], None] = lambda clips: None) -> None:
     """Claims parts and computes them until none is left; waits for those that others have claimed, and takes over those of the dead.
 
     Args:
-        job: the job.
+        run: of the job.
         computer: its stages.
-        pulse: of this process.
-        since: when the run began.
         on_clips: is told how many clips were worked off, by whomever.
     """
+    job, pulse, since = run.job, run.pulse, run.since
     claims = Claims(job.work, pulse)
     left = job.parts
     turn = sum(pulse.token.encode()) % max(len(left), 1)
@@ -109,7 +107,7 @@ def work_alone(
     computer = Computer(job.pipeline, spec.data, spec.max_failures)
     try:
         calibrate(job, computer)
-        work(job, computer, pulse, since, on_clips)
+        work(Run(job, pulse, since), computer, on_clips)
     finally:
         computer.close()
         pulse.close()

@@ -39,12 +39,13 @@ DRIVER = """
 import sys
 from pathlib import Path
 import ray
+from peav.engine.execution import Execution
 from tests.engine.data import config, flaky
 from tests.engine.test_run import run, spec
 data, log, mended, how = Path(sys.argv[1]), *sys.argv[2:]
 ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
 stages = config(log, measure=flaky(log, mended=mended, bad=["clip-5"], how=how))
-run(spec(data, stages), executor="ray", workers=2)
+run(spec(data, stages), execution=Execution("ray", 2))
 """
 
 

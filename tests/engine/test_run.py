@@ -18,6 +18,7 @@ from peav.data.manifests.manifest import open_manifest, write_manifest
 from peav.engine.calibration import sample_clips
 from peav.engine.claims import Claims, Pulse
 from peav.engine.engine import caption
+from peav.engine.execution import Execution
 from peav.engine.job import Job, JobSpec
 from peav.engine.publish import PublishOptions
 from peav.engine.rows import PartFile
@@ -153,7 +154,7 @@ def test_a_stage_that_fails_for_all_ends_the_run(tmp_path: Path) -> None:
 def test_processes_give_the_same_as_one(tmp_path: Path, workers: int) -> None:
     alone, many, log = write_clips(tmp_path / "a"), write_clips(tmp_path / "m"), tmp_path / "log"
     run(spec(alone, config()))
-    run(spec(many, config(log)), executor="process", workers=workers)
+    run(spec(many, config(log)), execution=Execution("process", workers))
     assert (alone / "manifest" / "train.jsonl").read_bytes() == (many / "manifest" / "train.jsonl").read_bytes()
     assert Counter(seen(log)).most_common(1)[0][1] == 1 and len(seen(log)) == 20
 
@@ -161,7 +162,7 @@ def test_processes_give_the_same_as_one(tmp_path: Path, workers: int) -> None:
 def test_a_clip_that_kills_its_process_is_a_failure_and_the_others_are_done(tmp_path: Path) -> None:
     data = write_clips(tmp_path / "d")
     stages = config(measure=flaky(bad=["clip-4"], how="kill"))
-    done = run(spec(data, stages), executor="process", workers=2)
+    done = run(spec(data, stages), execution=Execution("process", 2))
     assert (
         done.failed == 1
         and done.published.survey.reasons[("measure", "the process died while it worked on this clip")] == 1
@@ -218,8 +219,8 @@ def test_a_manifest_with_other_clips_is_not_written(tmp_path: Path) -> None:
     data = write_clips(tmp_path / "d")
     one = spec(data, config())
     job = Job(one)
-    with opened(job) as (pulse, since):
-        run_parts(one, job, pulse, since)
+    with opened(job) as one_run:
+        run_parts(one_run)
         write_clips(data, 9)
         with pytest.raises(EngineError, match="changed during the run"):
             publish(job, PublishOptions())
@@ -299,15 +300,30 @@ def test_a_condition_that_no_clip_fulfils_is_said(tmp_path: Path, caplog: pytest
     assert not done.published.captions and (data / "manifest/train.jsonl").read_bytes() == manifest
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"executor": "slurm"}, "one of inline, process, ray, got 'slurm'"),
+        ({"workers": 0}, "workers must be at least 1, got 0"),
+        ({"gpus": -0.5}, "gpus must not be negative, got -0.5"),
+        ({"stale_seconds": 0.0}, "stale_seconds must be positive, got 0"),
+    ],
+)
+def test_an_execution_that_cannot_be_is_refused(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Execution(**settings)
+
+
 PROCESSES = """
 import sys
 from pathlib import Path
+from peav.engine.execution import Execution
 from tests.engine.data import config, flaky
 from tests.engine.test_run import run, spec
 if __name__ == "__main__":
     data, log = Path(sys.argv[1]), sys.argv[2]
     stages = config(log, measure=flaky(log, mended="", bad=["clip-5"], how="slow"))
-    run(spec(data, stages), executor="process", workers=2)
+    run(spec(data, stages), execution=Execution("process", 2))
 """
 
 

@@ -88,6 +88,7 @@ def caption(
     from peav.data.workers import ends_on_terminate
     from peav.engine.engine import caption as run_job
     from peav.engine.engine import try_out
+    from peav.engine.execution import Execution
     from peav.engine.job import JobSpec
     from peav.engine.publish import PublishOptions
     from peav.suggest import suggest
@@ -95,6 +96,7 @@ def caption(
     for split in splits:
         if split not in SPLITS:
             raise ValueError(f"there is no split {split!r}. {suggest(split, SPLITS)}")
+    execution = Execution(executor, workers, gpus, stale_seconds)
     changed = with_changes(stages or {}, set)
     settings = SemDedup(semantic_eps, semantic_keep, semantic_clusters)
     if semantic is None and (given := _changed(settings, semantic_missing)):
@@ -118,10 +120,10 @@ def caption(
             _show(try_out(spec))
             continue
         options = PublishOptions(
-            replace,
-            unique_media,
-            max_copies,
-            max_opening_share,
+            replace=replace,
+            unique_media=unique_media,
+            max_copies=max_copies,
+            max_opening_share=max_opening_share,
             blacklist=blacklist,
             near_duplicates=near_duplicates,
             semantic=wanted,
@@ -130,13 +132,10 @@ def caption(
             done = run_job(
                 spec,
                 options,
-                executor,
-                workers,
-                probes,
-                samples,
-                stale_seconds,
-                gpus,
-                lambda total: clip_progress("caption", total),
+                execution,
+                probes=probes,
+                samples=samples,
+                progress=lambda total: clip_progress("caption", total),
             )
         _summary(done, folder)
 
