@@ -82,6 +82,7 @@ class Stage(ModelPlugin):
         provides: columns that it returns.
         deterministic: whether it gives the same for the same clip, in any batch.
         calibrates: whether it wants to see a sample of clips first (:meth:`calibrate`).
+        unkeyed: arguments that its results do not depend on, or whose content its :meth:`identity` has.
         sample_rate: at which it wants audio, Hz; set in the constructor.
         frame_needs: which frames it wants; set in the constructor.
         tokens_in: tokens of the prompts that it gave to models so far, where it knows them.
@@ -93,6 +94,7 @@ class Stage(ModelPlugin):
     provides: ClassVar[tuple[str, ...]] = ()
     deterministic: ClassVar[bool] = True
     calibrates: ClassVar[bool] = False
+    unkeyed: ClassVar[tuple[str, ...]] = ()
 
     sample_rate: int = 16000
     frame_needs: FrameNeeds = FrameNeeds()
@@ -111,12 +113,12 @@ class Stage(ModelPlugin):
 
     @classmethod
     def key_arguments(cls, init_args: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Returns the arguments that results depend on; those that only say where and how fast they are computed are left out.
+        """Returns the arguments that results depend on: all but `unkeyed`, such as those that say where and how fast it computes.
 
         Args:
             init_args: all arguments of the constructor, defaults included.
         """
-        return init_args
+        return {name: value for name, value in init_args.items() if name not in cls.unkeyed}
 
     @abstractmethod
     def __call__(self, batch: Columns) -> Columns:

@@ -67,7 +67,7 @@ def test_the_writer_gives_words_of_confidence_and_no_numbers() -> None:
     batch: dict[str, Any] = {
         "id": ["a", "b", "c"],
         "tags": [tags, tags, []],
-        "speech": [None, {"text": "open the door", "language": "English"}, None],
+        "speech": [None, {"text": "open the door", "language": "en"}, None],
         "has_audio": [True] * 3,
         "has_video": [False] * 3,
         "reasons": [["audio: it leaks"], [], []],

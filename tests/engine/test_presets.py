@@ -30,12 +30,12 @@ from peav.engine.stage import EngineStop
 from tests.checkpoints.test_formats import released_like
 from tests.engine.data import config, write_clips
 from tests.engine.server import completion, serving
-from tests.engine.tiny_models import language_model, model_that_hears, model_that_sees
+from tests.engine.tiny_models import language_model, model_that_hears, model_that_sees, whisper
 
 ROOT = Path(__file__).parents[2]
 LICENCES = {
-    "stage1": {"Apache-2.0"},
-    "stage2": {"Apache-2.0"},
+    "stage1": {"Apache-2.0", "MIT"},
+    "stage2": {"Apache-2.0", "MIT"},
     "paper": {"Apache-2.0", "MIT", "FAIR-Noncommercial", "Llama-3.1-Community"},
 }
 
@@ -51,6 +51,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {
         "hears": model_that_hears(folder / "hears"),
         "sees": model_that_sees(folder / "sees"),
+        "whisper": whisper(folder / "whisper", "good morning"),
         "peav": Path(released_like(seed=7).save_pretrained(folder / "peav", "transformers")),
     }
 
@@ -59,6 +60,12 @@ def local(stage: str, model: Path) -> list[str]:
     """Changes that put a tiny model in the place of a large one."""
     arguments = {"model": str(model), "device": "cpu", "dtype": "float32"}
     return [f"{stage}.backend.init_args.{name}={value}" for name, value in arguments.items()]
+
+
+def whispering(model: Path) -> list[str]:
+    """Changes that put a tiny Whisper in the place of a large one."""
+    arguments = {"model": str(model), "device": "cpu", "dtype": "float32", "max_tokens": 90}
+    return [f"speech.{name}={value}" for name, value in arguments.items()]
 
 
 def remote(stage: str, url: str) -> str:
@@ -110,6 +117,7 @@ def data(tmp_path: Path, world: Path) -> Path:
 def test_stage_1_merges_two_listeners_and_a_viewer(data: Path, tiny: dict[str, Path]) -> None:
     with serving(answer) as server:
         changes = [*local("listen_a", tiny["hears"]), *local("listen_b", tiny["hears"]), *local("look", tiny["sees"])]
+        changes += [*whispering(tiny["whisper"]), "voice=null"]  # it hears a voice in everything
         changes += ["listen_a.max_tokens=6", "listen_b.max_tokens=5", "look.max_tokens=6", "look.frame_size=32"]
         changes += [f"score.model={tiny['peav']}", "score.device=cpu", remote("write", server.url)]
         job = run(data, recipe("stage1", *changes))
@@ -119,6 +127,8 @@ def test_stage_1_merges_two_listeners_and_a_viewer(data: Path, tiny: dict[str, P
     asked = [body["messages"][-1]["content"] for body in server.bodies]
     assert len(asked) == 4 and all(text.count("a listener says") == 2 and "a viewer says" in text for text in asked)
     assert all(re.search(r"\((low|medium|high) confidence\)", text) for text in asked)
+    assert all("somebody speaks in German" in text and "good morning" not in text for text in asked)
+    assert all("good morning" in (clip.transcript or "") for clip in open_manifest(data, "train"))
     written = [clip.captions for clip in open_manifest(data, "train")]
     assert all({k: v[-1].text for k, v in held.items()}["audio_video"] == "rain falls 2" for held in written)
 
@@ -126,7 +136,7 @@ def test_stage_1_merges_two_listeners_and_a_viewer(data: Path, tiny: dict[str, P
 def test_stage_2_asks_servers_with_sound_and_pictures(data: Path, tiny: dict[str, Path]) -> None:
     with serving(answer) as server:
         changes = [f"tags.model={tiny['peav']}", f"score.model={tiny['peav']}", "tags.device=cpu", "score.device=cpu"]
-        changes += [remote(stage, server.url) for stage in ("both", "look", "write")]
+        changes += [remote(stage, server.url) for stage in ("both", "look", "write")] + whispering(tiny["whisper"])
         # What random weights support is chance: the gate would refuse at random, too.
         job = run(data, recipe("stage2", *changes, "gate.gates=[Leak, Degenerate, SpeechContent, OtherMedium]"))
     said = [{item["by"]: item["text"] for item in items} for items in candidates(job)]
@@ -142,6 +152,7 @@ def test_the_papers_captioners_are_read_from_files(data: Path, tiny: dict[str, P
         files[name].write_text("".join(json.dumps({"id": one, "text": f"{name} hears rain"}) + "\n" for one in ids))
     with serving(answer) as server:
         changes = [f"{name}.path={path}" for name, path in files.items()] + local("look", tiny["sees"])
+        changes += whispering(tiny["whisper"])
         changes += ["look.max_tokens=6", "look.frame_size=32", f"score.model={tiny['peav']}", "score.device=cpu"]
         job = run(data, recipe("paper", *changes, remote("write", server.url)))
     for items in candidates(job):

@@ -269,7 +269,7 @@ def test_yamnet_hears_a_tone_and_silence() -> None:
 
 
 def test_the_voice_gate_measures_how_long_a_sound_is_loud_enough() -> None:
-    from peav.engine.stages.sphinx import voiced_seconds
+    from peav.engine.stages.listening import voiced_seconds
 
     sound = np.r_[np.zeros(RATE), np.full(RATE // 2, 0.02), np.full(RATE // 2, 0.005)].astype(np.float32)
     assert voiced_seconds(sound, RATE, -40.0) == pytest.approx(0.5, abs=0.011)

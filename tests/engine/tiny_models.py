@@ -112,3 +112,119 @@ def model_that_sees(folder: Path) -> Path:
     )
     Qwen2VLForConditionalGeneration(settings).save_pretrained(folder)
     return folder
+
+
+def whisper(
+    folder: Path,
+    says: str = "",
+    sure: float = 3.0,
+    silent: float = 0.0,
+    languages: tuple[str, ...] = ("en", "de"),
+) -> Path:
+    """A Whisper of 1 s. Where it `says` something, its weights are set so that it says that, whatever it hears.
+
+    All layers add nothing, the embedding of a position is a unit vector, and the last matrix turns it into the token of its place.
+
+    Args:
+        says: the text; "" leaves the weights random.
+        sure: how much the logits of its tokens stand out.
+        silent: how much the logit of the token of silence stands out.
+        languages: that it knows; it hears the last one. () makes it a model of English alone.
+    """
+    import torch
+    from transformers import (
+        GenerationConfig,
+        WhisperConfig,
+        WhisperFeatureExtractor,
+        WhisperForConditionalGeneration,
+        WhisperProcessor,
+        WhisperTokenizer,
+    )
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    more = [
+        f"<|{one}|>" for one in ("startoftranscript", *languages, "translate", "transcribe", "nospeech", "notimestamps")
+    ]
+    names = [*letters, "<|endoftext|>", *more, *(f"<|{0.02 * k:.2f}|>" for k in range(51))]
+    ids = {name: place for place, name in enumerate(names)}
+    end: dict[str, Any] = dict.fromkeys(("unk_token", "bos_token", "eos_token", "pad_token"), "<|endoftext|>")
+    fast = WhisperTokenizer(vocab={name: ids[name] for name in [*letters, "<|endoftext|>"]}, merges=[], **end)
+    fast.add_tokens(names[len(letters) + 1 :], special_tokens=True)
+    extractor = WhisperFeatureExtractor(feature_size=8, chunk_length=1)
+    WhisperProcessor(extractor, fast).save_pretrained(folder)
+    size = 128
+    sizes: dict[str, Any] = {
+        f"{side}_{name}": value
+        for side in ("encoder", "decoder")
+        for name, value in (("layers", 1), ("attention_heads", 2), ("ffn_dim", 16))
+    }
+    special: dict[str, Any] = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), ids["<|endoftext|>"])
+    config = WhisperConfig(
+        vocab_size=len(names),
+        num_mel_bins=8,
+        d_model=size,
+        max_source_positions=50,
+        max_target_positions=size,
+        decoder_start_token_id=ids["<|startoftranscript|>"],
+        tie_word_embeddings=False,
+        **sizes,
+        **special,
+    )
+    torch.manual_seed(0)
+    model = WhisperForConditionalGeneration(config)
+    prompt = 3 if languages else 1
+    if says:
+        tokens = [ids["<|0.00|>"], *fast.encode(says, add_special_tokens=False)]
+        tokens += [ids["<|0.80|>"], ids["<|endoftext|>"]]
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.zero_()
+            for name, parameter in model.named_parameters():
+                if "layer_norm.weight" in name:
+                    parameter.fill_(1.0)
+            model.model.decoder.embed_positions.weight.copy_(torch.eye(size))
+            for place, token in enumerate(tokens, start=prompt - 1):
+                model.proj_out.weight[token, place] = sure
+            model.proj_out.weight[ids["<|nospeech|>"], 0] = silent
+            if languages:
+                model.proj_out.weight[ids[f"<|{languages[-1]}|>"], 0] = 0.1
+    model.generation_config = GenerationConfig(
+        decoder_start_token_id=config.decoder_start_token_id,
+        no_timestamps_token_id=ids["<|notimestamps|>"],
+        is_multilingual=bool(languages),
+        suppress_tokens=[],
+        begin_suppress_tokens=[],
+        max_length=size,
+        **({"lang_to_id": {f"<|{one}|>": ids[f"<|{one}|>"] for one in languages}} if languages else {}),
+        **({"task_to_id": {one: ids[f"<|{one}|>"] for one in ("translate", "transcribe")}} if languages else {}),
+        **special,
+    )
+    model.save_pretrained(folder)
+    return folder
+
+
+def moonshine(folder: Path) -> Path:
+    """A Moonshine of random weights."""
+    import torch
+    from transformers import (
+        MoonshineConfig,
+        MoonshineForConditionalGeneration,
+        Wav2Vec2FeatureExtractor,
+        Wav2Vec2Processor,
+    )
+
+    fast = tokenizer()
+    extractor = Wav2Vec2FeatureExtractor(feature_size=1, sampling_rate=16000, do_normalize=False)
+    Wav2Vec2Processor(extractor, fast).save_pretrained(folder)
+    sizes: dict[str, Any] = {
+        f"{side}_{name}": value
+        for side in ("encoder", "decoder")
+        for name, value in (("num_hidden_layers", 1), ("num_attention_heads", 2))
+    }
+    special: dict[str, Any] = {"bos_token_id": 1, "eos_token_id": 1, "pad_token_id": 0, "decoder_start_token_id": 1}
+    torch.manual_seed(0)
+    config = MoonshineConfig(
+        vocab_size=300, hidden_size=32, intermediate_size=32, tie_word_embeddings=False, **sizes, **special
+    )
+    MoonshineForConditionalGeneration(config).save_pretrained(folder)
+    return folder

@@ -10,7 +10,7 @@ from typing import Any, Literal
 def caption(
     data: Sequence[str],
     *,
-    stages: Mapping[str, Any] | None = None,
+    stages: Mapping[str, Mapping[str, Any] | None] | None = None,
     set: Sequence[str] = (),
     where: str = "",
     splits: Sequence[str] = ("train",),
@@ -51,7 +51,8 @@ def caption(
     Args:
         data: folders that `peav prepare` wrote.
         stages: name to {class_path, init_args}, in their order; null leaves one out.
-        set: STAGE.ARGUMENT=VALUE changes an argument of a stage, STAGE=null leaves one out; give it as often as you like.
+        set: STAGE.ARGUMENT=VALUE changes an argument of a stage, STAGE=CLASS puts another class in its place (then its arguments),
+            STAGE=null leaves one out; give it as often as you like.
         where: which clips, such as "domain == 'speech' and duration < 10 and not has_video".
         splits: whose clips.
         work: folder of the results; with several data, each has a folder in it.
@@ -150,17 +151,19 @@ def _changed(settings: Any, missing: str) -> str:
 
 
 def with_changes(stages: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]:
-    """Returns the stages with arguments changed as `--set` says.
+    """Returns the stages with classes and arguments changed as `--set` says.
 
     Args:
         stages: of the configuration.
-        changes: each STAGE.ARGUMENT=VALUE, the value in YAML, or STAGE=null.
+        changes: each STAGE.ARGUMENT=VALUE, the value in YAML, STAGE=CLASS, or STAGE=null.
 
     Raises:
         ValueError: if one cannot be read, or names a stage that is not there.
 
     >>> with_changes({"tags": {"class_path": "X"}}, ["tags.top=2"])
     {'tags': {'class_path': 'X', 'init_args': {'top': 2}}}
+    >>> with_changes({"speech": {"class_path": "X", "init_args": {"top": 1}}}, ["speech=Y", "speech.model=m"])
+    {'speech': {'class_path': 'Y', 'init_args': {'model': 'm'}}}
     """
     import yaml
 
@@ -179,12 +182,14 @@ def with_changes(stages: Mapping[str, Any], changes: Sequence[str]) -> dict[str,
         except yaml.YAMLError as error:
             raise ValueError(f"--set {change!r}: the value is no YAML: {str(error).splitlines()[0]}") from None
         if not argument:
-            if given is not None:
+            if not isinstance(given, str | None):
                 raise ValueError(
-                    f"--set {change!r}: a stage can only be left out, by null; an argument is {stage}.NAME=VALUE"
+                    f"--set {change!r}: a stage is left out by null, or becomes another class; an argument is {stage}.NAME=VALUE"
                 )
-            changed[stage] = None
+            changed[stage] = None if given is None else {"class_path": given}
             continue
+        if changed[stage] is None:
+            raise ValueError(f"--set {change!r}: the stage {stage!r} is left out")
         arguments = {**(changed[stage].get("init_args") or {})}
         held = arguments
         *path, last = argument.split(".")

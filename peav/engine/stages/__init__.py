@@ -10,6 +10,7 @@ from peav.engine.stages.score import ScoreCaptions
 from peav.engine.stages.sphinx import PocketSphinx
 from peav.engine.stages.tagger import PEAVTagger
 from peav.engine.stages.template import TemplateWriter
+from peav.engine.stages.transcriber import ModelTranscriber
 from peav.engine.stages.voice import SileroVoice
 from peav.engine.stages.yamnet import YAMNetTagger
 
@@ -20,6 +21,7 @@ __all__ = [
     "Gates",
     "Measure",
     "ModelCaptioner",
+    "ModelTranscriber",
     "ModelWriter",
     "PEAVTagger",
     "PocketSphinx",

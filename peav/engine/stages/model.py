@@ -238,9 +238,16 @@ def notes_of(row: Mapping[str, Any]) -> list[str]:
         notes.append(f"{what}: {item['text']}{_sure(item)}")
     speech = row.get("speech") or {}
     if speech.get("text") or row.get("voice"):
-        language = f" in {speech['language']}" if speech.get("language") else ""
+        language = f" in {_name_of_language(speech['language'])}" if speech.get("language") else ""
         notes.append(f"heard: somebody speaks{language} (what is said must not be quoted)")
     return notes
+
+
+def _name_of_language(code: str) -> str:
+    """Returns the English name of a language; one that is no code of Whisper's is returned as it is."""
+    from transformers.models.whisper.tokenization_whisper import LANGUAGES  # noqa: PLC0415  slow to import
+
+    return LANGUAGES[code].title() if code in LANGUAGES else code
 
 
 def _sure(item: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from peav.engine.stage import Columns, Stage, register_stage
+from peav.engine.stages.listening import voiced_seconds
 from peav.types import Seconds
 
 _FRAME_SECONDS = 0.01
@@ -37,6 +38,7 @@ class PocketSphinx(Stage):
     version = 2
     reads = ("audio", "duration", "domain?", "voice?")
     provides = ("speech",)
+    unkeyed = ("licence",)
 
     def __init__(
         self,
@@ -55,11 +57,6 @@ class PocketSphinx(Stage):
         self.min_level_db, self.min_voiced_seconds = min_level_db, min_voiced_seconds
         self.min_confidence, self.domains = min_confidence, tuple(domains)
         self._decoder = pocketsphinx.Decoder(samprate=float(self.sample_rate), loglevel="FATAL")
-
-    @classmethod
-    def key_arguments(cls, init_args: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Leaves out the licence."""
-        return {name: value for name, value in init_args.items() if name != "licence"}
 
     @classmethod
     def identity(cls, init_args: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -128,22 +125,3 @@ class PocketSphinx(Stage):
             if name and not name.startswith(("<", "[", "+")):
                 words.append((name, one.start_frame, one.end_frame + 1, min(max(float(one.prob), 1e-9), 1.0)))
         return words
-
-
-def voiced_seconds(samples: NDArray[np.float32], sample_rate: int, min_level_db: float) -> Seconds:
-    """Returns how long a sound is loud enough to be voice.
-
-    Args:
-        samples: (S,).
-        sample_rate: in Hz.
-        min_level_db: level of a frame of 10 ms, dBFS.
-
-    >>> voiced_seconds(np.r_[np.zeros(8000), np.full(4000, 0.1)].astype(np.float32), 16000, -40.0)
-    0.25
-    """
-    size = round(sample_rate * _FRAME_SECONDS)
-    frames = samples[: len(samples) // size * size].reshape(-1, size)
-    if not len(frames):
-        return 0.0
-    power = np.square(frames.astype(np.float64)).mean(axis=1)
-    return float((10 * np.log10(np.maximum(power, 1e-12)) >= min_level_db).sum() * _FRAME_SECONDS)

@@ -47,6 +47,7 @@ class PEAVTagger(PEAVStage):
     version = 2
     provides = ("tags", "support")
     calibrates = True
+    unkeyed = ("model", "sounds", "sights", "device", "trust", "licence")  # the identity has their content
 
     def __init__(
         self,
@@ -86,13 +87,6 @@ class PEAVTagger(PEAVStage):
             **super().identity(init_args),
             "sounds": read_phrases(init_args["sounds"]),
             "sights": read_phrases(init_args["sights"]),
-        }
-
-    @classmethod
-    def key_arguments(cls, init_args: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Leaves out where the model lies and computes, and files whose content the identity has."""
-        return {
-            k: v for k, v in init_args.items() if k not in ("model", "sounds", "sights", "device", "trust", "licence")
         }
 
     def calibrate(self, batch: Columns) -> Any:

@@ -26,6 +26,7 @@ class SileroVoice(Stage):
 
     reads = ("audio", "duration")
     provides = ("voice",)
+    unkeyed = ("licence",)
 
     def __init__(
         self,
@@ -53,11 +54,6 @@ class SileroVoice(Stage):
             "min_silence_duration_ms": round(1000 * min_pause_seconds),
             "speech_pad_ms": round(1000 * pad_seconds),
         }
-
-    @classmethod
-    def key_arguments(cls, init_args: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Leaves out the licence."""
-        return {name: value for name, value in init_args.items() if name != "licence"}
 
     @classmethod
     def identity(cls, init_args: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -101,6 +101,7 @@ class YAMNetTagger(Stage):
     version = 2
     provides = ("tags", "support", "domain")
     calibrates = True
+    unkeyed = ("model", "classes", "licence")  # the identity has their content
 
     def __init__(
         self,
@@ -147,11 +148,6 @@ class YAMNetTagger(Stage):
         options.intra_op_num_threads = 1
         self._session = onnxruntime.InferenceSession(str(network), options, providers=["CPUExecutionProvider"])
         self._input = self._session.get_inputs()[0].name
-
-    @classmethod
-    def key_arguments(cls, init_args: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Leaves out where the network lies: the identity has its content."""
-        return {k: v for k, v in init_args.items() if k not in ("model", "classes", "licence")}
 
     @classmethod
     def identity(cls, init_args: Mapping[str, Any]) -> Mapping[str, Any]:
