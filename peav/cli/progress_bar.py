@@ -17,11 +17,12 @@ from rich.text import Text
 
 
 class _Rate(ProgressColumn):
-    """Files or texts a second."""
+    """Files or texts a second, and what else the task says in `more`."""
 
     def render(self, task: Task) -> Text:
         speed, unit = task.finished_speed or task.speed, task.fields["unit"]
-        return Text(f"{speed:.1f} {unit}/s" if speed else f"- {unit}/s")
+        more = task.fields.get("more")
+        return Text((f"{speed:.1f} {unit}/s" if speed else f"- {unit}/s") + (f", {more}" if more else ""))
 
 
 def progress_bar() -> Progress:

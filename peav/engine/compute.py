@@ -53,6 +53,11 @@ class Computer:
             stage.bind({other: self.stage(other) for other in before})
         return self.built[name]
 
+    @property
+    def tokens_out(self) -> int:
+        """Tokens that models wrote so far."""
+        return sum(made for _, made in self.tokens.values())
+
     def close(self) -> None:
         """Closes the stages."""
         for stage in self.built.values():

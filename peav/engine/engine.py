@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from peav.engine.compute import Computer, run_in_memory
 from peav.engine.execution import Execution
 from peav.engine.job import Job, JobSpec
 from peav.engine.probes import Probe, probe_stages
+from peav.engine.progress import Progress
 from peav.engine.publish import Published, PublishOptions, publish
 from peav.engine.report import write_page
 from peav.engine.rows import Rows
@@ -22,9 +22,6 @@ from peav.engine.semantic import check_semantic
 from peav.engine.timing import Timing, timing_of
 
 _log = logging.getLogger(__name__)
-
-#: Gives what is told the number of clips that were worked off, from their number.
-Progress = Callable[[int], AbstractContextManager[Callable[[int], None]]]
 
 
 @dataclass(frozen=True)
@@ -53,7 +50,7 @@ def caption(
     *,
     probes: int = 8,
     samples: int = 12,
-    progress: Progress = lambda total: nullcontext(lambda clips: None),
+    progress: Progress = lambda total: nullcontext(lambda clips, tokens: None),
 ) -> Captioned:
     """Runs a job, and writes what it made into the manifests of its data.
 

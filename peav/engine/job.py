@@ -257,6 +257,11 @@ class Job:
         """Returns the file of a part of a stage."""
         return PartFile(self.work / part.split / f"{stage}-{self.pipeline.stages[stage].key}", part.number)
 
+    def tokens_out(self, part: Part) -> int:
+        """Returns how many tokens models wrote for a part, in all runs."""
+        markers = [self.file(part, stage).marker() for stage in self.pipeline.stages]
+        return sum(marker.tokens_out for marker in markers if marker is not None)
+
     def settled(self, part: Part, since: float) -> bool:
         """Returns whether nothing is left to do for a part.
 
@@ -286,7 +291,7 @@ class Job:
         self,
         part: Part,
         computer: Computer,
-        on_clips: Callable[[int], None] = lambda clips: None,
+        on_clips: Callable[[int, int], None] = lambda clips, tokens: None,
         given_up: Mapping[tuple[str, str], str] | None = None,
         batch_clips: int | None = None,
     ) -> PartResult:
@@ -295,7 +300,7 @@ class Job:
         Args:
             part: the part.
             computer: the stages.
-            on_clips: is told how many clips a batch had.
+            on_clips: is told how many clips a batch had, and how many tokens models wrote for them.
             given_up: reasons by (stage, clip id) for which a clip fails without being tried.
             batch_clips: clips that a stage is given at once, in place of the job's.
 
@@ -312,7 +317,7 @@ class Job:
         tokens = dict(computer.tokens)
         size = batch_clips or self.spec.batch_clips
         for first in range(0, len(clips), size):
-            batch = clips[first : first + size]
+            batch, written = clips[first : first + size], computer.tokens_out
             columns: dict[str, dict[str, Any]] = {clip.id: {} for clip in batch}
             bad: dict[str, set[str]] = {clip.id: set() for clip in batch}
             for name, planned in self.pipeline.stages.items():
@@ -351,7 +356,7 @@ class Job:
                     else:
                         bad[clip.id].add(name)
             computer.media.forget()
-            on_clips(len(batch))
+            on_clips(len(batch), computer.tokens_out - written)
         digest = digest_of([[clip.id, media_key(clip, True)] for clip in clips])
         for name, file in files.items():
             rows = held[name]

@@ -13,6 +13,7 @@ from typing import Any
 
 from peav.engine.execution import Execution, Run
 from peav.engine.job import JobSpec
+from peav.engine.progress import Step, Tally
 from peav.engine.stage import EngineError, EngineStop
 from peav.engine.work import work_alone
 from peav.types import Seconds
@@ -66,7 +67,7 @@ def shares(resources: dict[str, float], workers: int, gpus: float) -> tuple[floa
     return min(1.0, int(resources.get("CPU", 1.0) / workers * 100) / 100 or 0.01), gpus
 
 
-def run_with_ray(run: Run, execution: Execution, on_clips: Callable[[int], None]) -> None:
+def run_with_ray(run: Run, execution: Execution, tally: Tally) -> None:
     """Computes the parts of a job by actors.
 
     A cluster is joined where `RAY_ADDRESS` names one, else one of this machine is started.
@@ -74,7 +75,7 @@ def run_with_ray(run: Run, execution: Execution, on_clips: Callable[[int], None]
     Args:
         run: of the job.
         execution: how many actors, and what each asks for.
-        on_clips: is told how many clips were worked off.
+        tally: is told which parts are done.
 
     Raises:
         EngineStop: if a stage cannot work at all.
@@ -91,14 +92,15 @@ def run_with_ray(run: Run, execution: Execution, on_clips: Callable[[int], None]
         cpus, gpus = shares(ray.cluster_resources(), execution.workers, execution.gpus)
         actor = ray.remote(num_cpus=cpus, num_gpus=gpus)(PartWorker)
         arguments = (run.job.spec, run.since, run.pulse.stale)
-        _drive(ray, lambda: actor.remote(*arguments), run, execution.workers, on_clips)
+        _drive(ray, lambda: actor.remote(*arguments), run, execution.workers, tally)
     finally:
         if own:
             ray.shutdown()
 
 
-def _drive(ray: Any, start: Callable[[], Any], run: Run, workers: int, on_clips: Callable[[int], None]) -> None:
+def _drive(ray: Any, start: Callable[[], Any], run: Run, workers: int, tally: Tally) -> None:
     left, lost = list(run.job.parts), 0
+    before = {part.name: run.job.tokens_out(part) for part in left}  # of earlier runs
     actors = {}
     for _ in range(min(workers, max(len(left), 1))):
         one = start()
@@ -107,7 +109,7 @@ def _drive(ray: Any, start: Callable[[], Any], run: Run, workers: int, on_clips:
         ended, _ = ray.wait(list(actors), timeout=POLL_SECONDS)
         settled = [part for part in left if run.job.settled(part, run.since)]
         for part in settled:
-            on_clips(part.count)
+            tally(Step(part.name, tokens=max(run.job.tokens_out(part) - before[part.name], 0), whole=True))
             left.remove(part)
         lost = 0 if settled else lost
         for reference in ended:

@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -18,6 +18,7 @@ from peav.engine.claims import STALE_SECONDS, Pulse, Registered
 from peav.engine.compute import Computer
 from peav.engine.execution import Execution, Run
 from peav.engine.job import Job, JobSpec
+from peav.engine.progress import Tally, Tell
 from peav.engine.ray_executor import run_with_ray
 from peav.engine.stage import EngineError, EngineStop
 from peav.engine.work import POLL_SECONDS, work, work_alone
@@ -59,7 +60,7 @@ def opened(job: Job, stale: Seconds = STALE_SECONDS) -> Iterator[Run]:
 def run_parts(
     run: Run,
     execution: Execution | None = None,
-    on_clips: Callable[[int], None] = lambda clips: None,
+    tell: Tell = lambda clips, tokens: None,
     computer: Computer | None = None,
 ) -> None:
     """Computes all parts of a job that are not done.
@@ -67,7 +68,7 @@ def run_parts(
     Args:
         run: of the job, from :func:`opened`.
         execution: where; inline by default.
-        on_clips: is told how many clips were worked off.
+        tell: is told how many clips were worked off, by whomever, and how many tokens models wrote for them.
         computer: the stages built in this process, for the executor `inline`; built anew by default.
 
     Raises:
@@ -76,16 +77,17 @@ def run_parts(
         OSError: if the disk is full.
     """
     execution = execution or Execution()
+    tally = Tally(run.job.parts, tell)
     if execution.executor == "ray":
-        run_with_ray(run, execution, on_clips)
+        run_with_ray(run, execution, tally)
     elif execution.executor == "process":
-        _Workers(run, on_clips).run(execution.workers)
+        _Workers(run, tally).run(execution.workers)
     else:
         spec = run.job.spec
         own = computer or Computer(run.job.pipeline, spec.data, spec.max_failures)
         try:
             calibrate(run.job, own)
-            work(run, own, on_clips)
+            work(run, own, tally)
         finally:
             if computer is None:
                 own.close()
@@ -94,9 +96,9 @@ def run_parts(
 class _Workers:
     """Processes that work on a job, each with a pipe; one that dies is replaced."""
 
-    def __init__(self, run: Run, on_clips: Callable[[int], None]) -> None:
+    def __init__(self, run: Run, tally: Tally) -> None:
         self._arguments = (run.job.spec, run.since, run.pulse.stale)
-        self._parts, self._on_clips = len(run.job.parts), on_clips
+        self._parts, self._tally = len(run.job.parts), tally
         self._context = multiprocessing.get_context("spawn")
         self._running: dict[Connection, Any] = {}
         self._deaths = 0
@@ -128,9 +130,9 @@ class _Workers:
         except (EOFError, OSError):
             self._ended(pipe)
             return
-        if kind == "clips":
+        if kind == "step":
             self._deaths = 0
-            self._on_clips(value)
+            self._tally(value)
         elif kind == "stop":
             raise EngineStop(value)
         elif kind == "full":
@@ -166,7 +168,7 @@ def _worker(pipe: Connection, spec: JobSpec, since: float, stale: Seconds) -> No
 
     threading.Thread(target=end, daemon=True).start()
     try:
-        work_alone(spec, since, stale, lambda clips: pipe.send(("clips", clips)) if clips else None)
+        work_alone(spec, since, stale, lambda step: pipe.send(("step", step)))
     except EngineStop as error:
         pipe.send(("stop", str(error)))
     except OSError as error:

@@ -12,6 +12,7 @@ from peav.engine.claims import Claims, Pulse
 from peav.engine.compute import Computer
 from peav.engine.execution import Run
 from peav.engine.job import Job, JobSpec, Part
+from peav.engine.progress import Step
 from peav.types import Seconds
 
 _log = logging.getLogger(__name__)
@@ -20,13 +21,13 @@ _log = logging.getLogger(__name__)
 POLL_SECONDS: Seconds = 0.5
 
 
-def work(run: Run, computer: Computer, on_clips: Callable[[int], None] = lambda clips: None) -> None:
+def work(run: Run, computer: Computer, on_step: Callable[[Step], None] = lambda step: None) -> None:
     """Claims parts and computes them until none is left; waits for those that others have claimed, and takes over those of the dead.
 
     Args:
         run: of the job.
         computer: its stages.
-        on_clips: is told how many clips were worked off, by whomever.
+        on_step: is told how far parts are, by whomever.
     """
     job, pulse, since = run.job, run.pulse, run.since
     claims = Claims(job.work, pulse)
@@ -38,7 +39,7 @@ def work(run: Run, computer: Computer, on_clips: Callable[[int], None] = lambda 
         for part in list(left):
             if job.settled(part, since):
                 left.remove(part)
-                on_clips(part.count)
+                on_step(Step(part.name, whole=True))
                 continue
             before = claims.take(part.name)
             if before is None:
@@ -46,9 +47,8 @@ def work(run: Run, computer: Computer, on_clips: Callable[[int], None] = lambda 
             took = True
             try:
                 if not job.settled(part, since):
-                    _compute(job, part, computer, claims, before, on_clips)
-                else:
-                    on_clips(part.count)
+                    _compute(job, part, computer, claims, before, on_step)
+                on_step(Step(part.name, whole=True))
             finally:
                 claims.drop(part.name)
             left.remove(part)
@@ -62,14 +62,10 @@ def _compute(
     computer: Computer,
     claims: Claims,
     before: Mapping[str, Any],
-    on_clips: Callable[[int], None],
+    on_step: Callable[[Step], None],
 ) -> None:
-    told = 0
-
-    def tell(clips: int) -> None:
-        nonlocal told
-        told += clips
-        on_clips(clips)
+    def tell(clips: int, tokens: int) -> None:
+        on_step(Step(part.name, clips, tokens))
 
     if not before:
         computer.about_to = lambda stage, ids: None
@@ -88,11 +84,10 @@ def _compute(
             part.name, inflight=[stage, ids[0]] if len(ids) == 1 else None
         )
         job.compute(part, computer, tell, given_up, batch_clips=1)
-    on_clips(part.count - told)
 
 
 def work_alone(
-    spec: JobSpec, since: float, stale: Seconds, on_clips: Callable[[int], None] = lambda clips: None
+    spec: JobSpec, since: float, stale: Seconds, on_step: Callable[[Step], None] = lambda step: None
 ) -> None:
     """Opens a job in a process of its own, and works on it until nothing is left.
 
@@ -100,14 +95,14 @@ def work_alone(
         spec: of the job, which another process registered.
         since: when the run began.
         stale: seconds without a sign of life after which a process on another machine counts as dead.
-        on_clips: is told how many clips were worked off.
+        on_step: is told how far parts are, by whomever.
     """
     job = Job(spec)
     pulse = Pulse(job.work, stale)
     computer = Computer(job.pipeline, spec.data, spec.max_failures)
     try:
         calibrate(job, computer)
-        work(Run(job, pulse, since), computer, on_clips)
+        work(Run(job, pulse, since), computer, on_step)
     finally:
         computer.close()
         pulse.close()
