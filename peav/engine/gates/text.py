@@ -8,31 +8,24 @@ from collections import Counter
 from collections.abc import Sequence
 
 from peav.engine.gates.base import Gate, Written, register_gate
+from peav.engine.gates.leaks import LEAKS
 from peav.engine.gates.words import words_of
 
-_LEAKS = {
-    "a number of a score": re.compile(r"\d\s*%|\b[01]?\.\d+\b|\b\d+/10\b"),
-    "brackets or markup": re.compile(r"[\[\]{}<>|`*#]|\\n|https?://"),
-    "words about the task": re.compile(
-        r"\b(probabilit\w+|confidence|(?:low|medium|high)[- ]confidence|labels?|captions?|tags?|tagged|transcripts?|metadata|"
-        r"(?:the|this) (?:audio|video|sound)? ?(?:clip|recording|file|input)s?\b(?= (?:contains|features|shows|includes|is|has|captures))|"
-        r"based on the|the provided|as requested|json|output)\b",
-        re.IGNORECASE,
-    ),
-    "words of an assistant": re.compile(
-        r"\b(as an ai|language model|i can(?:no|')t|i am unable|i'm (?:unable|sorry)|sorry|here(?: is|'s) (?:a|the|your)|sure[,!]|"
-        r"certainly[,!]|of course[,!]|please (?:note|provide)|let me know)|\bAI\b",
-        re.IGNORECASE,
-    ),
-}
+#: Sentences that end in one of these break off.
+_NO_ENDS = frozenset(
+    ("a", "an", "the", "and", "or", "of", "with", "while", "as", "from", "into", "is", "are", "was", "were")
+)
+
+#: All that some models answer when they have nothing to say.
+_NOTHING = frozenset(("null", "none", "nil", "nan", "n a", "na", "undefined", "unknown", "nothing", "empty"))
 
 
 @register_gate
 class Leak(Gate):
     """Finds what a captioner gave away of its task.
 
-    That is scores, brackets, words about labels and captions, an assistant's manners, pieces of the prompt, another script than the one
-    wanted, and control characters.
+    That is scores in digits or words, brackets, lists and other markup, names of fields, words about labels and captions, an assistant's
+    manners, pieces of the prompt, another script than the one wanted, control characters and pictograms.
 
     A third of the captions of one published set say "creating", 6 % hold raw numbers, 4.6 % "label" (Auto-ACD, issue 4).
 
@@ -41,6 +34,7 @@ class Leak(Gate):
         scripts: that letters may be of, as Unicode's names of letters begin; none for all.
     """
 
+    version = 2
     reason_name = "leak"
 
     def __init__(self, fragments: Sequence[str] = (), scripts: Sequence[str] = ("LATIN",)) -> None:
@@ -50,13 +44,14 @@ class Leak(Gate):
         """Returns what leaked."""
         text = caption.text
         for character in text:
-            if unicodedata.category(character) in ("Cc", "Cs", "Co", "Cn") or (
+            if unicodedata.category(character) in ("Cc", "Cs", "Co", "Cn", "So") or (
                 unicodedata.category(character) == "Cf" and character not in "\u200c\u200d"
             ):
                 return f"it holds the character U+{ord(character):04X}, which is no text"
-        for what, pattern in _LEAKS.items():
-            if found := pattern.search(text):
-                return f"it holds {what}: {found[0]!r}"
+        even = unicodedata.normalize("NFKC", text).replace("\u2019", "'").strip()
+        for what, pattern in LEAKS.items():
+            if found := pattern.search(even):
+                return f"it holds {what}: {found[0].strip()!r}"
         lower = text.lower()
         for piece in self.fragments:
             if piece in lower:
@@ -71,7 +66,7 @@ class Leak(Gate):
 
 @register_gate
 class Degenerate(Gate):
-    """Finds texts that are none: empty, one character or word again and again, loops, too short or too long, cut by the limit of tokens.
+    """Finds texts that are none: empty, one character, word or sentence again and again, loops, too short or too long, broken off.
 
     Args:
         min_words: fewest words of a caption.
@@ -79,6 +74,7 @@ class Degenerate(Gate):
         max_repeated: share of its runs of three words that may have stood in it before; looked at from eight words on.
     """
 
+    version = 2
     reason_name = "degenerate"
 
     def __init__(self, min_words: int = 1, max_words: int = 100, max_repeated: float = 0.3) -> None:
@@ -95,10 +91,18 @@ class Degenerate(Gate):
             return "it is empty"
         if caption.finish == "length":
             return "it was cut by the limit of tokens"
-        if found := re.search(r"(\S)\1{5,}", text):
-            return f"it repeats {found[1]!r}"
+        if found := re.search(r"(\S)\1{5,}|(\S{2,8}?)\2{4,}", text):
+            return f"it repeats {found[1] or found[2]!r}"
         if not words:
             return "it has no word"
+        if " ".join(words) in _NOTHING:
+            return f"it says nothing but {text!r}"
+        if len(words) > 1 and words[-1] in _NO_ENDS:
+            return f"it breaks off after {words[-1]!r}"
+        if len(words) > 1 and len(set(words)) == 1:
+            return f"it says nothing but {words[0]!r}"
+        if again := _said_twice(text):
+            return f"it says {again!r} twice"
         if not self.min_words <= len(words) <= self.max_words:
             return f"it has {len(words)} words, not {self.min_words} to {self.max_words}"
         for place in range(len(words) - 2):
@@ -110,3 +114,14 @@ class Degenerate(Gate):
             if repeated > self.max_repeated:
                 return f"it runs in circles: {repeated:.0%} of its runs of three words stood in it before"
         return None
+
+
+def _said_twice(text: str) -> str:
+    """Returns a sentence of three words or more that stands twice in a text; "" if none does.
+
+    >>> _said_twice("A dog barks. Rain falls. A dog barks!")
+    'a dog barks'
+    """
+    sentences = (" ".join(words_of(one)) for one in re.split(r"[.!?;\n]+", text))
+    counts = Counter(one for one in sentences if one.count(" ") >= 2)
+    return next((one for one, count in counts.items() if count > 1), "")
