@@ -6,8 +6,9 @@ import logging
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from peav.cli.progress_bar import progress_bar
 
@@ -18,6 +19,13 @@ _LOG_SECONDS = 10.0
 
 #: Time over which rates are taken: what was done before the run goes on says nothing about what is left.
 _RATE_SECONDS = 60.0
+
+
+class Tell(Protocol):
+    """Is told how many clips were worked off, and how many tokens models wrote for them."""
+
+    def __call__(self, clips: int, tokens: int = 0) -> None:
+        """Takes what is new."""
 
 
 class Rate:
@@ -52,10 +60,8 @@ class Rate:
 
 
 @contextmanager
-def clip_progress(what: str, total: int) -> Iterator[Callable[[int, int], None]]:
+def clip_progress(what: str, total: int) -> Iterator[Tell]:
     """Shows clips a second and the time that is left, and tokens a second where models write any.
-
-    It gives what is told how many clips were worked off, and how many tokens were written for them.
 
     Args:
         what: the word before the bar.
@@ -67,7 +73,7 @@ def clip_progress(what: str, total: int) -> Iterator[Callable[[int, int], None]]
         with progress_bar() as bar:
             task = bar.add_task(what, total=total, unit="clips", more="")
 
-            def show(clips: int, tokens: int) -> None:
+            def show(clips: int, tokens: int = 0) -> None:
                 now = time.monotonic()
                 tokens_rate.add(tokens, now)
                 bar.update(task, advance=clips, more=_tokens(tokens_rate, now))
@@ -75,7 +81,7 @@ def clip_progress(what: str, total: int) -> Iterator[Callable[[int, int], None]]
             yield show
         return
 
-    def tell(clips: int, tokens: int) -> None:
+    def tell(clips: int, tokens: int = 0) -> None:
         nonlocal then
         now = time.monotonic()
         clips_rate.add(clips, now)

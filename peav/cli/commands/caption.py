@@ -10,7 +10,7 @@ from typing import Any, Literal
 def caption(
     data: Sequence[str],
     *,
-    stages: Mapping[str, Mapping[str, Any] | None] | None = None,
+    stages: Mapping[str, Any] | None = None,
     set: Sequence[str] = (),
     where: str = "",
     splits: Sequence[str] = ("train",),
