@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from html import escape
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from peav import html
 from peav.atomic import replacing
-from peav.data.curation.gallery import TileMaker, clip_grid, clip_style, media_of
-from peav.data.manifests.clip import Clip
-from peav.engine.calibration import sample_clips
+from peav.data.curation.gallery import clip_style
 from peav.engine.job import Job
-from peav.engine.probes import Probe
+from peav.engine.probes import ALIKE, Probe
 from peav.engine.publish import Published
-from peav.engine.survey import Survey, texts_of_column
+from peav.engine.report_clips import SHOWN, clips_section
+from peav.engine.survey import KindSurvey, Survey
 from peav.engine.timing import Timing
+from peav.types import CAPTION_TYPES
 
-#: Characters of a text that are shown.
-SHOWN = 400
+_REASONS = 20
 
 
 def write_page(
@@ -37,12 +34,12 @@ def write_page(
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as partial:
-        page = render(job, published, timing, probes, _tiles(job, samples))
+        page = render(job, published, timing, probes, clips_section(job, samples))
         partial.write_text(page, encoding="utf-8", errors="replace")
     return path
 
 
-def render(job: Job, published: Published, timing: Timing, probes: Sequence[Probe], tiles: Sequence[str]) -> str:
+def render(job: Job, published: Published, timing: Timing, probes: Sequence[Probe], clips: str) -> str:
     """Returns the page; every text that a model or the data gave is escaped.
 
     Args:
@@ -50,68 +47,112 @@ def render(job: Job, published: Published, timing: Timing, probes: Sequence[Prob
         published: what was written.
         timing: of the job.
         probes: that were made.
-        tiles: clips, as HTML.
+        clips: some of them, as HTML.
     """
     survey = published.survey
-    title = f"Captions of {job.spec.data}"
-    sections = {
-        "Words": _words(survey),
-        "Gates": _gates(survey),
-        "Written": _written(published),
+    contents = {
+        "Captions": _captions(survey),
+        "Clips": clips,
+        "Refused": _refused(survey),
+        "Manifest": _written(published),
         "Failures": _failures(survey),
         "Probes": _probes(probes),
         "Time": _time(timing),
         "Stages": _stages(job),
-        "Clips": clip_grid(tiles),
     }
+    sections = [(name.lower(), name, content) for name, content in contents.items() if content]
+    about = f"The split{'s' if len(job.spec.splits) > 1 else ''} {', '.join(job.spec.splits)}"
+    about += f", clips for which {job.condition.text}." if job.condition.text else ", all clips."
     return html.page(
-        title,
-        "".join(html.section(name.lower(), name, content) for name, content in sections.items() if content),
+        f"Captions of {job.spec.data}",
+        "".join(html.section(*one) for one in sections),
         footer="Written by peav caption. This file needs no network.",
-        head=_headline(survey),
+        head=html.note(about)
+        + _headline(published)
+        + html.navigation((name, heading) for name, heading, _ in sections),
         style=clip_style(),
     )
 
 
-def _headline(survey: Survey) -> str:
+def _headline(published: Published) -> str:
+    survey = published.survey
     refused = sum(survey.verdicts.values())
     rewritten = sum(count for (_, outcome), count in survey.verdicts.items() if outcome == "rewritten")
     cards = [
         ("clips", f"{survey.clips:,}", ""),
         ("with a new caption", f"{survey.with_text:,}", _percent(survey.with_text, survey.clips)),
-        ("captions", f"{sum(kind.captions for kind in survey.kinds.values()):,}", ""),
+        (
+            "captions",
+            f"{sum(kind.captions for kind in survey.kinds.values()):,}",
+            f"{sum(published.captions.values()):,} written into the manifest",
+        ),
         ("refused by gates", f"{refused:,}", f"{rewritten:,} of them rewritten"),
         ("failures", f"{sum(survey.failures.values()):,}", "tried again by the next run"),
     ]
     return html.numbers(html.number(label, value, more) for label, value, more in cards)
 
 
-def _words(survey: Survey) -> str:
+def _captions(survey: Survey) -> str:
     if not survey.kinds:
         return html.note("No caption was made.")
+    rows = []
+    kinds = sorted(survey.kinds, key=_place_of_type)
+    for kind in kinds:
+        for origin, held in (("this job", survey.kinds), ("people", survey.before)):
+            if kind in held:
+                rows.append((f"{kind}, by {origin}", *_numbers(held[kind])))
+    columns = ("captions", "number", "mean words", "vocabulary", "beginnings")
+    parts = [_openings(survey, kind) for kind in kinds]
+    note = (
+        "The vocabulary is the number of different words, the beginnings are different first three words: a collapsed writer shows "
+        "there. Where people wrote captions of the same clips, theirs stand beside."
+    )
+    return html.table(columns, rows) + html.note(note) + f'<div class="tables">{"".join(parts)}</div>'
+
+
+def _place_of_type(kind: str) -> tuple[int, str]:
+    return CAPTION_TYPES.index(kind) if kind in CAPTION_TYPES else len(CAPTION_TYPES), kind
+
+
+def _numbers(kind: KindSurvey) -> tuple[str, ...]:
+    return f"{kind.captions:,}", f"{kind.mean_words:.1f}", f"{len(kind.vocabulary):,}", f"{len(kind.openings):,}"
+
+
+def _openings(survey: Survey, kind: str) -> str:
+    """Returns how captions of a type begin; beside it, how often those of people begin so."""
+    before = survey.before.get(kind)
     rows = [
-        (kind, f"{own.captions:,}", f"{own.mean_words:.1f}", f"{len(own.vocabulary):,}", f"{len(own.openings):,}")
-        for kind, own in survey.kinds.items()
+        (opening, _percent(share, 1), *([_percent(before.openings[opening], before.captions)] if before else []))
+        for opening, share in survey.common_openings(kind)
     ]
-    parts = [html.table(("type", "captions", "words a caption", "different words", "different openings"), rows)]
-    for kind in survey.kinds:
-        shares = [(opening, f"{share:.1%}") for opening, share in survey.common_openings(kind)]
-        parts.append(html.table((f"{kind} captions begin with", "share"), shares))
-    return f'<div class="tables">{"".join(parts)}</div>'
+    return html.table((f"{kind} captions begin with", "share", *(["of people's"] if before else [])), rows)
 
 
-def _gates(survey: Survey) -> str:
+def _refused(survey: Survey) -> str:
     if not survey.verdicts:
-        return html.note("No caption was refused.")
+        return html.note("No caption was refused by a gate.")
     gates = sorted({gate for gate, _ in survey.verdicts})
     rows = [(gate, *(f"{survey.verdicts[gate, outcome]:,}" for outcome in ("rewritten", "dropped"))) for gate in gates]
+    reasons = [(gate, reason, f"{count:,}") for (gate, reason), count in survey.refusals.most_common(_REASONS)]
     examples = [
-        (gate, str(item["clip"]), f"{item['kind']}: {item['text'][:SHOWN]}", str(item["reason"]), str(item["outcome"]))
+        (
+            str(item["clip"]),
+            f"{item['kind']}: {html.shortened(item['text'], SHOWN)}",
+            f"{gate}: {item['reason']}",
+            html.shortened(f"rewritten: {item['by']}" if item.get("by") else "dropped", SHOWN),
+        )
         for gate in gates
         for item in survey.examples.get(gate, ())
     ]
-    return html.table(("gate", "rewritten", "dropped"), rows) + html.table(
-        ("gate", "clip", "refused", "because", "outcome"), examples, words=("clip", "refused", "because", "outcome")
+    return (
+        html.table(("gate", "rewritten", "dropped"), rows)
+        + html.table(("gate", "because", "captions"), reasons, words=("because",))
+        + "<h3>The first of each gate</h3>"
+        + html.table(
+            ("clip", "refused", "because", "outcome"),
+            examples,
+            words=("refused", "because", "outcome"),
+        )
     )
 
 
@@ -121,12 +162,16 @@ def _written(published: Published) -> str:
     rows += [(f"earlier {kind} captions withdrawn", f"{n:,}") for kind, n in published.withdrawn.items() if n]
     rows += [(f"left out as {reason}", f"{count:,}") for reason, count in published.dropped.items()]
     rows += [(f"{name} filled in", f"{count:,}") for name, count in published.filled.items()]
-    return html.table(("written into the manifest", "number"), rows)
+    where = "The texts that were left out, and why, are in dropped.jsonl in the folder of the work."
+    return html.table(("written into the manifest", "number"), rows) + (html.note(where) if published.dropped else "")
 
 
 def _failures(survey: Survey) -> str:
-    rows = [(stage, reason, f"{count:,}") for (stage, reason), count in survey.reasons.most_common(20)]
-    return html.table(("stage", "reason", "clips"), rows, words=("reason",)) if rows else ""
+    rows = [
+        (stage, reason, f"{count:,}", html.shortened(": ".join(survey.first[stage, reason]), SHOWN))
+        for (stage, reason), count in survey.reasons.most_common(_REASONS)
+    ]
+    return html.table(("stage", "reason", "clips", "the first"), rows, words=("reason", "the first")) if rows else ""
 
 
 def _probes(probes: Sequence[Probe]) -> str:
@@ -139,30 +184,28 @@ def _probes(probes: Sequence[Probe]) -> str:
         )
         for probe in probes
     ]
-    note = (
-        "<p class=\"note\">How alike a stage's answers are, from 0 to 1: to silence or black and to the clip itself; to another clip's "
-        "medium and to the clip's own, and to the other's; and to the clips in another order.</p>"
+    note = html.note(
+        f"How alike two answers of a stage are, from 0 to 1; {ALIKE} and more is the same. Silent: to silence or a black picture, and to "
+        "the clip: low, or the stage is deaf or blind. Another's: to a clip with another's medium, as that to the clip itself: low, and as "
+        "that to the other clip: high. Moved: to the clips in another order: high, or the stage mixes them up."
     )
-    columns = ("stage", "medium", "clips", "blank", "own", "other's", "moved")
+    columns = ("stage", "medium", "clips", "silent", "another's, as itself", "as the other", "moved")
     return note + html.table(columns, rows, words=("medium",)) if rows else ""
 
 
 def _time(timing: Timing) -> str:
-    rows = [
-        (
-            stage,
-            f"{seconds:,.1f}",
-            _percent(seconds, timing.seconds),
-            f"{timing.per_million(seconds):,.1f}",
-            timing.tokens_of(stage),
-        )
+    rows: list[tuple[str, ...]] = [
+        (stage, f"{seconds:,.1f}", _percent(seconds, timing.seconds), f"{timing.per_million(seconds):,.1f}")
         for stage, seconds in timing.stages.items()
     ]
-    note = (
-        f'<p class="note">{escape(timing.sentence())} The hours per million clips are a projection from this job: one process, this '
-        "machine, clips like these.</p>"
+    columns: tuple[str, ...] = ("stage", "seconds", "share", "hours per million clips")
+    if any(timing.tokens_of(stage) for stage in timing.stages):
+        columns = (*columns, "tokens")
+        rows = [(*row, timing.tokens_of(row[0])) for row in rows]
+    note = html.note(
+        f"{timing.sentence()} The hours per million clips are a projection from this job: one process, this machine, clips like these."
     )
-    return note + html.table(("stage", "seconds", "share", "hours per million clips", "tokens"), rows)
+    return note + html.table(columns, rows)
 
 
 def _stages(job: Job) -> str:
@@ -171,52 +214,6 @@ def _stages(job: Job) -> str:
         models = "; ".join(f"{model} ({licence or 'licence unknown'})" for model, licence in stage.models.items())
         rows.append((name, stage.cls.__name__, stage.key, models))
     return html.table(("stage", "class", "key", "models"), rows, words=("class", "key", "models"))
-
-
-def _tiles(job: Job, number: int) -> list[str]:
-    wanted = {clip.id for clip in sample_clips(job, number, "page")} if number else set()
-    maker, tiles = TileMaker(job.spec.data), []
-    for part in job.parts if wanted else ():
-        for clip, columns, failed in job.results(part):
-            if clip.id in wanted and columns is not None:
-                tiles.append(_tile(maker, clip, columns, failed))
-    return tiles
-
-
-def _tile(maker: TileMaker, clip: Clip, columns: Mapping[str, Any], failed: Mapping[str, str]) -> str:
-    tile = maker.make(clip)
-    lines = [
-        f'<li><span class="kind">{escape(kind)}, {escape(caption.origin)}:</span> {_text(caption.text)}</li>'
-        for kind, items in clip.captions.items()
-        for caption in items
-    ]
-    lines += [
-        f'<li><span class="kind">{escape(kind)}, <b>this job</b>:</span> {_text(text)}</li>'
-        for kind, text in texts_of_column(columns.get("texts"))
-    ]
-    for tag in columns.get("tags") or ():
-        shown = f"{tag['phrase']} ({tag.get('confidence', '')})"
-        lines.append(f'<li><span class="kind">{escape(str(tag["medium"]))} tag:</span> {_text(shown)}</li>')
-    for item in columns.get("candidates") or ():
-        lines.append(
-            f'<li><span class="kind">{escape(str(item.get("by", "")))}:</span> {_text(str(item["text"]))}</li>'
-        )
-    for verdict in columns.get("verdicts") or ():
-        shown = f"{verdict['text'][:SHOWN]} ({verdict['reason']})"
-        lines.append(
-            f'<li><span class="error">{escape(verdict["outcome"])} by {escape(verdict["gate"])}:</span> {_text(shown)}</li>'
-        )
-    lines += [
-        f'<li><span class="error">{escape(stage)} failed:</span> {_text(reason)}</li>'
-        for stage, reason in failed.items()
-    ]
-    errors = "".join(f'<p class="error">{escape(error)}</p>' for error in tile.errors)
-    said = f'<div class="head">{html.text(clip.id)}</div>{errors}<ul>{"".join(lines)}</ul>'
-    return f'<div class="clip">{media_of(tile, clip.id)}<div class="said">{said}</div></div>\n'
-
-
-def _text(text: str) -> str:
-    return html.text(html.shortened(text, SHOWN))
 
 
 def _number(value: float | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -13,7 +14,11 @@ import numpy as np
 from peav.data.manifests.clip import Clip
 from peav.data.manifests.identities import bytes_group, normalize_text
 from peav.engine.gates.words import words_of
-from peav.engine.rows import media_key
+from peav.engine.rows import media_key, real_captions
+
+#: What a reason quotes, as Python's repr does, and its numbers.
+_QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""")
+_NUMBER = re.compile(r"\d+(?:\.\d+)?%?")
 
 
 @dataclass(frozen=True)
@@ -79,19 +84,25 @@ class Survey:
     Attributes:
         clips: that were asked for.
         with_text: of them, how many have a new caption.
-        kinds: by caption type.
+        kinds: by caption type, what it wrote.
+        before: by caption type, what people wrote of the same clips.
         failures: by stage, how many clips failed there.
-        reasons: by stage and reason, likewise.
+        reasons: by stage and reason, likewise; what a reason quotes and counts is left out of it.
+        first: by stage and reason, the id of the first clip, and its whole reason.
         verdicts: by gate and outcome, captions.
+        refusals: by gate and reason, captions; likewise.
         examples: of what a gate refused, some of each.
     """
 
     clips: int = 0
     with_text: int = 0
     kinds: dict[str, KindSurvey] = field(default_factory=dict)
+    before: dict[str, KindSurvey] = field(default_factory=dict)
     failures: Counter[str] = field(default_factory=Counter)
     reasons: Counter[tuple[str, str]] = field(default_factory=Counter)
+    first: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
     verdicts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    refusals: Counter[tuple[str, str]] = field(default_factory=Counter)
     examples: dict[str, list[Mapping[str, Any]]] = field(default_factory=dict)
 
     def add(self, clip: Clip, columns: Mapping[str, Any], failed: Mapping[str, str]) -> None:
@@ -101,13 +112,19 @@ class Survey:
         self.with_text += bool(texts)
         for kind, text in texts:
             self.kinds.setdefault(kind, KindSurvey()).add(text)
+        for kind, written in real_captions(clip).items():
+            for text in written:
+                self.before.setdefault(kind, KindSurvey()).add(text)
         for stage, reason in failed.items():
             if reason:
                 self.failures[stage] += 1
-                if len(self.reasons) < 1000 or (stage, reason[:120]) in self.reasons:
-                    self.reasons[stage, reason[:120]] += 1
+                key = stage, common_reason(reason)
+                _count(self.reasons, key)
+                if key in self.reasons:
+                    self.first.setdefault(key, (clip.id, reason))
         for verdict in columns.get("verdicts") or ():
             self.verdicts[verdict["gate"], verdict["outcome"]] += 1
+            _count(self.refusals, (verdict["gate"], common_reason(verdict["reason"])))
             examples = self.examples.setdefault(verdict["gate"], [])
             if len(examples) < 5:
                 examples.append({"clip": clip.id, **verdict})
@@ -116,6 +133,21 @@ class Survey:
         """Returns the most frequent first three words of captions of a type, with their shares."""
         own = self.kinds[kind]
         return [(opening, count / own.captions) for opening, count in own.openings.most_common(number)]
+
+
+def _count(counter: Counter[tuple[str, str]], key: tuple[str, str]) -> None:
+    """Counts one of at most 1,000 different reasons."""
+    if len(counter) < 1000 or key in counter:
+        counter[key] += 1
+
+
+def common_reason(reason: str) -> str:
+    r"""Returns a reason without what it quotes and counts, so that equal ones can be counted.
+
+    >>> common_reason("it quotes what is said: 'good morning'"), common_reason("it has 70 words, not 1 to 60")
+    ("it quotes what is said: '…'", 'it has … words, not … to …')
+    """
+    return _NUMBER.sub("…", _QUOTED.sub("'…'", reason))[:120]
 
 
 def texts_of_column(texts: Mapping[str, Any] | None) -> Iterable[tuple[str, str]]:

@@ -63,7 +63,12 @@ def test_the_commands_of_the_guide_run(
     assert lines and all(line["models"] == models for line in lines)
     assert all(line["scores"]["tags"][0][2] in ("low", "medium", "high") for line in lines)
     page = (tmp_path / "my_data/engine/report.html").read_text()
-    assert "Words" in page and "hours per million clips" in page and "<script" not in page
+    assert (
+        "vocabulary" in page
+        and "audio, by people" in page
+        and "hours per million clips" in page
+        and "<script" not in page
+    )
 
 
 def test_a_checkpoint_of_ones_own_tags(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
