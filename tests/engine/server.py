@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import email
 import json
 import threading
 import time
@@ -16,6 +17,15 @@ def completion(text: str, finish: str = "stop") -> dict[str, Any]:
         "choices": [{"message": {"role": "assistant", "content": text}, "finish_reason": finish}],
         "usage": {"prompt_tokens": 7, "completion_tokens": 3},
     }
+
+
+def fields(kind: str, body: bytes) -> dict[str, Any]:
+    """What was posted, JSON or a form; its files are bytes."""
+    if not kind.startswith("multipart/"):
+        return dict(json.loads(body))
+    form: Any = email.message_from_bytes(b"content-type: " + kind.encode() + b"\r\n\r\n" + body)
+    parts = {part.get_param("name", header="content-disposition"): part for part in form.get_payload()}
+    return {name: part.get_payload(decode=bool(part.get_filename())) for name, part in parts.items()}
 
 
 class Scripted:
@@ -41,7 +51,7 @@ def serving(do: Callable[[int, dict[str, Any]], Any]) -> Iterator[Scripted]:
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            body = fields(self.headers["content-type"], self.rfile.read(int(self.headers["content-length"])))
             with script.lock:
                 number = len(script.bodies)
                 script.bodies.append(body)

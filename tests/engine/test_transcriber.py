@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
+import wave
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,13 @@ import pytest
 from peav.cli.main import main
 from peav.data.manifests.manifest import open_manifest
 from peav.engine.pipeline import Pipeline
-from peav.engine.stage import Failed
-from peav.engine.stages import ModelTranscriber
+from peav.engine.stage import EngineStop, Failed
+from peav.engine.stages import HTTPTranscriber, ModelTranscriber
 from peav.engine.stages.listening import Doubts, Heard, Piece, Transcriber, speech_of, voiced_seconds, windows
 from peav.testing import check_stage, tiny_columns
 from tests.data.world import make_data
+from tests.engine.server import serving
+from tests.engine.test_presets import transformers_serve
 from tests.engine.test_stages import needs, spoken
 from tests.engine.tiny_models import moonshine, whisper
 
@@ -259,6 +263,85 @@ def test_a_run_fills_in_transcripts_counts_what_it_refused_and_leaves_torch_its_
     assert main([*command, "--set", "speech.min_logprob=0.1", "--replace"]) == 0
     assert "the gate improbable refused 20, which were dropped" in capsys.readouterr().out  # 20 pieces of six clips
     assert torch.get_num_threads() == before
+
+
+def segment(text: str, start: float, end: float, logprob: float = -0.2, no_speech: float = 0.1) -> dict[str, Any]:
+    return {"text": text, "start": start, "end": end, "avg_logprob": logprob, "no_speech_prob": no_speech}
+
+
+def over_http(url: str, **arguments: Any) -> HTTPTranscriber:
+    return HTTPTranscriber(url, "tiny", **{"retries": 1, "timeout_seconds": 5.0, **arguments})
+
+
+def test_a_server_is_sent_the_pieces_and_doubted_alike() -> None:
+    def do(number: int, body: Any) -> Any:
+        with wave.open(io.BytesIO(body["file"])) as held:
+            seconds = held.getnframes() / held.getframerate()
+            assert held.getframerate() == RATE
+        said = [segment(f"{seconds:.1f} seconds", 0.1, seconds), segment("thank you", 0.2, 0.3, no_speech=0.9)]
+        return 200, {"text": "x", "language": "english", "segments": [*said, segment("hm", 0.3, 0.4, logprob=-2.0)]}
+
+    with serving(do) as server:
+        stage = over_http(server.url, language="en")
+        sounds = sound((3.0, 0.5)), sound((1.0, 0.5)), np.zeros(RATE, np.float32), None
+        made = listen(stage, *sounds, voice=[[[0.0, 0.5], [2.0, 3.0]], [[0.0, 1.0]], [[0.0, 1.0]], []])
+        stage.close()
+    texts = [one.get("text") for one in made["speech"]]
+    assert texts == ["0.5 seconds 1.0 seconds", "1.0 seconds", None, None] and len(server.bodies) == 3
+    assert [one["start"] for one in made["speech"][0]["segments"]] == [0.1, 2.1]
+    assert made["speech"][0]["language"] == "en" and made["speech"][0]["confidence"] == pytest.approx(0.819)
+    assert [one["gate"] for one in made["verdicts"][1]] == ["no_speech", "improbable"]
+    body = server.bodies[0]
+    assert (body["model"], body["language"], body["response_format"]) == ("tiny", "en", "verbose_json")
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ((400, {"error": "too long"}), "answered 400"),
+        ((200, {"text": 7}), "no transcript of OpenAI's form"),
+        ((200, b"{"), "no JSON"),
+        ((200, {"text": "a", "segments": [{"text": "a"}]}), "cannot be read: KeyError"),
+    ],
+)
+def test_what_a_server_does_wrong_is_a_failure_of_the_clip(answer: Any, said: str) -> None:
+    with serving(lambda number, body: answer) as server:
+        stage = over_http(server.url, retries=0)
+        [failed] = listen(stage, sound((1.0, 0.5)))["speech"]
+        stage.close()
+    assert isinstance(failed, Failed) and said in failed.reason
+
+
+def test_a_server_that_says_a_text_alone_and_one_that_is_not_there() -> None:
+    with serving(lambda number, body: (200, {"text": " good morning "})) as server:
+        stage = over_http(server.url, response_format="json")
+        made = listen(stage, sound((1.0, 0.5)), sound((2.0, 0.5)))
+        stage.close()
+    assert made["speech"][1] == {
+        "text": "good morning",
+        "segments": [{"text": "good morning", "start": 0.0, "end": 2.0}],
+    }
+    gone = over_http(server.url, retries=9)
+    with pytest.raises(EngineStop, match="start the server"):
+        listen(gone, *[sound((1.0, 0.5))] * 5)
+    gone.close()
+    given = {"class_path": "HTTPTranscriber", "init_args": {"url": server.url, "model": "tiny", "licence": "MIT"}}
+    other = {**given, "init_args": {**given["init_args"], "url": "http://b/v1", "concurrency": 2}}  # type: ignore[dict-item]
+    planned = Pipeline({"speech": given}).stages["speech"]
+    assert planned.models == {"tiny": "MIT"} and planned.key == Pipeline({"speech": other}).stages["speech"].key
+
+
+@pytest.mark.slow
+def test_transformers_serve_is_such_a_server(tmp_path: Path) -> None:
+    """In a process of its own, with a tiny Whisper that says one thing."""
+    pytest.importorskip("fastapi")
+    pytest.importorskip("uvicorn")
+    model = whisper(tmp_path / "m", "good morning")
+    with transformers_serve(model) as (url, _):
+        stage = HTTPTranscriber(url, str(model), response_format="json")
+        made = listen(stage, sound((0.8, 0.5)), sound((0.9, 0.4)))
+        stage.close()
+    assert [one["text"] for one in made["speech"]] == ["good morning"] * 2
 
 
 @pytest.mark.slow

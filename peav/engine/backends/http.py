@@ -11,7 +11,7 @@ import random
 import threading
 import time
 import wave
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -112,7 +112,20 @@ class HTTPBackend(Backend):
 
     def answer(self, requests: Sequence[Request]) -> list[Answer]:
         """Asks the server, `concurrency` requests at once."""
-        futures = [self._pool.submit(self._ask, request) for request in requests]
+        return self.post("chat/completions", [{"json": self._body(request)} for request in requests], _read)
+
+    def post(self, path: str, bodies: Sequence[Mapping[str, Any]], read: Callable[[Any], Answer]) -> list[Answer]:
+        """Posts to the server, `concurrency` bodies at once, and again what may do better later.
+
+        Args:
+            path: behind the address.
+            bodies: as httpx takes them: `json`, or `data` and `files`.
+            read: from a response with status 200 to an answer; one with an error is asked for again.
+
+        Raises:
+            EngineStop: if no request can be answered at present.
+        """
+        futures = [self._pool.submit(self._ask, path, body, read) for body in bodies]
         try:
             return [future.result() for future in futures]
         except BaseException:
@@ -127,8 +140,7 @@ class HTTPBackend(Backend):
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._client.close()
 
-    def _ask(self, request: Request) -> Answer:
-        body = self._body(request)
+    def _ask(self, path: str, body: Mapping[str, Any], read: Callable[[Any], Answer]) -> Answer:
         error, wait = "", 0.0
         for attempt in range(self.retries + 1):
             if attempt:
@@ -139,7 +151,7 @@ class HTTPBackend(Backend):
                 raise EngineStop(self._why or error or "the run ends")
             wait = 0.0
             try:
-                response = self._client.post(f"{self.url}/chat/completions", json=body)
+                response = self._client.post(f"{self.url}/{path}", **body)
             except self._httpx.ConnectError as failure:
                 error = f"{self.url} cannot be reached: {failure}"
                 self._count_refused(error)
@@ -161,7 +173,7 @@ class HTTPBackend(Backend):
                 continue
             if status != 200:
                 return Answer(error=f"{self.url} answered {status}: {response.text[:300]}")
-            answer = _read(response)
+            answer = read(response)
             if not answer.error:
                 return answer
             error = answer.error
@@ -185,7 +197,7 @@ class HTTPBackend(Backend):
             url = f"data:image/jpeg;base64,{_jpeg(frame)}"
             parts.append({"type": "image_url", "image_url": {"url": url}})
         if request.audio is not None:
-            data = _wav(request.audio, request.sample_rate)
+            data = base64.b64encode(wav_bytes(request.audio, request.sample_rate)).decode()
             parts.append({"type": "input_audio", "input_audio": {"data": data, "format": "wav"}})
         content: Any = [*parts, {"type": "text", "text": request.text}] if parts else request.text
         messages = [{"role": "system", "content": request.system}] if request.system else []
@@ -199,15 +211,22 @@ class HTTPBackend(Backend):
         }
 
 
-def _read(response: Any) -> Answer:
-    """Reads a body of status 200: some servers put an error into it."""
+def read_object(response: Any) -> dict[str, Any] | Answer:
+    """Reads a body of status 200: an object, or what is wrong with it; some servers put an error into it."""
     try:
         data = response.json()
     except ValueError:
         return Answer(error=f"the answer is no JSON: {response.text[:100]!r}")
-    if not isinstance(data, Mapping) or data.get("error"):
-        said = data.get("error") if isinstance(data, Mapping) else data
+    if not isinstance(data, dict) or data.get("error"):
+        said = data.get("error") if isinstance(data, dict) else data
         return Answer(error=f"the answer with status 200 holds an error: {said!r:.300}")
+    return data
+
+
+def _read(response: Any) -> Answer:
+    data = read_object(response)
+    if isinstance(data, Answer):
+        return data
     try:
         choice = data["choices"][0]
         text, usage = choice["message"]["content"], data.get("usage") or {}
@@ -233,14 +252,15 @@ def _wait_of(header: str | None) -> Seconds:
     return min(max(seconds, 0.0), MAX_WAIT) if seconds == seconds else 0.0
 
 
-def _wav(samples: np.ndarray[Any, Any], sample_rate: int) -> str:
+def wav_bytes(samples: np.ndarray[Any, Any], sample_rate: int) -> bytes:
+    """Returns a sound (S,) as a WAV file of 16 bits."""
     held = io.BytesIO()
     with wave.open(held, "wb") as stream:
         stream.setnchannels(1)
         stream.setsampwidth(2)
         stream.setframerate(sample_rate)
         stream.writeframes((np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes())
-    return base64.b64encode(held.getvalue()).decode()
+    return held.getvalue()
 
 
 def _jpeg(frame: np.ndarray[Any, Any]) -> str:

@@ -3,6 +3,7 @@
 from peav.engine.stages.choose import ChooseCaption
 from peav.engine.stages.fingerprint import Fingerprint
 from peav.engine.stages.gates import Gates
+from peav.engine.stages.http_transcriber import HTTPTranscriber
 from peav.engine.stages.measure import Measure
 from peav.engine.stages.model import ModelCaptioner, ModelWriter
 from peav.engine.stages.read import CaptionsFromFile
@@ -19,6 +20,7 @@ __all__ = [
     "ChooseCaption",
     "Fingerprint",
     "Gates",
+    "HTTPTranscriber",
     "Measure",
     "ModelCaptioner",
     "ModelTranscriber",
