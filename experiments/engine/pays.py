@@ -106,6 +106,7 @@ class Study:
 
     def data(self, variant: str, seed: int) -> Path:
         """Returns the data of a variant; those with captions of the engine are its own for each seed."""
+        change: Callable[[Clip], Clip | None]
         if variant in TAGGERS:
             folder, source = self.out / "data" / f"{variant}-{seed}", self.captioned(TAGGERS[variant], seed)
             change = (lambda clip: of_origin(clip, "synthetic")) if variant == "engine" else mixed

@@ -47,10 +47,12 @@ def test_words_stand_beside_those_of_people(page: str) -> None:
 
 def test_refusals_are_counted_by_reason(page: str) -> None:
     assert rows(page, "gate.*?dropped") == [["degenerate", "0", "2"]]
-    assert ["degenerate", "it says '…' three times in a row", "2"] in rows(page, "gate</th><th[^>]*>because")
-    assert ["train-6", "audio: so so so so so", "degenerate: it says 'so' three times in a row", "dropped"] in rows(
-        page, "clip"
-    )
+    ((gate, reason, count),) = rows(page, "gate</th><th[^>]*>because")
+    assert (gate, count) == ("degenerate", "2") and "'…'" in reason
+    # The first of each gate say it in full.
+    first = {clip: (text, because, outcome) for clip, text, because, outcome in rows(page, "clip")}
+    said = f"degenerate: {reason.replace('…', 'so')}"
+    assert first["train-6"] == ("audio: so so so so so", said, "dropped") and first.keys() == {"train-5", "train-6"}
 
 
 def test_failures_are_counted_by_reason(page: str) -> None:

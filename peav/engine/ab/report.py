@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from peav.engine.ab.files import Key
 from peav.engine.ab.score import MAJORITY, VERDICTS, Score, Tally, half_width
@@ -21,20 +21,19 @@ def lines_of(score: Score) -> Iterator[str]:
     yield f"old: {printable(key.old)}"
     yield f"{clips} clips, {key.kind} captions; shares with their 95 % intervals (Wilson)"
     yield ""
-    shown = [
-        verdict
-        for verdict in VERDICTS
-        if any(tally.count(verdict) for tally in score.tallies.values()) or verdict != "divided"
-    ]
-    yield "new is".ljust(_NAME) + "".join(verdict.ljust(_CELL) for verdict in shown).rstrip()
+    shown = [verdict for verdict in VERDICTS if verdict != "divided" or score.majority.count(verdict)]
+    yield _row("new is", shown)
     for name, tally in score.tallies.items():
-        yield (
-            printable(name)[: _NAME - 1].ljust(_NAME)
-            + "".join(_cell(tally.count(v), clips).ljust(_CELL) for v in shown).rstrip()
-        )
+        # A rater alone is never divided.
+        cells = ["" if v == "divided" and name in score.raters else _cell(tally.count(v), clips) for v in shown]
+        yield _row(printable(name), cells)
     yield ""
     yield from _conclusion(score)
     yield from _lost(score)
+
+
+def _row(name: str, cells: Iterable[str]) -> str:
+    return (name[: _NAME - 1].ljust(_NAME) + "".join(cell.ljust(_CELL) for cell in cells)).rstrip()
 
 
 def _conclusion(score: Score) -> Iterator[str]:
