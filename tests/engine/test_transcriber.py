@@ -8,6 +8,7 @@ import subprocess
 import sys
 import wave
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,8 @@ def sound(*parts: tuple[float, float]) -> np.ndarray:
 class Levels(Transcriber):
     """Writes down how loud a piece is, in tenths of its peak."""
 
-    def __init__(self, **doubt: Any) -> None:
-        super().__init__(Doubts(0.6, -1.0, 2.4), 4.0, 0.5, -40.0, 0.2)
+    def __init__(self, pad: float = 0.0, **doubt: Any) -> None:
+        super().__init__(Doubts(0.6, -1.0, 2.4), 4.0, 0.5, pad, -40.0, 0.2)
         self.doubt, self.asked = doubt, []  # type: ignore[var-annotated]
 
     def transcribe(self, pieces: Sequence[Piece]) -> list[list[Heard] | Failed]:
@@ -88,6 +89,11 @@ def test_long_clips_are_heard_whole_and_divided_where_they_are_quiet() -> None:
     assert all(cut % 3.5 == pytest.approx(3.4, abs=0.1) for cut in cuts[:-1])
     assert len(made["speech"][0]["segments"]) == len(stage.asked) == 5
     assert windows([(0.0, 10.0)], np.ones(160000, np.float32), RATE, 30.0) == [(0.0, 10.0)]
+    # Around a span of voice some more is heard, and nothing twice.
+    padded = Levels(0.4)
+    listen(padded, sound((9.0, 0.5)), voice=[[[0.2, 3.5], [4.0, 8.8]]])
+    assert padded.asked[0][0] == 0.0 and padded.asked[-1][1] == 9.0
+    assert all(start >= end for (_, end), (start, _) in pairwise(padded.asked))
     # Spans are joined over short pauses, as long as the window holds them.
     spans = [(0.0, 1.0), (1.4, 2.0), (3.0, 3.5), (3.6, 8.0)]
     assert windows(spans, sound((8.0, 0.1)), RATE, 4.5, 0.5) == [(0.0, 2.0), (3.0, 3.5), (3.6, 8.0)]
@@ -282,7 +288,7 @@ def test_a_server_is_sent_the_pieces_and_doubted_alike() -> None:
         return 200, {"text": "x", "language": "english", "segments": [*said, segment("hm", 0.3, 0.4, logprob=-2.0)]}
 
     with serving(do) as server:
-        stage = over_http(server.url, language="en")
+        stage = over_http(server.url, language="en", pad_seconds=0.0)
         sounds = sound((3.0, 0.5)), sound((1.0, 0.5)), np.zeros(RATE, np.float32), None
         made = listen(stage, *sounds, voice=[[[0.0, 0.5], [2.0, 3.0]], [[0.0, 1.0]], [[0.0, 1.0]], []])
         stage.close()

@@ -39,6 +39,7 @@ class HTTPTranscriber(Transcriber):
         response_format: `verbose_json`, or `json` for servers that know no other.
         window_seconds: the longest piece.
         max_pause_seconds: spans of voice with a longer pause between them are pieces of their own.
+        pad_seconds: of the sound around a span of voice that the model is given, too.
         min_level_db: level of a frame of 10 ms that may be voice, dBFS.
         min_voiced_seconds: of such frames, for a piece to be listened to at all.
         max_no_speech: probability that nobody speaks from which on a segment is refused.
@@ -62,6 +63,7 @@ class HTTPTranscriber(Transcriber):
         response_format: str = "verbose_json",
         window_seconds: Seconds = 30.0,
         max_pause_seconds: Seconds = 1.0,
+        pad_seconds: Seconds = 0.3,
         min_level_db: float = -40.0,
         min_voiced_seconds: Seconds = 0.2,
         max_no_speech: float = 0.6,
@@ -78,6 +80,7 @@ class HTTPTranscriber(Transcriber):
             Doubts(max_no_speech, min_logprob, max_compression),
             window_seconds,
             max_pause_seconds,
+            pad_seconds,
             min_level_db,
             min_voiced_seconds,
         )

@@ -115,6 +115,7 @@ class Transcriber(Stage):
         doubts: what is refused.
         window_seconds: the longest piece that the model is given.
         max_pause_seconds: spans of voice with a longer pause between them are pieces of their own.
+        pad_seconds: of the sound around a span of voice that the model is given, too.
         min_level_db: level of a frame of 10 ms that may be voice, dBFS.
         min_voiced_seconds: of such frames, for a piece to be listened to at all.
     """
@@ -128,12 +129,14 @@ class Transcriber(Stage):
         doubts: Doubts,
         window_seconds: Seconds,
         max_pause_seconds: Seconds,
+        pad_seconds: Seconds,
         min_level_db: float,
         min_voiced_seconds: Seconds,
     ) -> None:
         if window_seconds < 1:
             raise ValueError(f"window_seconds must be at least 1, got {window_seconds}")
         self.doubts, self.window_seconds, self.max_pause_seconds = doubts, window_seconds, max_pause_seconds
+        self.pad_seconds = pad_seconds
         self.min_level_db, self.min_voiced_seconds = min_level_db, min_voiced_seconds
 
     @abstractmethod
@@ -189,11 +192,10 @@ class Transcriber(Stage):
         if samples is None or not len(samples):
             return []
         duration = len(samples) / rate
-        spans = (
-            [(0.0, duration)]
-            if "voice" not in row
-            else [(start, min(end, duration)) for start, end in row["voice"] or ()]
-        )
+        spans = [(0.0, duration)]
+        if "voice" in row:
+            pad = self.pad_seconds
+            spans = [(max(start - pad, 0.0), min(end + pad, duration)) for start, end in row["voice"] or ()]
         found = []
         for start, end in windows(spans, samples, rate, self.window_seconds, self.max_pause_seconds):
             own = samples[round(start * rate) : round(end * rate)]
@@ -253,6 +255,7 @@ def windows(
         if found and start - found[-1][1] <= max_pause and end - found[-1][0] <= longest:
             found[-1] = (found[-1][0], end)
             continue
+        start = max(start, found[-1][1]) if found else start  # spans that were padded may overlap
         while end - start > longest:
             cut = _quietest(samples, sample_rate, start + longest * 2 / 3, start + longest)
             found.append((start, cut))

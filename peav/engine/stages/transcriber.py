@@ -37,6 +37,7 @@ class ModelTranscriber(Transcriber):
             (Moonshine normalises over time).
         window_seconds: the longest piece, at most what the model hears at once.
         max_pause_seconds: spans of voice with a longer pause between them are pieces of their own.
+        pad_seconds: of the sound around a span of voice that the model is given, too.
         min_level_db: level of a frame of 10 ms that may be voice, dBFS.
         min_voiced_seconds: of such frames, for a piece to be listened to at all.
         max_no_speech: probability that nobody speaks, of Whisper, from which on a piece is refused.
@@ -59,6 +60,7 @@ class ModelTranscriber(Transcriber):
         batch_size: int = 8,
         window_seconds: Seconds = 30.0,
         max_pause_seconds: Seconds = 1.0,
+        pad_seconds: Seconds = 0.3,
         min_level_db: float = -40.0,
         min_voiced_seconds: Seconds = 0.2,
         max_no_speech: float = 0.6,
@@ -86,6 +88,7 @@ class ModelTranscriber(Transcriber):
             Doubts(max_no_speech, min_logprob, max_compression),
             min(window_seconds, self._window or window_seconds),
             max_pause_seconds,
+            pad_seconds,
             min_level_db,
             min_voiced_seconds,
         )
