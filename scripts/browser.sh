@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes sure that a Chromium is there in which the page of `peav serve` is tested; installs it where it may.
+# Makes sure that a Chromium is there in which the pages of `peav serve` and `peav ab` are tested; installs it where it may.
 # Debian's plays H.264 and AAC, which Playwright's own build does not.
 set -eu
 
@@ -24,7 +24,7 @@ elif [ "$sudo" != none ] && command -v dnf >/dev/null; then
 fi
 if present; then exit 0; fi
 cat >&2 <<'MESSAGE'
-There is no Chromium, and it could not be installed here: the tests of the page of peav serve are left out. To run them:
+There is no Chromium, and it could not be installed here: the tests of the pages of peav serve and peav ab are left out. To run them:
   Debian           sudo apt-get install chromium
   Fedora           sudo dnf install chromium
   macOS, Ubuntu    install Google Chrome
