@@ -16,6 +16,9 @@ MAX_SHARED = 200
 #: Words of a sound that two clips must share before they are compared, different ones.
 MIN_WORDS = 3
 
+#: Likewise of words of `peav.engine.stages.short_sound`, of which an encoding at a low rate leaves few as they were.
+MIN_SHORT_WORDS = 2
+
 #: Share of bits in which two sounds may differ where they lie best over each other; words of different sounds differ in half of them.
 MAX_SOUND_DISTANCE = 0.25
 
@@ -42,13 +45,15 @@ class Near:
 class NearDuplicates:
     """Collects fingerprints clip by clip, and finds those that nearly agree.
 
-    It holds 4 bytes a word of sound and 8 a picture, and as much again while it sorts: some 500 bytes for a clip of 10 s.
+    It holds 4 bytes a word of sound and 8 a picture, and three times that while it sorts: some 500 bytes for a clip of 10 s in all, and
+    3,000 for one of 2 s, whose words are closer.
     """
 
     def __init__(self) -> None:
         self._ids: list[str] = []
         self._kept: set[int] = set()
         self._sounds: list[NDArray[np.uint32]] = []
+        self._shorts: list[NDArray[np.uint32]] = []
         self._pictures: list[NDArray[np.uint64]] = []
 
     def add(self, clip: str, prints: Mapping[str, Any], stays: bool = False) -> None:
@@ -63,11 +68,16 @@ class NearDuplicates:
             self._kept.add(len(self._ids))
         self._ids.append(clip)
         self._sounds.append(np.asarray(prints.get("sound", ()), np.uint32))
+        self._shorts.append(np.asarray(prints.get("short", ()), np.uint32))
         self._pictures.append(np.asarray(prints.get("pictures", ()), np.uint64))
 
     def find(self) -> dict[str, Near]:
         """Returns the clips that are nearly an earlier one that stays: in sound and in picture, as far as they have them."""
-        asked = {**self._pairs(_sound_keys(self._sounds), MIN_WORDS), **self._pairs(_picture_keys(self._pictures), 1)}
+        asked = {
+            **self._pairs(_sound_keys(self._sounds), MIN_WORDS),
+            **self._pairs(_sound_keys(self._shorts), MIN_SHORT_WORDS),
+            **self._pairs(_picture_keys(self._pictures), 1),
+        }
         by_later: dict[int, list[int]] = defaultdict(list)
         for first, later in asked:
             by_later[later].append(first)
@@ -85,11 +95,14 @@ class NearDuplicates:
     def _distance(self, first: int, later: int) -> float | None:
         """Returns how far apart two clips are; None if they are no near duplicates."""
         distances = []
-        for held, compare in ((self._sounds, sound_distance), (self._pictures, picture_distance)):
-            left, right = held[first], held[later]
-            if not len(left) and not len(right):
+        sounds, pictures = (self._shorts, self._sounds), (self._pictures,)
+        for kinds, compare in ((sounds, sound_distance), (pictures, picture_distance)):
+            both = next((held for held in kinds if len(held[first]) and len(held[later])), None)
+            if both is None:
+                if any(len(held[one]) for held in kinds for one in (first, later)):
+                    return None
                 continue
-            distance = compare(left, right) if len(left) and len(right) else None  # type: ignore[arg-type]
+            distance = compare(both[first], both[later])  # type: ignore[arg-type]
             if distance is None:
                 return None
             distances.append(distance)

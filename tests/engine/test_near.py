@@ -19,6 +19,7 @@ from peav.engine.publish import PublishOptions
 from peav.engine.stage import Columns, Stage, register_stage
 from peav.engine.stages import Fingerprint
 from peav.engine.stages.fingerprint import picture_hash
+from peav.engine.stages.short_sound import short_words
 from peav.testing import check_stage
 from tests.engine.data import config, write_clips
 
@@ -77,11 +78,47 @@ def test_a_sound_is_found_again_after_another_encoding_level_and_trim() -> None:
 def test_silence_and_plain_frames_tell_nothing() -> None:
     black = np.zeros((4, 3, 32, 32), np.uint8)
     made = prints([np.zeros(5 * RATE, np.float32), None, sound(1, 0.5)], [black, black + 200, None])
-    assert made[:2] == [{}, {}] and len(made[2]["sound"]) > 10  # half a second, repeated
+    assert made[:2] == [{}, {}] and len(made[2]["sound"]) > 10 and len(made[2]["short"]) > 30
     near = NearDuplicates()
     for k, one in enumerate(made[:2]):
         near.add(str(k), one)
     assert near.find() == {}
+
+
+def test_short_sounds_are_found_again_and_different_ones_are_not() -> None:
+    ones = [sound(k, seconds) for k, seconds in enumerate((0.4, 0.7, 1.0, 1.5, 2.0, 3.0))]
+    changed = [0.3 * one for one in ones[1:]]
+    changed += [np.concatenate([np.zeros(RATE // 10, np.float32), one]) for one in ones[1:]]
+    changed.append(encoded(ones[1], "-c:a", "libmp3lame", "-b:a", "48k"))
+    near = NearDuplicates()
+    for k, one in enumerate([*ones, *changed]):
+        near.add(str(k), {"short": short_words(one, RATE)})
+    found = {name: one.first for name, one in near.find().items()}
+    assert found == {str(6 + k): str(1 + k % 5) for k in range(11)}
+
+
+def test_a_sound_and_none_are_no_duplicates_though_their_pictures_are() -> None:
+    near = NearDuplicates()
+    for name, own in (("a", {"short": [1, 2, 3]}), ("b", {}), ("c", {"sound": [1, 2, 3]}), ("d", {"short": [1, 2, 3]})):
+        near.add(name, {**own, "pictures": [77]})
+    assert {name: one.first for name, one in near.find().items()} == {"d": "a"}
+
+
+def test_bars_are_cut_off_and_what_stands_still_counts_once() -> None:
+    film = np.stack([np.kron(scene(k), np.ones((2, 2))) for k in range(8)]).clip(0, 255)  # (8, 64, 64)
+    narrow = film[:, 8::2][:, :24].repeat(1, axis=1)
+    boxed = np.zeros_like(film)
+    boxed[:, 20:44] = narrow
+    title = np.stack([np.kron(scene(99), np.ones((2, 2)))] * 5).clip(0, 255)
+    other = np.stack([np.kron(scene(50 + k), np.ones((2, 2))) for k in range(3)]).clip(0, 255)
+    films = [narrow, boxed, np.concatenate([title, film[:3]]), np.concatenate([title, other])]
+    frames = [np.repeat(one[:, None], 3, axis=1).astype(np.uint8) for one in films]
+    made = prints([None] * 4, frames)
+    assert [len(one["pictures"]) for one in made[2:]] == [4, 4]
+    near = NearDuplicates()
+    for k, one in enumerate(made):
+        near.add(str(k), one)
+    assert {name: one.first for name, one in near.find().items()} == {"1": "0"}
 
 
 def test_pictures_are_found_again_after_noise_and_other_contrast() -> None:
