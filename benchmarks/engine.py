@@ -4,7 +4,8 @@
 
 The clips are lines of a manifest without media, for the stages read none; the captions, three a clip of ten words each, have a vocabulary
 that grows with the clips (log-uniform ranks, as Zipf's law has them). `peav caption` runs in a process of its own, inline and with one
-thread; what it holds is read from /proc while it runs.
+thread; which phase it is in is told by the files that it writes, and what it uses and holds is read from /proc. A million clips take 8 GB
+of disk and some ten minutes.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from zlib import crc32
@@ -81,64 +82,96 @@ def write_clips(data: Path, number: int) -> None:
     write_manifest(data / "manifest" / "train.jsonl", clips())
 
 
-@dataclass
+@dataclass(frozen=True)
+class State:
+    """What a process has used and holds.
+
+    Attributes:
+        cpu: seconds of CPU time.
+        own: megabytes of memory of its own; what is mapped from files is given back when another wants it.
+        resident: megabytes, mapped files included.
+    """
+
+    cpu: float
+    own: float
+    resident: float
+
+
+@dataclass(frozen=True)
 class Phase:
     """A part of a run.
 
     Attributes:
-        name: of the part.
-        cpu: seconds of CPU time at its end.
-        megabytes: the most that the process held until then.
-        held: what it held at the end.
+        name: of it.
+        cpu: seconds of CPU time that it took.
+        own: the most megabytes of its own that the process held in it.
+        resident: the same, mapped files included.
     """
 
     name: str
     cpu: float
-    megabytes: float
-    held: float
+    own: float
+    resident: float
 
 
 def run(data: Path, parts: int) -> list[Phase]:
-    """Runs `peav caption`, and looks what it holds."""
+    """Runs `peav caption`; which phase it is in is told by its files, and what it holds by /proc."""
     stages = {
         name: {"class_path": f"engine.{cls}"} for name, cls in (("tags", "InstantTags"), ("write", "InstantWriter"))
     }
     config = data.with_suffix(".yaml")
     config.write_text(json.dumps({"stages": stages}))
-    command = [sys.executable, "-m", "peav.cli.main", "caption", str(data), "--config", str(config), "--samples", "0"]
+    command = [sys.executable, "-m", "peav.cli.main", "caption", str(data), "--config", str(config)]
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]),
     }
+    manifest, work = data / "manifest" / "train.jsonl", data / "engine"
+    before = manifest.stat().st_ino
+    done = work.glob
+    begins: list[tuple[str, Callable[[], bool]]] = [
+        ("imports, opening", lambda: True),
+        ("planning", work.is_dir),
+        ("computing, first half", lambda: next(done("train/write-*/*.journal"), None) is not None),
+        ("computing, second half", lambda: len(list(done("train/write-*/*.done"))) >= parts / 2),
+        ("publishing: counting", (work / "publish.lock").exists),
+        ("publishing: writing", (data / "provenance" / ".train.jsonl.partial").exists),
+        ("report", lambda: manifest.stat().st_ino != before),
+    ]
     process = subprocess.Popen(
         command, env={**environment, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    markers = data / "engine" / "train"
-    limits = [("a part", 1), ("half of the parts", parts // 2), ("all parts", parts)]
-    phases: list[Phase] = []
+    seen: list[tuple[str, list[State]]] = []
     while process.poll() is None:
         now = state_of(process.pid)
         if now is not None:
-            done = len(list(markers.glob("write-*/*.done"))) if limits else 0
-            while limits and done >= limits[0][1]:
-                phases.append(Phase(limits.pop(0)[0], *now))
-            last = now
-        time.sleep(0.05 if parts < 100 else 0.5)
+            while begins and begins[0][1]():
+                seen.append((begins.pop(0)[0], [now]))
+            seen[-1][1].append(now)
+        time.sleep(0.02 if parts < 100 else 0.1)
     if process.returncode:
         raise SystemExit(f"peav caption failed: {' '.join(command)}")
-    phases.append(Phase("manifest, provenance, report", *last))
-    return phases
+    return [
+        Phase(name, states[-1].cpu - states[0].cpu, max(s.own for s in states), max(s.resident for s in states))
+        for name, states in seen
+    ]
 
 
-def state_of(pid: int) -> tuple[float, float, float] | None:
-    """Returns CPU seconds, the most megabytes so far, and those of now; None of a process that is gone."""
+def state_of(pid: int) -> State | None:
+    """Returns what a process has used and holds; None of one that is gone."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
-        most, now = (int(status[name].split()[0]) / 1000 for name in ("VmHWM", "VmRSS"))
+        own, resident = (int(status[name].split()[0]) / 1000 for name in ("RssAnon", "VmRSS"))
     except (OSError, KeyError):
         return None
-    return (int(fields[11]) + int(fields[12])) / _TICKS, most, now
+    return State((int(fields[11]) + int(fields[12])) / _TICKS, own, resident)
+
+
+def whole_of(phases: list[Phase]) -> Phase:
+    """Returns all phases but the first, most of which are imports, as one."""
+    cpu = sum(phase.cpu for phase in phases[1:])
+    return Phase("all but the first", cpu, max(p.own for p in phases), max(p.resident for p in phases))
 
 
 def start_seconds(folder: Path, repeats: int) -> tuple[float, float]:
@@ -167,19 +200,16 @@ def main() -> None:
         print(f"load {os.getloadavg()[0]:.1f}")
         whole, imports = start_seconds(folder, options.repeats)
         print(f"start: {whole:.2f} s with a single clip, {imports:.2f} s of them imports")
+        print("| clips | phase | CPU s | clips/s of CPU | own memory, MB | with mapped files, MB |")
+        print("|---:|---|---:|---:|---:|---:|")
         for clips in options.clips:
             data = folder / str(clips)
             write_clips(data, clips)
-            before = 0.0
-            for phase in run(data, max(1, math.ceil(clips / 1000))):
-                rate = (
-                    clips / (phase.cpu - before) if phase.name in ("all parts", "manifest, provenance, report") else 0
-                )
-                note = f", {rate:,.0f} clips/s of CPU time" if rate else ""
-                print(
-                    f"{clips:>10,} clips, {phase.name}: {phase.megabytes:,.0f} MB at most, {phase.held:,.0f} MB now{note}"
-                )
-                before = phase.cpu if phase.name in ("a part", "all parts") else before
+            phases = run(data, max(1, math.ceil(clips / 1000)))
+            for phase in [*phases, whole_of(phases)]:
+                rate = f"{clips / phase.cpu:,.0f}" if phase.cpu and phase.name != "imports, opening" else ""
+                memory = f"{phase.own:,.0f} | {phase.resident:,.0f}"
+                print(f"| {clips:,} | {phase.name} | {phase.cpu:,.1f} | {rate} | {memory} |", flush=True)
             shutil.rmtree(data)
     finally:
         shutil.rmtree(folder)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -41,6 +42,38 @@ def writer_of(partial: Path) -> tuple[str, int] | None:
     """
     _, *said = partial.name.rsplit("@", 3)
     return (said[0], int(said[1])) if len(said) == 3 and said[1].isdecimal() else None
+
+
+def sweep(folder: Path, stale_seconds: float = 86_400.0, now: float | None = None) -> None:
+    """Removes unfinished files whose process was killed: those that :func:`replacing` names for several writers.
+
+    A process of this machine is asked for; of another one the file itself tells, by the time at which it was last written.
+
+    Args:
+        folder: in which they are.
+        stale_seconds: after which a file that a process on another machine writes counts as left behind.
+        now: seconds, by the clock of the file system; by that of this machine by default.
+    """
+    for path in folder.glob(".*.partial"):
+        host, pid = writer_of(path) or ("", 0)
+        with suppress(FileNotFoundError):
+            if host == socket.gethostname():
+                gone = not is_running(pid)
+            else:
+                gone = (time.time() if now is None else now) - path.stat().st_mtime > stale_seconds
+            if gone:
+                path.unlink()
+
+
+def is_running(pid: int) -> bool:
+    """Returns whether this machine has a process of that number."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def sync(path: Path) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from peav.data.curation.sampling import uniform
 from peav.data.manifests.clip import Clip
@@ -16,6 +18,9 @@ from peav.engine.stage import EngineStop, take
 
 #: So many times the clips of a sample are looked at; more only while there are fewer than `FEW`.
 LOOKED_AT, FEW = 20, 20
+
+#: Clips whose random numbers are held at once.
+BLOCK = 1 << 18
 
 
 def sample_clips(job: Job, number: int, what: str, seed: int = 0) -> list[Clip]:
@@ -31,16 +36,32 @@ def sample_clips(job: Job, number: int, what: str, seed: int = 0) -> list[Clip]:
     """
     clips: list[Clip] = []
     for manifest in job.manifests.values():
-        numbers = uniform(np.asarray(manifest.index.id), what, seed)
-        for looked, position in enumerate(np.argsort(numbers, kind="stable")):
+        for looked, position in enumerate(_in_order(manifest.index.id, what, seed, LOOKED_AT * number)):
             if looked >= LOOKED_AT * number and len(clips) >= FEW:
                 break
-            clip = manifest[int(position)]
+            clip = manifest[position]
             if job.condition(clip):
                 clips.append(clip)
             if len(clips) == number:
                 return clips
     return clips
+
+
+def _in_order(ids: NDArray[np.int64], what: str, seed: int, wanted: int) -> Iterator[int]:
+    """Yields all positions in a random order, of which mostly the first `wanted` are asked for.
+
+    The numbers that order them are drawn in bands, so that those of all clips are never held at once.
+    """
+    low, width = 0.0, 2.0 * wanted / max(len(ids), 1)
+    while low < 1.0:
+        places, numbers = [np.zeros(0, np.int64)], [np.zeros(0)]
+        for first in range(0, len(ids), BLOCK):
+            drawn = uniform(np.asarray(ids[first : first + BLOCK]), what, seed)
+            inside = np.flatnonzero((drawn >= low) & (drawn < low + width))
+            places.append(first + inside)
+            numbers.append(drawn[inside])
+        yield from np.concatenate(places)[np.argsort(np.concatenate(numbers), kind="stable")].tolist()
+        low, width = low + width, 4 * width
 
 
 def calibrate(job: Job, computer: Computer) -> None:

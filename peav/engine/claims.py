@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from peav.atomic import writer_of
+from peav.atomic import is_running, sweep
 from peav.engine.stage import EngineError
 from peav.types import Seconds
 
@@ -32,13 +32,7 @@ def _started(pid: int) -> str:
 
 
 def _alive(pid: int, started: str) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return not started or _started(pid) in ("", started)
+    return is_running(pid) and (not started or _started(pid) in ("", started))
 
 
 class Pulse:
@@ -102,13 +96,8 @@ class Pulse:
 
     def sweep(self, folder: Path) -> None:
         """Removes the unfinished files that killed processes left in a folder and those in it, two levels down."""
-        for pattern in ("", "*/", "*/*/"):
-            for path in folder.glob(f"{pattern}.*.partial"):
-                host, pid = writer_of(path) or ("", 0)
-                with suppress(FileNotFoundError):
-                    here = host == socket.gethostname()
-                    if not _alive(pid, "") if here else self.now() - path.stat().st_mtime > self.stale:
-                        path.unlink()
+        for one in (folder, *folder.glob("*/"), *folder.glob("*/*/")):
+            sweep(one, self.stale, self.now())
 
     def close(self) -> None:
         """Ends the thread."""

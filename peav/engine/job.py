@@ -109,7 +109,7 @@ def clips_digest(manifest: Manifest) -> str:
     index = manifest.index
     digest = hashlib.blake2b(digest_size=8)
     for name in ("id", "row", "duration"):
-        digest.update(np.ascontiguousarray(getattr(index, name)).tobytes())
+        digest.update(np.ascontiguousarray(getattr(index, name)).data)
     return digest.hexdigest()
 
 

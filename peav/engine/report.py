@@ -12,6 +12,7 @@ from peav.engine.job import Job
 from peav.engine.probes import ALIKE, Probe
 from peav.engine.publish import Published
 from peav.engine.report_clips import SHOWN, clips_section
+from peav.engine.sketches import DistinctCount
 from peav.engine.survey import KindSurvey, Survey
 from peav.engine.timing import Timing
 from peav.types import CAPTION_TYPES
@@ -115,14 +116,18 @@ def _place_of_type(kind: str) -> tuple[int, str]:
 
 
 def _numbers(kind: KindSurvey) -> tuple[str, ...]:
-    return f"{kind.captions:,}", f"{kind.mean_words:.1f}", f"{len(kind.vocabulary):,}", f"{len(kind.openings):,}"
+    return f"{kind.captions:,}", f"{kind.mean_words:.1f}", _count(kind.vocabulary), _count(kind.different_openings)
+
+
+def _count(counted: DistinctCount) -> str:
+    return f"{len(counted):,}" if counted.exact else f"about {len(counted):,}"
 
 
 def _openings(survey: Survey, kind: str) -> str:
     """Returns how captions of a type begin; beside it, how often those of people begin so."""
     before = survey.before.get(kind)
     rows = [
-        (opening, _percent(share, 1), *([_percent(before.openings[opening], before.captions)] if before else []))
+        (opening, _percent(share, 1), *([_percent(before.openings.count(opening), before.captions)] if before else []))
         for opening, share in survey.common_openings(kind)
     ]
     return html.table((f"{kind} captions begin with", "share", *(["of people's"] if before else [])), rows)

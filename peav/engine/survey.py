@@ -15,6 +15,7 @@ from peav.data.manifests.clip import Clip
 from peav.data.manifests.identities import bytes_group, normalize_text
 from peav.engine.gates.words import words_of
 from peav.engine.rows import media_key, real_captions
+from peav.engine.sketches import DistinctCount, FrequentItems
 
 #: What a reason quotes, as Python's repr does, and its numbers.
 _QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""")
@@ -38,10 +39,6 @@ class LeftOut:
     similarity: float | None = None
 
 
-#: More different words, or openings, are not told apart: the rarest are forgotten, and so memory is bounded.
-MAX_DISTINCT = 1_000_000
-
-
 @dataclass
 class KindSurvey:
     """What captions of a type are like.
@@ -49,27 +46,27 @@ class KindSurvey:
     Attributes:
         captions: how many there are.
         words: in all of them.
-        vocabulary: how often each word occurs.
-        openings: how often each first three words occur.
+        vocabulary: how many different words.
+        different_openings: how many different first three words.
+        openings: which of those are frequent.
     """
 
     captions: int = 0
     words: int = 0
-    vocabulary: Counter[str] = field(default_factory=Counter)
-    openings: Counter[str] = field(default_factory=Counter)
+    vocabulary: DistinctCount = field(default_factory=DistinctCount)
+    different_openings: DistinctCount = field(default_factory=DistinctCount)
+    openings: FrequentItems = field(default_factory=FrequentItems)
 
     def add(self, text: str) -> None:
         """Counts a caption."""
         words = words_of(text)
         self.captions += 1
         self.words += len(words)
-        self.vocabulary.update(words)
-        self.openings[" ".join(words[:3])] += 1
-        for counter in (self.vocabulary, self.openings):
-            if len(counter) > MAX_DISTINCT:
-                for word, count in list(counter.items()):
-                    if count == 1:
-                        del counter[word]
+        for word in words:
+            self.vocabulary.add(word)
+        opening = " ".join(words[:3])
+        self.different_openings.add(opening)
+        self.openings.add(opening)
 
     @property
     def mean_words(self) -> float:
@@ -174,7 +171,8 @@ class MediaGroups:
 
     def repeated(self) -> frozenset[int]:
         """Returns the numbers that more than one clip has."""
-        held = np.sort(np.frombuffer(self._numbers, np.uint64)) if self._numbers else np.zeros(0, np.uint64)
+        held = np.frombuffer(self._numbers, np.uint64) if self._numbers else np.zeros(0, np.uint64)
+        held.sort()  # in its place: no more than a byte a clip comes on top
         return frozenset(held[1:][held[1:] == held[:-1]].tolist())
 
 

@@ -1,7 +1,8 @@
 """Killed before or behind any step that changes a file, a run goes on: the same manifest at the end, and no clip done twice.
 
 The steps are every rename (a part's file, its marker, the job's settings, the manifest, provenance, what was dropped, the page) and every
-line of a journal. A forked process runs the job and sends itself SIGKILL at one of them; the next one runs it again.
+line of a journal; a slow test has those of the manifest's index, which is made anew at the beginning and after publishing. A forked
+process runs the job and sends itself SIGKILL at one of them; the next one runs it again.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from peav.data.manifests.index import COLUMNS
 from peav.engine.publish import PublishOptions
 from peav.engine.rows import PartFile
 from tests.engine.data import config, flaky, seen, write_clips
@@ -36,13 +38,13 @@ def job(data: Path) -> None:
 class Steps:
     """Counts the steps of this process, and ends it at one of them."""
 
-    def __init__(self, at: int, behind: bool, names: Any = None) -> None:
-        self.number, self.at, self.behind, self.names = 0, at, behind, names
+    def __init__(self, at: int, behind: bool, index: bool, names: Any = None) -> None:
+        self.number, self.at, self.behind, self.index, self.names = 0, at, behind, index, names
 
     def wrap(self, call: Callable[..., Any]) -> Callable[..., Any]:
         def counted(own: Any, *arguments: Any) -> Any:
-            if own.__class__ is not PartFile and Path(arguments[0]).parent.suffix == ".index":
-                return call(own, *arguments)  # the index of a manifest, which tests/data/manifests looks at
+            if self.index != (own.__class__ is not PartFile and Path(arguments[0]).parent.suffix == ".index"):
+                return call(own, *arguments)
             here, self.number = self.number == self.at, self.number + 1
             if here and not self.behind:
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -56,8 +58,8 @@ class Steps:
         return counted
 
 
-def child(data: Path, at: int, behind: bool, names: Any = None) -> None:
-    steps = Steps(at, behind, names)
+def child(data: Path, at: int, behind: bool, index: bool = False, names: Any = None) -> None:
+    steps = Steps(at, behind, index, names)
     Path.replace = steps.wrap(Path.replace)  # type: ignore[method-assign]
     PartFile.note = steps.wrap(PartFile.note)  # type: ignore[method-assign]
     job(data)
@@ -73,10 +75,13 @@ def in_a_fork(*arguments: Any) -> int | None:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], dict[str, bytes]]:
     """The steps of a run that nobody kills, and the files that it leaves."""
-    folder = tmp_path_factory.mktemp("whole")
+    return steps_and_files(tmp_path_factory.mktemp("whole"), index=False)
+
+
+def steps_and_files(folder: Path, index: bool) -> tuple[list[str], dict[str, bytes]]:
     data = write_clips(folder / "d", CLIPS)
     ours, theirs = multiprocessing.get_context("fork").Pipe(duplex=False)
-    assert in_a_fork(data, -1, False, theirs) == 0
+    assert in_a_fork(data, -1, False, index, theirs) == 0
     theirs.close()
     steps = []
     with suppress(EOFError):
@@ -102,10 +107,21 @@ def test_the_steps_are_those_that_matter(whole: tuple[list[str], dict[str, bytes
 def test_killed_at_any_step_nothing_is_lost_and_nothing_is_done_twice(
     tmp_path: Path, behind: bool, whole: tuple[list[str], dict[str, bytes]]
 ) -> None:
-    steps, expected = whole
+    kill_at_each(tmp_path, behind, False, *whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("behind", [False, True], ids=["before", "behind"])
+def test_killed_while_it_writes_an_index_nothing_is_lost(tmp_path: Path, behind: bool) -> None:
+    steps, expected = steps_and_files(tmp_path / "whole", index=True)
+    assert steps.count("index.json") == 2 and len(steps) == 2 * (1 + len(COLUMNS))
+    kill_at_each(tmp_path, behind, True, steps, expected)
+
+
+def kill_at_each(tmp_path: Path, behind: bool, index: bool, steps: list[str], expected: dict[str, bytes]) -> None:
     for at, step in enumerate(steps):
         data, log = write_clips(tmp_path / str(at) / "d", CLIPS), tmp_path / str(at) / "log"
-        assert in_a_fork(data, at, behind) == -signal.SIGKILL, step
+        assert in_a_fork(data, at, behind, index) == -signal.SIGKILL, step
         manifest = (data / "manifest/train.jsonl").read_bytes()
         old = write_clips(tmp_path / str(at) / "old", CLIPS) / "manifest/train.jsonl"
         assert manifest in (old.read_bytes(), expected["manifest/train.jsonl"]), f"{step}: neither old nor new"
@@ -117,5 +133,5 @@ def test_killed_at_any_step_nothing_is_lost_and_nothing_is_done_twice(
         # A batch whose line in the journal was not written is computed again; everything else just once.
         assert len(twice) <= (BATCH if step.endswith(".journal") and not behind else 0), (step, twice)
         assert max(counts.values()) <= 2
-        left = [p.name for p in data.rglob("*.partial") if p.parent.suffix != ".index"]
+        left = [path.name for path in data.rglob("*.partial")]
         assert not left, (step, left)

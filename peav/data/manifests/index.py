@@ -11,11 +11,12 @@ import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from peav.atomic import replacing
+from peav.atomic import replacing, sweep
 from peav.data.manifests.clip import Clip, clip_from_line
 from peav.data.manifests.fields import RecordError
 from peav.data.manifests.identities import bytes_group
@@ -109,6 +110,8 @@ def load_index(path: Path) -> ManifestIndex:
             _save(folder, stamp, found)
         except OSError as error:
             _log.warning("the index of %s cannot be kept beside it (%s): it is made anew at every start", path, error)
+        else:  # mapped files are given back to whoever wants the memory
+            found = _load(folder, stamp) or found
     return found
 
 
@@ -140,7 +143,7 @@ class IndexBuilder:
     """Collects the columns of clips as they come."""
 
     def __init__(self) -> None:
-        self._blocks: list[NDArray[np.void]] = []
+        self._blocks: dict[str, list[NDArray[Any]]] = {name: [] for name in COLUMNS}
         self._pending: list[tuple[int, int, int, float, int, int, int]] = []
         self._domains: dict[str, int] = {}
         self._stores: dict[str, int] = {}
@@ -169,18 +172,20 @@ class IndexBuilder:
         self._flush()
         if len(self._stores) > 1 << 16:
             raise RecordError(f"the clips name {len(self._stores)} stores, at most 65,536 are possible")
-        table = np.concatenate(self._blocks) if self._blocks else np.zeros(0, list(COLUMNS.items()))
-        columns = {name: np.ascontiguousarray(table[name]) for name in COLUMNS}
-        order = np.argsort(columns["id"], kind="stable")
-        same = np.flatnonzero(np.diff(columns["id"][order]) == 0)
-        if len(same):
-            first, second = sorted(order[same[0] : same[0] + 2].tolist())
+        # A column at a time, and what it was made of is let go: all columns twice would be 90 bytes a clip.
+        columns = {name: np.concatenate([np.zeros(0, kind), *self._blocks.pop(name)]) for name, kind in COLUMNS.items()}
+        ids = np.sort(columns["id"])
+        repeated = ids[1:][ids[1:] == ids[:-1]]
+        if len(repeated):
+            first, second = np.flatnonzero(columns["id"] == repeated[0])[:2].tolist()
             raise RecordError(f"clips {first + 1} and {second + 1} have the same id; ids must be unique")
         return ManifestIndex(**columns, domains=tuple(self._domains), stores=tuple(self._stores))
 
     def _flush(self) -> None:
         if self._pending:
-            self._blocks.append(np.array(self._pending, dtype=list(COLUMNS.items())))
+            table = np.array(self._pending, dtype=list(COLUMNS.items()))
+            for name, blocks in self._blocks.items():
+                blocks.append(np.ascontiguousarray(table[name]))
             self._pending = []
 
 
@@ -199,6 +204,7 @@ def _load(folder: Path, stamp: dict[str, int]) -> ManifestIndex | None:
 
 def _save(folder: Path, stamp: dict[str, int], index: ManifestIndex) -> None:
     folder.mkdir(exist_ok=True)
+    sweep(folder)
     (folder / "index.json").unlink(missing_ok=True)  # written last: its presence says that the rest is whole
     for name in COLUMNS:
         with replacing(folder / f"{name}.npy", shared=True) as partial, partial.open("wb") as stream:

@@ -12,6 +12,7 @@ from pathlib import Path
 from lhotse import CutSet
 from lhotse.cut import Cut
 
+from peav.atomic import replacing
 from peav.data.manifests.clip import Clip, clip_from_json, clip_from_line
 from peav.data.manifests.fields import RecordError
 from peav.data.manifests.index import ManifestError, ManifestIndex, load_index
@@ -161,16 +162,16 @@ def save_manifest(data: str | Path, split: str, clips: Iterable[Clip | Cut]) -> 
 
 
 def write_manifest(path: Path, clips: Iterable[Clip | Cut]) -> Path:
-    """Writes a manifest, all of it or nothing.
+    """Writes a manifest, all of it or nothing, and waits until it is on the disk.
 
     Raises:
         RecordError: if a cut is none that peav can read.
+        OSError: if the disk is full; what was there stays.
         ValueError: if there is no clip.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    empty = True
-    try:
+    with replacing(path, durable=True) as partial:
+        empty = True
         with partial.open("w", encoding="utf-8") as stream:
             for clip in clips:
                 empty = False
@@ -178,7 +179,4 @@ def write_manifest(path: Path, clips: Iterable[Clip | Cut]) -> Path:
                 stream.write(clip.to_line() + "\n")
         if empty:
             raise ValueError(f"there is no clip to write: {path} stays as it is")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
     return path

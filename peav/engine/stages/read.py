@@ -36,9 +36,13 @@ class CaptionsFromFile(Stage):
             for number, line in enumerate(stream, start=1):
                 try:
                     item = json.loads(line)
-                    self._lines.setdefault(item["id"], []).append({**item, "text": str(item["text"])})
+                    if not (isinstance(item["id"], str) and isinstance(item["text"], str)):
+                        raise TypeError
                 except (ValueError, KeyError, TypeError):
-                    raise ValueError(f"{path}, line {number}: must be an object with id and text") from None
+                    raise ValueError(
+                        f"{path}, line {number}: must be an object with id and text, both strings"
+                    ) from None
+                self._lines.setdefault(item["id"], []).append(item)
 
     @classmethod
     def identity(cls, init_args: Mapping[str, Any]) -> Mapping[str, Any]:
