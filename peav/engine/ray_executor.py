@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from peav.engine.execution import Execution, Run
@@ -23,7 +23,8 @@ _log = logging.getLogger(__name__)
 #: Time between two looks at which parts are done.
 POLL_SECONDS: Seconds = 1.0
 
-#: So many lost actors, one after another without a part that was finished, end the run.
+#: So many lost actors, one after another without a part that was finished, end the run; of more than half as many workers, twice their
+#: number, for a node takes all of its actors along.
 MAX_LOST = 20
 
 
@@ -41,30 +42,45 @@ def import_ray() -> Any:
     return ray
 
 
-def shares(resources: dict[str, float], workers: int, gpus: float) -> tuple[float, float]:
+def shares(nodes: Sequence[Mapping[str, float]], workers: int, gpus: float) -> tuple[float, float]:
     """Returns the processors and the GPUs that each actor asks for, so that all of them fit: one that does not would wait for ever.
 
+    An actor runs on one node, and a part of a GPU is a part of one GPU: what is left over on two nodes holds none.
+
     Args:
-        resources: of the cluster.
+        nodes: what each has.
         workers: actors.
         gpus: that each wants, a part of one or several.
 
     Raises:
         ValueError: if there are too few GPUs; says how many actors fit.
 
-    >>> shares({"CPU": 1.0}, 4, 0.0), shares({"CPU": 64.0, "GPU": 8.0}, 16, 0.5)
+    >>> shares([{"CPU": 1.0}], 4, 0.0), shares([{"CPU": 64.0, "GPU": 8.0}], 16, 0.5)
     ((0.25, 0.0), (1.0, 0.5))
+    >>> shares([{"CPU": 1.0}, {"CPU": 1.0}, {"CPU": 1.0}], 4, 0.0)
+    (0.5, 0.0)
     """
-    there = resources.get("GPU", 0.0)
-    if gpus and int(there / gpus) < workers:
+    there = [int(node.get("GPU", 0.0)) for node in nodes]
+    fit = [_with_gpus(number, gpus) if gpus else workers for number in there]
+    if sum(fit) < workers:
         raise ValueError(
-            f"{workers} workers with {gpus:g} GPUs each want {workers * gpus:g}, and the cluster has {there:g}: give --workers "
-            f"{int(there / gpus)}, or fewer --gpus"
-            if there
+            f"{workers} workers with {gpus:g} GPUs each do not fit on the {sum(there)} GPUs of the cluster: give --workers "
+            f"{sum(fit)}, or fewer --gpus"
+            if sum(fit)
+            else f"no node of the cluster has {gpus:g} GPUs, which --gpus asks for"
+            if sum(there)
             else f"the cluster has no GPU, and --gpus is {gpus:g}"
         )
-    # A hundredth is left: sums of fractions must not exceed what is there.
-    return min(1.0, int(resources.get("CPU", 1.0) / workers * 100) / 100 or 0.01), gpus
+    hundredths = [round(node.get("CPU", 0.0) * 100) for node in nodes]
+    for each in range(100, 0, -1):
+        if sum(min(cpus // each, most) for cpus, most in zip(hundredths, fit, strict=True)) >= workers:
+            return each / 100, gpus
+    return 0.0, gpus
+
+
+def _with_gpus(number: int, gpus: float) -> int:
+    """Returns how many actors the GPUs of a node hold."""
+    return number * int(1 / gpus + 1e-9) if gpus <= 1 else int(number / gpus)
 
 
 def run_with_ray(run: Run, execution: Execution, tally: Tally) -> None:
@@ -85,11 +101,15 @@ def run_with_ray(run: Run, execution: Execution, tally: Tally) -> None:
     ray = import_ray()
     own = not ray.is_initialized()
     if own:
-        address = os.environ.get("RAY_ADDRESS")
-        local: dict[str, Any] = {} if address else {"include_dashboard": False}
+        address = (
+            os.environ.get("RAY_ADDRESS") or "local"
+        )  # without one Ray joins whatever cluster it finds on this machine
+        local: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
         ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING, **local)
     try:
-        cpus, gpus = shares(ray.cluster_resources(), execution.workers, execution.gpus)
+        cpus, gpus = shares(
+            [node["Resources"] for node in ray.nodes() if node["Alive"]], execution.workers, execution.gpus
+        )
         actor = ray.remote(num_cpus=cpus, num_gpus=gpus)(PartWorker)
         arguments = (run.job.spec, run.since, run.pulse.stale)
         _drive(ray, lambda: actor.remote(*arguments), run, execution.workers, tally)
@@ -112,13 +132,15 @@ def _drive(ray: Any, start: Callable[[], Any], run: Run, workers: int, tally: Ta
             tally(Step(part.name, tokens=max(run.job.tokens_out(part) - before[part.name], 0), whole=True))
             left.remove(part)
         lost = 0 if settled else lost
+        if not left and not ended:
+            break  # whoever is still there waits for a place on a node that was lost
         for reference in ended:
             actors.pop(reference)
             try:
                 ray.get(reference)
             except ray.exceptions.RayActorError as error:
                 lost += 1
-                if lost > MAX_LOST:
+                if lost > max(MAX_LOST, 2 * workers):
                     raise EngineError(f"{lost} actors were lost one after another: {error}") from None
                 _log.warning("an actor was lost; another takes its place: %s", str(error).splitlines()[0])
                 one = start()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -105,29 +104,6 @@ class Flaky(Counting):
         if bad and self.how == "slow":
             time.sleep(600)
         return {"id": batch["id"], "measures": [Failed("bad") if n in bad else {"n": n} for n in batch["id"]]}
-
-
-@register_stage
-class Slow(Counting):
-    """Takes two seconds for each clip until a file is there, and notes on which node of Ray, and in which process, it was done."""
-
-    reads = ("duration",)
-    provides = ("speech",)
-
-    def __init__(self, log: str, until: str) -> None:
-        super().__init__(log)
-        self.until = Path(until)
-
-    def __call__(self, batch: Columns) -> Columns:
-        node = "alone"
-        if (ray := sys.modules.get("ray")) is not None and ray.is_initialized():
-            node = ray.get_runtime_context().get_node_id()
-        for name in batch["id"]:
-            with open(self.log, "a") as stream:
-                stream.write(f"{node} {os.getpid()} {name}\n")
-            if not self.until.exists():
-                time.sleep(2)
-        return {"id": batch["id"], "speech": [None for _ in batch["id"]]}
 
 
 @register_stage

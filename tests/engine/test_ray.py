@@ -19,14 +19,31 @@ from tests.engine.test_run import ROOT, run, spec
 
 
 def test_actors_ask_for_no_more_than_there_is() -> None:
-    for cpus in (1.0, 2.0, 3.0, 7.0, 64.0):
-        for workers in (1, 2, 3, 7, 16, 100):
-            each, _ = shares({"CPU": cpus}, workers, 0.0)
-            assert 0 < each <= 1 and workers * each <= max(cpus, workers * 0.01) + 1e-9
-    with pytest.raises(ValueError, match="give --workers 4"):
-        shares({"CPU": 64.0, "GPU": 2.0}, 8, 0.5)
-    with pytest.raises(ValueError, match="no GPU"):
-        shares({"CPU": 64.0}, 8, 0.5)
+    for nodes in ([1.0], [2.0], [7.0], [64.0], [1.0, 1.0, 1.0], [0.0, 4.0, 1.5]):
+        for workers in (1, 2, 3, 4, 7, 16, 100):
+            each, _ = shares([{"CPU": cpus} for cpus in nodes], workers, 0.0)
+            assert 0 < each <= 1 and sum(int(cpus / each + 1e-9) for cpus in nodes) >= workers
+    assert shares([{"CPU": 1.0}] * 3, 4, 0.0)[0] == 0.5  # 0.75 would fit three times
+    assert shares([{"CPU": 8.0}, {"CPU": 1.0, "GPU": 1.0}], 2, 0.5) == (
+        0.5,
+        0.5,
+    )  # the processors of the one with the GPU
+    assert shares([{}, {"GPU": 1.0}], 2, 0.5) == (0.0, 0.5)
+    assert shares([{"CPU": 4.0, "GPU": 2.0}, {"CPU": 4.0, "GPU": 3.0}], 2, 2.0) == (1.0, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "workers", "gpus", "said"),
+    [
+        ([{"CPU": 64.0, "GPU": 2.0}], 8, 0.5, "give --workers 4"),
+        ([{"CPU": 64.0, "GPU": 2.0}], 3, 0.75, "give --workers 2"),  # a part is of one GPU
+        ([{"CPU": 8.0, "GPU": 1.0}, {"CPU": 8.0, "GPU": 1.0}], 1, 2.0, "no node of the cluster has 2 GPUs"),
+        ([{"CPU": 64.0}], 8, 0.5, "the cluster has no GPU"),
+    ],
+)
+def test_too_few_gpus_are_an_error(nodes: list[dict[str, float]], workers: int, gpus: float, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        shares(nodes, workers, gpus)
 
 
 def test_without_ray_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,7 +60,7 @@ from peav.engine.execution import Execution
 from tests.engine.data import config, flaky
 from tests.engine.test_run import run, spec
 data, log, mended, how = Path(sys.argv[1]), *sys.argv[2:]
-ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
 stages = config(log, measure=flaky(log, mended=mended, bad=["clip-5"], how=how))
 run(spec(data, stages), execution=Execution("ray", 2))
 """
