@@ -17,6 +17,14 @@ POLICY = (
 )
 
 
+#: Control characters that are no white space, as pictures: a browser shows nothing of them, and who copies a text from a page runs them.
+_PICTURES = {
+    **{code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\t\n\r"},
+    127: "\u2421",
+    **dict.fromkeys(range(128, 160), "\ufffd"),
+}
+
+
 class Html(str):
     """A text that is HTML already."""
 
@@ -42,7 +50,7 @@ def shortened(value: str, limit: int) -> str:
 
 
 def page(title: str, body: str, *, footer: str, head: str = "", style: str = "", script: str = "") -> str:
-    """Returns a whole page.
+    """Returns a whole page; control characters in it are shown as pictures of them.
 
     Args:
         title: of the page.
@@ -58,7 +66,7 @@ def page(title: str, body: str, *, footer: str, head: str = "", style: str = "",
         digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
         policy += f"; script-src 'sha256-{digest}'"
         scripts = f"<script>{script}</script>\n"
-    return (
+    whole = (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
@@ -66,6 +74,7 @@ def page(title: str, body: str, *, footer: str, head: str = "", style: str = "",
         f"<header>\n<h1>{text(title)}</h1>\n{head}\n</header>\n<main>\n{body}</main>\n"
         f"<footer>{escape(footer)}</footer>\n{scripts}</body>\n</html>\n"
     )
+    return whole.translate(_PICTURES)
 
 
 def resource(package: str, name: str) -> str:
