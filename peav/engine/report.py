@@ -35,7 +35,7 @@ def write_page(
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as partial:
-        page = render(job, published, timing, probes, clips_section(job, samples))
+        page = render(job, published, timing, probes, clips_section(job, samples, published.survey))
         partial.write_text(page, encoding="utf-8", errors="replace")
     return path
 

@@ -14,14 +14,18 @@ from peav.data.curation.gallery import TileMaker, clip_grid, media_of
 from peav.data.curation.sampling import uniform
 from peav.data.manifests.clip import Clip
 from peav.data.manifests.identities import bytes_group
-from peav.engine.job import Job
-from peav.engine.survey import texts_of_column
+from peav.engine.job import Job, Part
+from peav.engine.survey import Survey, texts_of_column
 
 #: Characters of a text that are shown.
 SHOWN = 400
 
 #: Clips without a caption that are shown, as a share of those with one.
 _WITHOUT = 0.25
+
+#: Parts among whose clips those that are shown are chosen, and more only where these hold too few: what is read for the page does not
+#: grow with the job.
+_PARTS = 20
 
 
 @dataclass(frozen=True)
@@ -44,21 +48,30 @@ class Outcome:
         return list(texts_of_column(self.columns.get("texts")))
 
 
-def clips_section(job: Job, number: int) -> str:
-    """Returns clips of a job as HTML, chosen by chance: `number` with a caption of the job, and some without."""
+def clips_section(job: Job, number: int, survey: Survey) -> str:
+    """Returns clips of a job as HTML, chosen by chance: `number` with a caption of the job, and some without.
+
+    Args:
+        job: the job, done.
+        number: of clips; 0 for none.
+        survey: of the job.
+    """
     if not number:
         return ""
     shown = {True: number, False: max(1, round(number * _WITHOUT))}
     drawn: dict[bool, list[tuple[float, str, Outcome]]] = {True: [], False: []}
-    counts = {True: 0, False: 0}
-    for outcome in _outcomes(job):
-        has = bool(outcome.texts)
-        counts[has] += 1
-        # The largest numbers stay: heapq gives the smallest away.
-        chance = uniform(np.array([bytes_group(outcome.clip.id.encode())]), "page", 0)[0]
-        heapq.heappush(drawn[has], (float(chance), outcome.clip.id, outcome))
-        if len(drawn[has]) > shown[has]:
-            heapq.heappop(drawn[has])
+    counts = {True: survey.with_text, False: survey.clips - survey.with_text}
+    parts = sorted(job.parts, key=lambda part: bytes_group(f"page/{part.name}".encode()))
+    for read, part in enumerate(parts):
+        if read >= _PARTS and len(drawn[True]) >= min(number, counts[True]):
+            break
+        for outcome in _outcomes(job, part):
+            has = bool(outcome.texts)
+            # The largest numbers stay: heapq gives the smallest away.
+            chance = uniform(np.array([bytes_group(outcome.clip.id.encode())]), "page", 0)[0]
+            heapq.heappush(drawn[has], (float(chance), outcome.clip.id, outcome))
+            if len(drawn[has]) > shown[has]:
+                heapq.heappop(drawn[has])
     maker = TileMaker(job.spec.data)
     tiles = [
         _tile(maker, outcome) for has in (True, False) for _, _, outcome in sorted(drawn[has], key=lambda one: one[:2])
@@ -69,11 +82,10 @@ def clips_section(job: Job, number: int) -> str:
     return html.note(f"{note}, by chance.") + clip_grid(tiles) if tiles else ""
 
 
-def _outcomes(job: Job) -> Iterator[Outcome]:
-    for part in job.parts:
-        for clip, columns, failed in job.results(part):
-            if columns is not None:
-                yield Outcome(clip, columns, failed)
+def _outcomes(job: Job, part: Part) -> Iterator[Outcome]:
+    for clip, columns, failed in job.results(part):
+        if columns is not None:
+            yield Outcome(clip, columns, failed)
 
 
 def _tile(maker: TileMaker, outcome: Outcome) -> str:

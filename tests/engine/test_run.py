@@ -351,3 +351,11 @@ def _lives(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+def test_the_page_shows_the_one_clip_of_many_parts_that_was_asked_for(tmp_path: Path) -> None:
+    data = write_clips(tmp_path / "d", 40)
+    for number in (3, 17, 31):
+        one = spec(data, config(), part_clips=1, where=f"id == 'clip-{number}'", work=str(tmp_path / f"w{number}"))
+        page = caption(one, PublishOptions(), samples=2).page.read_text()
+        assert f">clip-{number}<" in page and "1 of the 1 clips with a caption" in page
