@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
@@ -29,6 +30,13 @@ def gloo() -> Iterator[GlooPool]:
     """Two processes with a gloo group."""
     with GlooPool(2) as pool:
         yield pool
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _settings() -> Iterator[None]:
+    folder = os.environ["XDG_CONFIG_HOME"]
+    yield
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from peav.data.manifests.clip import Clip
+from peav.engine.columns import misshapen
 from peav.engine.media import ClipMedia
 from peav.engine.pipeline import Pipeline, Planned, add_columns
 from peav.engine.rows import Rows, media_key
@@ -183,6 +184,9 @@ def _by_id(planned: Planned, made: Any, ids: Sequence[str]) -> dict[str, dict[st
 
 
 def _checked(values: dict[str, Any]) -> dict[str, Any] | Failed:
+    wrong = next((said for name, value in values.items() if (said := misshapen(name, value))), None)
+    if wrong is not None:
+        return Failed(_reason(wrong))
     left = MAX_ROW_CHARACTERS
     pending: list[Any] = [values]
     while pending:

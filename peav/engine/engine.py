@@ -107,7 +107,7 @@ def try_out(spec: JobSpec, number: int = 10) -> list[tuple[str, list[tuple[str, 
         for each clip its id, and what each stage made of it: columns, or `failed` and the reason.
     """
     job = Job(spec)
-    with opened(job):
+    with opened(job, tried=True):
         computer = Computer(job.pipeline, spec.data, spec.max_failures)
         try:
             calibrate(job, computer)

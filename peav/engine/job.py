@@ -155,8 +155,11 @@ class Job:
             for number, first in enumerate(range(0, len(manifest), size))
         ]
 
-    def open(self) -> dict[str, str]:
-        """Makes the folder, or sees that it is this job's.
+    def open(self, tried: bool = False) -> dict[str, str]:
+        """Makes the folder, or sees that it is this job's, or was only tried out.
+
+        Args:
+            tried: whether the job is only tried out: then the folder stays free for another one.
 
         Returns:
             stages whose settings changed, or those of a stage that they read, with what to say of each.
@@ -167,10 +170,11 @@ class Job:
         path = self.work / "job.json"
         keys = {name: stage.key for name, stage in self.pipeline.stages.items()}
         changed: dict[str, str] = {}
+        before = {"tried": True}
         if path.is_file():
             before = json.loads(path.read_text(encoding="utf-8"))
             differs = [name for name, value in self.identity.items() if before["identity"].get(name) != value]
-            if differs:
+            if differs and not before.get("tried"):
                 splits = (", ".join(before["identity"].get("clips", {})), ", ".join(self.manifests))
                 said = {
                     "clips": "the clips of the manifest changed"
@@ -186,7 +190,7 @@ class Job:
                     "delete the folder"
                 )
             for name, key in keys.items():
-                if before["keys"].get(name) != key:
+                if not differs and before["keys"].get(name) != key:
                     own = before["configs"].get(name) != self.pipeline.stages[name].own
                     changed[name] = "its settings changed" if own else "its model or a stage that it reads changed"
         held: dict[str, Any] = {
@@ -196,6 +200,8 @@ class Job:
             "data": str(Path(self.spec.data).absolute()),
             "texts": self._texts(),
         }
+        if tried and before.get("tried"):
+            held["tried"] = True
         replace_file(path, [json.dumps(held, indent=1)])
         return changed
 

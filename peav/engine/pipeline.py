@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -88,10 +89,26 @@ class Pipeline:
             raise ValueError(f"{where} has no {unknown[0]!r}. {suggest(unknown[0], ('class_path', 'init_args'))}")
         try:
             cls = stages.resolve(given["class_path"], Trust.CODE)
-        except (KeyError, ImportError, TypeError) as error:
-            raise ValueError(f"{where}: {error.args[0] if error.args else error}") from None
+        except ImportError as error:
+            raise ValueError(
+                f"{where}: {given['class_path']!r} cannot be imported ({error}): put the folder of its module on PYTHONPATH, or install "
+                "its package"
+            ) from None
+        except TypeError as error:
+            raise ValueError(f"{where}: {error}: derive it from peav.engine.stage.Stage") from None
+        except KeyError as error:
+            raise ValueError(f"{where}: {error.args[0]}") from None
+        if inspect.isabstract(cls):
+            raise ValueError(f"{where}: {cls.__name__} lacks {', '.join(sorted(cls.__abstractmethods__))}")
         init_args = full_arguments(cls, given.get("init_args") or {}, where)
         reads, provides = cls.columns(init_args)
+        for what, names in (("reads", reads), ("provides", provides)):
+            if isinstance(names, str):
+                raise ValueError(
+                    f"{where}: {cls.__name__}.{what} must be names of columns, such as ({names!r},), not a text"
+                )
+        if not provides:
+            raise ValueError(f"{where}: {cls.__name__} provides no column: name them in `provides`")
         upstream: list[str] = []
         given_columns = []
         for asked in reads:

@@ -31,8 +31,13 @@ MAX_DEATHS = 20
 
 
 @contextmanager
-def opened(job: Job, stale: Seconds = STALE_SECONDS) -> Iterator[Run]:
+def opened(job: Job, stale: Seconds = STALE_SECONDS, tried: bool = False) -> Iterator[Run]:
     """Registers a run in the folder of a job.
+
+    Args:
+        job: the job.
+        stale: time without a sign of life after which another process counts as dead.
+        tried: whether the job is only tried out, see :meth:`Job.open`.
 
     Raises:
         EngineError: if the folder holds another job, or another run with other settings is at work there.
@@ -48,7 +53,7 @@ def opened(job: Job, stale: Seconds = STALE_SECONDS) -> Iterator[Run]:
         registered = Registered(job.work, pulse, job.pipeline.digest)
         try:
             pulse.sweep(job.work)
-            for name, why in job.open().items():
+            for name, why in job.open(tried).items():
                 _log.info("stage %s is done anew: %s", name, why)
             yield Run(job, pulse, pulse.now())
         finally:

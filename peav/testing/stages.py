@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from peav.engine.columns import misshapen
 from peav.engine.stage import Columns, Failed, Stage, digest_of, full_arguments, take
 from peav.testing.rows import require
 
@@ -125,6 +126,8 @@ def _rows(cls: type[Stage], stage: Stage, given: Columns, provides: tuple[str, .
         values = {name: made[name][place] for name in provides}
         if not any(isinstance(value, Failed) for value in values.values()):
             require(json.loads(json.dumps(values)) is not None, f"{cls.__name__}: JSON cannot hold {values!r}")
+            wrong = next((said for name, value in values.items() if (said := misshapen(name, value))), None)
+            require(wrong is None, f"{cls.__name__}: {wrong}")
         rows[clip] = values
     return rows
 

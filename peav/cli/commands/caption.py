@@ -103,6 +103,7 @@ def caption(
     if semantic is None and (given := _changed(settings, semantic_missing)):
         raise ValueError(f"--semantic_{given} says nothing without --semantic VECTORS")
     wanted = None if semantic is None else SemanticOptions(str(semantic), settings, semantic_missing)
+    jobs = []
     for number, folder in enumerate(data):
         place = "" if work is None else str(work if len(data) == 1 else work / f"{number}-{Path(folder).name}")
         spec = JobSpec(
@@ -117,6 +118,9 @@ def caption(
             max_failures=max_failures,
             calibration_clips=calibration_clips,
         )
+        jobs.append((folder, spec))
+    _check_folders(data, splits)
+    for folder, spec in jobs:
         if dry_run:
             _show(try_out(spec))
             continue
@@ -139,6 +143,20 @@ def caption(
                 progress=lambda total: clip_progress("caption", total),
             )
         _summary(done, folder)
+
+
+def _check_folders(data: Sequence[str], splits: Sequence[str]) -> None:
+    """Sees that every folder can be opened before the first is worked on, and that none is given twice."""
+    from peav.data.manifests.manifest import open_manifest
+
+    given: dict[Path, str] = {}
+    for folder in data:
+        for split in splits:
+            open_manifest(folder, split)
+        place = Path(folder).resolve()
+        if place in given:
+            raise ValueError(f"{folder} is the same folder as {given[place]}: give each once")
+        given[place] = folder
 
 
 def _changed(settings: Any, missing: str) -> str:
@@ -227,7 +245,9 @@ def _summary(done: Any, folder: str) -> None:
     for reason, count in published.dropped.items():
         print(f"{count:,} captions were left out ({reason}): see dropped.jsonl in the folder of the work")
     if done.failed:
-        print(f"{done.failed:,} clips failed at a stage: the same command tries them again; reasons are in the report")
+        print(f"{done.failed:,} clips failed at a stage: the same command tries them again; more of them in the report")
+        for (stage, reason), count in published.survey.reasons.most_common(3):
+            print(f"  {stage}, {count:,} clips, such as: {published.survey.first[stage, reason][1]:.200}")
     for stage, seconds in done.timing.stages.items():
         tokens = done.timing.tokens_of(stage)
         rate = f"{done.timing.per_million(seconds):,.1f} h per million clips (projected)"

@@ -1,0 +1,152 @@
+"""Stages of one's own that are wrong: a sentence at the door, or a failure of the clip, never a broken run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from peav.cli.main import main
+from peav.data.manifests.manifest import open_manifest
+from peav.engine.stage import Columns, Stage
+from peav.testing import check_stage
+from tests.engine.data import write_clips
+
+
+class Says(Stage):
+    """Says of every second clip what it is told to, and of the others what is right."""
+
+    reads = ("duration",)
+    provides = ("texts", "speech", "events", "domain", "tags", "candidates", "verdicts")
+
+    def __init__(self, column: str = "", value: Any = None, every: int = 2) -> None:
+        self.column, self.value, self.every = column, value, every
+
+    def __call__(self, batch: Columns) -> Columns:
+        none = [None] * len(batch["id"])
+        made: Columns = {"id": batch["id"], **{name: list(none) for name in self.provides}}
+        made["texts"] = [{"audio": f"a sound of {name}"} for name in batch["id"]]
+        for place, name in enumerate(batch["id"]):
+            if self.column and int(name.partition("-")[2]) % self.every == 0:
+                made[self.column][place] = self.value
+        return made
+
+
+class Stranger:
+    """Shares nothing with peav's stages."""
+
+    reads = ("duration",)
+    provides = ("texts",)
+
+    def __call__(self, batch: Columns) -> Columns:
+        return {"id": batch["id"], "texts": [{} for _ in batch["id"]]}
+
+
+class Unfinished(Stage):
+    """Has no __call__."""
+
+    provides = ("texts",)
+
+
+class NamesInAText(Says):
+    """Names its column without a tuple."""
+
+    reads = "duration"  # type: ignore[assignment]
+
+
+class Silent(Says):
+    """Provides nothing."""
+
+    provides = ()
+
+
+WRONG = [
+    ("texts", "a dog barks"),
+    ("texts", {"audio": 5}),
+    ("texts", {"audio": None}),
+    ("speech", "hello"),
+    ("speech", {"text": 5}),
+    ("speech", {"text": "hello", "segments": [{"text": "hello"}]}),
+    ("events", [{"phrase": "dog"}]),
+    ("events", [{"phrase": "dog", "onset": 0.0, "offset": 1.0, "confidence": 7}]),
+    ("domain", ["music"]),
+    ("tags", [{"score": 1.0}]),
+    ("candidates", ["a dog"]),
+    ("verdicts", [{"gate": "mine"}]),
+]
+
+
+def _config(tmp_path: Path, name: str, **init_args: Any) -> str:
+    path = tmp_path / "mine.yaml"
+    path.write_text(json.dumps({"stages": {"s": {"class_path": name, "init_args": init_args}}}))
+    return str(path)
+
+
+def _named(name: str) -> str:
+    return f"{__name__}.{name}"
+
+
+@pytest.mark.parametrize(("column", "value"), WRONG)
+def test_an_answer_of_another_shape_is_a_failure_of_its_clip(
+    tmp_path: Path, column: str, value: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_clips(tmp_path / "d")
+    config = _config(tmp_path, _named("Says"), column=column, value=value)
+    assert main(["caption", str(data), "--config", config, "--probes", "0", "--samples", "0"]) == 0
+    said = capsys.readouterr().out
+    assert "5 clips failed at a stage" in said and f"s, 5 clips, such as: '{column}' must be " in said
+    with pytest.raises(AssertionError, match=f"Says: '{column}' must be "):
+        check_stage(Says, {"column": column, "value": value}, {"id": ["clip-0"], "duration": [1.0]})
+    written = [
+        clip.id
+        for clip in open_manifest(data, "train")
+        if any(c.origin != "real" for c in clip.captions.get("audio", ()))
+    ]
+    assert written == [f"clip-{k}" for k in (1, 3, 5, 7, 9)]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        (_named("Stranger"), "is not a peav stage: derive it from peav.engine.stage.Stage"),
+        (_named("Unfinished"), "Unfinished lacks __call__"),
+        (_named("NamesInAText"), "NamesInAText.reads must be names of columns, such as ('duration',), not a text"),
+        (_named("Silent"), "Silent provides no column"),
+        ("nowhere_at_all.Mine", "put the folder of its module on PYTHONPATH, or install its package"),
+    ],
+)
+def test_classes_that_are_no_stage_are_refused(
+    tmp_path: Path, name: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_clips(tmp_path / "d")
+    assert main(["caption", str(data), "--config", _config(tmp_path, name)]) == 1
+    assert said in capsys.readouterr().err
+    assert not (data / "engine").exists()
+
+
+def test_folders_are_looked_at_before_the_first_is_worked_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_clips(tmp_path / "d")
+    (tmp_path / "link").symlink_to(data)
+    config = _config(tmp_path, _named("Says"))
+    for second, said in ((tmp_path / "nowhere", "no folder"), (tmp_path / "link", "is the same folder as")):
+        assert main(["caption", str(data), str(second), "--config", config, "--probes", "0"]) == 1
+        assert said in capsys.readouterr().err
+        assert not (data / "engine").exists()
+
+
+def test_a_pipeline_that_was_only_tried_leaves_the_folder_free(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_clips(tmp_path / "d")
+    one = _config(tmp_path, _named("Says"))
+    assert main(["caption", str(data), "--config", one, "--dry_run"]) == 0
+    again = ["caption", str(data), "--config", one, "--where", "duration < 5"]
+    assert main([*again, "--dry_run"]) == 0
+    assert main([*again, "--probes", "0", "--samples", "0"]) == 0
+    capsys.readouterr()
+    assert main(["caption", str(data), "--config", one, "--dry_run"]) == 1
+    assert "holds another job: --where was 'duration < 5' and is ''" in capsys.readouterr().err
