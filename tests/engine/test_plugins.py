@@ -59,7 +59,7 @@ class NamesInAText(Says):
 class Silent(Says):
     """Provides nothing."""
 
-    provides = ()
+    provides = ()  # type: ignore[assignment]
 
 
 WRONG = [
