@@ -17,11 +17,11 @@ POLICY = (
 )
 
 
-#: Control characters that are no white space, as pictures: a browser shows nothing of them, and who copies a text from a page runs them.
+#: Control characters that are no white space, as pictures: a browser shows nothing of them, and a terminal obeys them once copied.
 _PICTURES = {
     **{code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\t\n\r"},
     127: "\u2421",
-    **dict.fromkeys(range(128, 160), "\ufffd"),
+    **dict.fromkeys({*range(128, 160)} - {133}, "\ufffd"),  # 133 begins a new line
 }
 
 

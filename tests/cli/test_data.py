@@ -36,7 +36,7 @@ def one_line(capsys: Capture) -> str:
 def test_help_lists_the_commands(words: list[str], capsys: Capture) -> None:
     assert main(["data", *words]) == 0
     text = capsys.readouterr().out
-    assert NAMES == ["inspect", "validate", "stats", "split", "mix", "trust"]
+    assert NAMES == ["inspect", "validate", "stats", "split", "mix", "dedup", "trust"]
     assert all(f"\n    {name} " in text for name in NAMES)
     assert main([]) == 0
     assert "\n    data " in capsys.readouterr().out

@@ -172,8 +172,8 @@ def test_stats_and_pages_tell_strong_from_weak_absent_and_soft(tmp_path: Path) -
     assert {name: share.clips for name, share in stats.vocabularies.items()} == {"pets": 2, "open": 1}
     assert any("1 phrases are said to be absent" in line for line in stats.sentences())
     html = inspect_manifest(tmp_path / "data", out=tmp_path / "page.html").html.read_text()
-    assert "0.10 to 0.60 s (0.4)" in html and "</bdi> somewhere" in html and "</bdi> is not in it" in html
-    assert "vocabulary of annotated clips" in html and "<bdi>pets</bdi>" in html
+    assert "0.10 to 0.60 s (0.4)" in html and " somewhere" in html and " is not in it" in html
+    assert "vocabulary of annotated clips" in html and ">pets<" in html
 
 
 def test_lhotse_cuts_weak_labels_as_they_are_meant(tmp_path: Path) -> None:
