@@ -69,7 +69,7 @@ class FrequentItems:
     >>> for text in "abacadaeaf":
     ...     held.add(text)
     >>> held.most_common(1), held.missed
-    ([('a', 3)], 2)
+    ([('a', 4)], 1)
     """
 
     def __init__(self, bound: int = 10_000) -> None:
