@@ -10,6 +10,7 @@ import importlib
 import inspect
 import logging
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from importlib.metadata import entry_points
@@ -202,7 +203,9 @@ class Registry(Generic[_C]):
             return self.get(name)
         known = self._classes[name] if name in self else None
         if known is not None and known.__module__.partition(".")[0] == module.partition(".")[0]:
-            return known
+            other = self._at(module, name, trust)
+            if other is None or other is known or trust.imports:
+                return other or known
         if not trust.imports:
             raise TrustError(
                 f"the {self.kind} {path!r} is not among the registered ones, and its module would have to be imported: "
@@ -212,6 +215,19 @@ class Registry(Generic[_C]):
         if not (inspect.isclass(cls) and issubclass(cls, self.base)):
             raise TypeError(f"{path!r} is not a peav {self.kind}")
         return cast(type[_C], cls)
+
+    def _at(self, module: str, name: str, trust: Trust) -> type[_C] | None:
+        """Returns the plugin that a module holds by a name; None where there is none, or the module may not be imported.
+
+        A package may have two of a name, of which one is registered, and may show that one in several modules.
+        """
+        if trust.imports and module not in sys.modules:
+            try:
+                importlib.import_module(module)
+            except ModuleNotFoundError:  # the class has moved within its package
+                return None
+        cls: Any = getattr(sys.modules.get(module), name, None)
+        return cast(type[_C], cls) if inspect.isclass(cls) and issubclass(cls, self.base) else None
 
     def holds(self, cls: type[Any]) -> bool:
         """Says whether a class is registered under its name; imports nothing, for a class that is at hand has registered."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -89,6 +91,29 @@ def test_a_class_of_another_package_is_found_again_by_its_dotted_path() -> None:
     with pytest.raises(TrustError):
         registry.objectives.resolve(config["class_path"])
     assert registry.objectives.resolve(config["class_path"], Trust.CODE) is ForeignPair
+
+
+def test_a_dotted_path_leads_to_its_own_module_though_another_of_the_package_registered_the_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "twins"
+    package.mkdir()
+    body = "from peav.objectives import Objective\nclass Twin(Objective):\n    def forward(self, embeddings, targets): ...\n"
+    (package / "__init__.py").touch()
+    for name in ("first", "second"):
+        (package / f"{name}.py").write_text(body)
+    (package / "shown.py").write_text("from twins.first import Twin\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    first = importlib.import_module("twins.first").Twin
+    plugins: Registry[Any] = Registry("objective")
+    plugins.register(first)
+    assert plugins.resolve("twins.second.Twin") is first  # nothing is imported, and so nobody knows of another
+    assert plugins.resolve("twins.shown.Twin", Trust.CODE) is first
+    assert plugins.resolve("twins.gone.Twin", Trust.CODE) is first  # it has moved within its package
+    second = plugins.resolve("twins.second.Twin", Trust.CODE)
+    assert second.__module__ == "twins.second"
+    with pytest.raises(TrustError, match=r"'twins\.second\.Twin' is not among the registered ones"):
+        plugins.resolve("twins.second.Twin")
 
 
 def test_arguments_that_a_checkpoint_cannot_hold_are_refused() -> None:

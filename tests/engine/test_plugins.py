@@ -15,8 +15,8 @@ from peav.testing import check_stage
 from tests.engine.data import write_clips
 
 
-class AnswersAsTold(Stage):
-    """AnswersAsTold of every second clip what it is told to, and of the others what is right."""
+class Says(Stage):
+    """Says of every second clip what it is told to, and of the others what is right."""
 
     reads = ("duration",)
     provides = ("texts", "speech", "events", "domain", "tags", "candidates", "verdicts")
@@ -50,13 +50,13 @@ class Unfinished(Stage):
     provides = ("texts",)
 
 
-class NamesInAText(AnswersAsTold):
+class NamesInAText(Says):
     """Names its column without a tuple."""
 
     reads = "duration"  # type: ignore[assignment]
 
 
-class Silent(AnswersAsTold):
+class Silent(Says):
     """Provides nothing."""
 
     provides = ()  # type: ignore[assignment]
@@ -93,12 +93,12 @@ def test_an_answer_of_another_shape_is_a_failure_of_its_clip(
     tmp_path: Path, column: str, value: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = write_clips(tmp_path / "d")
-    config = _config(tmp_path, _named("AnswersAsTold"), column=column, value=value)
+    config = _config(tmp_path, _named("Says"), column=column, value=value)
     assert main(["caption", str(data), "--config", config, "--probes", "0", "--samples", "0"]) == 0
     said = capsys.readouterr().out
     assert "5 clips failed at a stage" in said and f"s, 5 clips, such as: '{column}' must be " in said
-    with pytest.raises(AssertionError, match=f"AnswersAsTold: '{column}' must be "):
-        check_stage(AnswersAsTold, {"column": column, "value": value}, {"id": ["clip-0"], "duration": [1.0]})
+    with pytest.raises(AssertionError, match=f"Says: '{column}' must be "):
+        check_stage(Says, {"column": column, "value": value}, {"id": ["clip-0"], "duration": [1.0]})
     written = [
         clip.id
         for clip in open_manifest(data, "train")
@@ -131,7 +131,7 @@ def test_folders_are_looked_at_before_the_first_is_worked_on(
 ) -> None:
     data = write_clips(tmp_path / "d")
     (tmp_path / "link").symlink_to(data)
-    config = _config(tmp_path, _named("AnswersAsTold"))
+    config = _config(tmp_path, _named("Says"))
     for second, said in ((tmp_path / "nowhere", "no folder"), (tmp_path / "link", "is the same folder as")):
         assert main(["caption", str(data), str(second), "--config", config, "--probes", "0"]) == 1
         assert said in capsys.readouterr().err
@@ -142,7 +142,7 @@ def test_a_pipeline_that_was_only_tried_leaves_the_folder_free(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = write_clips(tmp_path / "d")
-    one = _config(tmp_path, _named("AnswersAsTold"))
+    one = _config(tmp_path, _named("Says"))
     assert main(["caption", str(data), "--config", one, "--dry_run"]) == 0
     again = ["caption", str(data), "--config", one, "--where", "duration < 5"]
     assert main([*again, "--dry_run"]) == 0
