@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 
 def digest_model(model: str) -> str:
@@ -22,3 +24,17 @@ def digest_model(model: str) -> str:
         with one.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()[:16]
+
+
+class ModelFiles:
+    """What plugins share whose argument `model` names files, and `licence` says under which licence they are."""
+
+    @classmethod
+    def identity(cls, init_args: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Returns a digest of the files of the model."""
+        return {"model": digest_model(init_args["model"])}
+
+    @classmethod
+    def models(cls, init_args: Mapping[str, Any]) -> Mapping[str, str]:
+        """Returns the model and its licence."""
+        return {str(init_args["model"]): init_args["licence"]}

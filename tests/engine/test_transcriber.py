@@ -20,7 +20,16 @@ from peav.data.manifests.manifest import open_manifest
 from peav.engine.pipeline import Pipeline
 from peav.engine.stage import EngineStop, Failed
 from peav.engine.stages import HTTPTranscriber, ModelTranscriber
-from peav.engine.stages.listening import Doubts, Heard, Piece, Transcriber, speech_of, voiced_seconds, windows
+from peav.engine.stages.listening import (
+    Doubts,
+    Heard,
+    Listening,
+    Piece,
+    Transcriber,
+    speech_of,
+    voiced_seconds,
+    windows,
+)
 from peav.testing import check_stage, tiny_columns
 from tests.data.world import make_data
 from tests.engine.server import serving
@@ -43,7 +52,7 @@ class Levels(Transcriber):
     """Writes down how loud a piece is, in tenths of its peak."""
 
     def __init__(self, pad: float = 0.0, **doubt: Any) -> None:
-        super().__init__(Doubts(0.6, -1.0, 2.4), 4.0, 0.5, pad, -40.0, 0.2)
+        super().__init__(Listening(4.0, 0.5, pad, -40.0, 0.2), Doubts(0.6, -1.0, 2.4))
         self.doubt, self.asked = doubt, []  # type: ignore[var-annotated]
 
     def transcribe(self, pieces: Sequence[Piece]) -> list[list[Heard] | Failed]:

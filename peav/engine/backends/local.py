@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from peav.engine.backends.base import Answer, Backend, Request, register_backend
-from peav.engine.digests import digest_model
+from peav.engine.digests import ModelFiles
 
 
 @register_backend
-class TransformersBackend(Backend):
+class TransformersBackend(ModelFiles, Backend):
     """Runs a model of transformers, in batches of alike requests. Code from the repository of a model never runs.
 
     Sound and frames are handed over as arrays, decoded by peav at the span of the clip.
@@ -61,15 +61,7 @@ class TransformersBackend(Backend):
     @classmethod
     def identity(cls, init_args: Mapping[str, Any]) -> Mapping[str, Any]:
         """Returns a digest of the files of the model, and the type of its weights."""
-        return {
-            "model": digest_model(init_args["model"]),
-            **{k: init_args[k] for k in ("revision", "gguf_file", "dtype")},
-        }
-
-    @classmethod
-    def models(cls, init_args: Mapping[str, Any]) -> Mapping[str, str]:
-        """Returns the model."""
-        return {str(init_args["model"]): init_args["licence"]}
+        return {**super().identity(init_args), **{k: init_args[k] for k in ("revision", "gguf_file", "dtype")}}
 
     def answer(self, requests: Sequence[Request]) -> list[Answer]:
         """Answers in batches of requests that have the same media and settings."""

@@ -9,7 +9,7 @@ from typing import Any
 from peav.engine.backends.base import Answer
 from peav.engine.backends.http import HTTPBackend, read_object, wav_bytes
 from peav.engine.stage import Failed, register_stage
-from peav.engine.stages.listening import Doubts, Heard, Piece, Transcriber
+from peav.engine.stages.listening import Doubts, Heard, Listening, Piece, Transcriber
 from peav.types import Seconds
 
 
@@ -61,14 +61,14 @@ class HTTPTranscriber(Transcriber):
         licence: str = "",
         language: str = "",
         response_format: str = "verbose_json",
-        window_seconds: Seconds = 30.0,
-        max_pause_seconds: Seconds = 1.0,
-        pad_seconds: Seconds = 0.3,
-        min_level_db: float = -40.0,
-        min_voiced_seconds: Seconds = 0.2,
-        max_no_speech: float = 0.6,
-        min_logprob: float = -1.0,
-        max_compression: float = 2.4,
+        window_seconds: Seconds = Listening.window_seconds,
+        max_pause_seconds: Seconds = Listening.max_pause_seconds,
+        pad_seconds: Seconds = Listening.pad_seconds,
+        min_level_db: float = Listening.min_level_db,
+        min_voiced_seconds: Seconds = Listening.min_voiced_seconds,
+        max_no_speech: float = Doubts.max_no_speech,
+        min_logprob: float = Doubts.min_logprob,
+        max_compression: float = Doubts.max_compression,
         api_key_env: str = "",
         concurrency: int = 16,
         timeout_seconds: float = 300.0,
@@ -77,12 +77,8 @@ class HTTPTranscriber(Transcriber):
         if response_format not in ("verbose_json", "json"):
             raise ValueError(f"response_format must be verbose_json or json, got {response_format!r}")
         super().__init__(
+            Listening(window_seconds, max_pause_seconds, pad_seconds, min_level_db, min_voiced_seconds),
             Doubts(max_no_speech, min_logprob, max_compression),
-            window_seconds,
-            max_pause_seconds,
-            pad_seconds,
-            min_level_db,
-            min_voiced_seconds,
         )
         self._server = HTTPBackend(
             url,

@@ -61,6 +61,32 @@ class Heard:
 
 
 @dataclass(frozen=True)
+class Listening:
+    """Which pieces of a clip a model is given.
+
+    Attributes:
+        window_seconds: the longest piece.
+        max_pause_seconds: spans of voice with a longer pause between them are pieces of their own.
+        pad_seconds: of the sound around a span of voice that the model is given, too.
+        min_level_db: level of a frame of 10 ms that may be voice, dBFS.
+        min_voiced_seconds: of such frames, for a piece to be listened to at all.
+
+    Raises:
+        ValueError: if pieces would be shorter than a second.
+    """
+
+    window_seconds: Seconds = 30.0
+    max_pause_seconds: Seconds = 1.0
+    pad_seconds: Seconds = 0.3
+    min_level_db: float = -40.0
+    min_voiced_seconds: Seconds = 0.2
+
+    def __post_init__(self) -> None:
+        if self.window_seconds < 1:
+            raise ValueError(f"window_seconds must be at least 1, got {self.window_seconds}")
+
+
+@dataclass(frozen=True)
 class Doubts:
     """From which values on a text is not trusted.
 
@@ -70,9 +96,9 @@ class Doubts:
         max_compression: bytes of the text by its bytes when zlib packed it: loops pack well.
     """
 
-    max_no_speech: float
-    min_logprob: float
-    max_compression: float
+    max_no_speech: float = 0.6
+    min_logprob: float = -1.0
+    max_compression: float = 2.4
 
     def of(self, heard: Heard) -> tuple[str, str] | None:
         """Returns a word and a sentence why a text is not trusted; None if it is."""
@@ -112,32 +138,16 @@ class Transcriber(Stage):
     can be trusted. And `verdicts`, one for each reason why something in a piece was refused: they are counted in the report.
 
     Args:
+        listening: which pieces the model is given.
         doubts: what is refused.
-        window_seconds: the longest piece that the model is given.
-        max_pause_seconds: spans of voice with a longer pause between them are pieces of their own.
-        pad_seconds: of the sound around a span of voice that the model is given, too.
-        min_level_db: level of a frame of 10 ms that may be voice, dBFS.
-        min_voiced_seconds: of such frames, for a piece to be listened to at all.
     """
 
     reads = ("audio", "duration", "voice?")
     provides = ("speech", "verdicts")
     unkeyed: ClassVar[tuple[str, ...]] = ("licence",)
 
-    def __init__(
-        self,
-        doubts: Doubts,
-        window_seconds: Seconds,
-        max_pause_seconds: Seconds,
-        pad_seconds: Seconds,
-        min_level_db: float,
-        min_voiced_seconds: Seconds,
-    ) -> None:
-        if window_seconds < 1:
-            raise ValueError(f"window_seconds must be at least 1, got {window_seconds}")
-        self.doubts, self.window_seconds, self.max_pause_seconds = doubts, window_seconds, max_pause_seconds
-        self.pad_seconds = pad_seconds
-        self.min_level_db, self.min_voiced_seconds = min_level_db, min_voiced_seconds
+    def __init__(self, listening: Listening, doubts: Doubts) -> None:
+        self.listening, self.doubts = listening, doubts
 
     @abstractmethod
     def transcribe(self, pieces: Sequence[Piece]) -> list[list[Heard] | Failed]:
@@ -188,18 +198,18 @@ class Transcriber(Stage):
         Args:
             row: the columns of the clip.
         """
-        samples, rate = row["audio"], self.sample_rate
+        samples, rate, how = row["audio"], self.sample_rate, self.listening
         if samples is None or not len(samples):
             return []
         duration = len(samples) / rate
         spans = [(0.0, duration)]
         if "voice" in row:
-            pad = self.pad_seconds
+            pad = how.pad_seconds
             spans = [(max(start - pad, 0.0), min(end + pad, duration)) for start, end in row["voice"] or ()]
         found = []
-        for start, end in windows(spans, samples, rate, self.window_seconds, self.max_pause_seconds):
+        for start, end in windows(spans, samples, rate, how.window_seconds, how.max_pause_seconds):
             own = samples[round(start * rate) : round(end * rate)]
-            if voiced_seconds(own, rate, self.min_level_db) >= self.min_voiced_seconds:
+            if voiced_seconds(own, rate, how.min_level_db) >= how.min_voiced_seconds:
                 found.append(Piece(own, start, end))
         return found
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from numpy.typing import NDArray
 
-from peav.engine.digests import digest_model
+from peav.engine.digests import ModelFiles
 from peav.engine.stage import FrameNeeds, Stage
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ Medium = Literal["audio", "video"]
 MEDIA_COLUMN: dict[Medium, str] = {"audio": "audio", "video": "frames"}
 
 
-class PEAVStage(Stage):
+class PEAVStage(ModelFiles, Stage):
     """Base class of stages that run a PE-AV model.
 
     Args:
@@ -36,16 +36,6 @@ class PEAVStage(Stage):
         media = self.model.media
         self.sample_rate = media.sample_rate
         self.frame_needs = FrameNeeds((media.frame_size, media.frame_size), media.num_frames, media.fps)
-
-    @classmethod
-    def identity(cls, init_args: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Returns a digest of the files of the model."""
-        return {"model": digest_model(init_args["model"])}
-
-    @classmethod
-    def models(cls, init_args: Mapping[str, Any]) -> Mapping[str, str]:
-        """Returns the model and its licence."""
-        return {str(init_args["model"]): init_args["licence"]}
 
     def embed_texts(self, texts: Sequence[str], medium: Medium) -> Tensor:
         """Returns the embeddings (P, D) of texts that are held against a medium."""

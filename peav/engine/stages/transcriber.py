@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from peav.engine.digests import digest_model
+from peav.engine.digests import ModelFiles
 from peav.engine.stage import Failed, register_stage
-from peav.engine.stages.listening import Doubts, Heard, Piece, Transcriber
+from peav.engine.stages.listening import Doubts, Heard, Listening, Piece, Transcriber
 from peav.types import Seconds
 
 
 @register_stage
-class ModelTranscriber(Transcriber):
+class ModelTranscriber(ModelFiles, Transcriber):
     """Writes down speech with a model that `AutoModelForSpeechSeq2Seq` loads and that needs no prompt.
 
     Whisper and what was distilled from it (openai/whisper-small, distil-whisper/distil-large-v3.5), Moonshine, Speech2Text. Code from the
@@ -58,14 +58,14 @@ class ModelTranscriber(Transcriber):
         task: str = "transcribe",
         max_tokens: int = 220,
         batch_size: int = 8,
-        window_seconds: Seconds = 30.0,
-        max_pause_seconds: Seconds = 1.0,
-        pad_seconds: Seconds = 0.3,
-        min_level_db: float = -40.0,
-        min_voiced_seconds: Seconds = 0.2,
-        max_no_speech: float = 0.6,
-        min_logprob: float = -1.0,
-        max_compression: float = 2.4,
+        window_seconds: Seconds = Listening.window_seconds,
+        max_pause_seconds: Seconds = Listening.max_pause_seconds,
+        pad_seconds: Seconds = Listening.pad_seconds,
+        min_level_db: float = Listening.min_level_db,
+        min_voiced_seconds: Seconds = Listening.min_voiced_seconds,
+        max_no_speech: float = Doubts.max_no_speech,
+        min_logprob: float = Doubts.min_logprob,
+        max_compression: float = Doubts.max_compression,
         dtype: str = "float32",
         device: str = "cpu",
     ) -> None:
@@ -84,13 +84,10 @@ class ModelTranscriber(Transcriber):
         self.model = loaded.to(device).eval()
         self._extractor, self._tokenizer = processor.feature_extractor, processor.tokenizer
         self._window: Seconds | None = getattr(self._extractor, "chunk_length", None)
+        longest = min(window_seconds, self._window or window_seconds)
         super().__init__(
+            Listening(longest, max_pause_seconds, pad_seconds, min_level_db, min_voiced_seconds),
             Doubts(max_no_speech, min_logprob, max_compression),
-            min(window_seconds, self._window or window_seconds),
-            max_pause_seconds,
-            pad_seconds,
-            min_level_db,
-            min_voiced_seconds,
         )
         self.sample_rate = self._extractor.sampling_rate
         settings = self.model.generation_config
@@ -117,16 +114,6 @@ class ModelTranscriber(Transcriber):
     def _ends(self) -> set[int]:
         ends = self.model.generation_config.eos_token_id
         return {token for token in (ends if isinstance(ends, list) else [ends]) if token is not None}
-
-    @classmethod
-    def identity(cls, init_args: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Returns a digest of the files of the model."""
-        return {"model": digest_model(init_args["model"])}
-
-    @classmethod
-    def models(cls, init_args: Mapping[str, Any]) -> Mapping[str, str]:
-        """Returns the model."""
-        return {str(init_args["model"]): init_args["licence"]}
 
     def transcribe(self, pieces: Sequence[Piece]) -> list[list[Heard] | Failed]:
         """Transcribes pieces in batches."""
