@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
+from peav.atomic import replacing
 from peav.data.curation.clip_duplicates import SemanticOptions
 from peav.data.locks import locked
 from peav.data.manifests.clip import Clip
@@ -118,9 +118,9 @@ def publish(job: Job, options: PublishOptions) -> Published:
         if options.semantic is not None:
             excluded = with_semantic(fresh, options.semantic, Duplicates(repeated, excluded=excluded))
         duplicates = Duplicates(repeated, options.max_copies, excluded)
-        with _Sink(job.work / "dropped.jsonl") as dropped:
+        with _lines(job.work / "dropped.jsonl") as dropped:
             for split, manifest in fresh.manifests.items():
-                with _Sink(Path(job.spec.data) / "provenance" / f"{split}.jsonl") as provenance:
+                with _lines(Path(job.spec.data) / "provenance" / f"{split}.jsonl") as provenance:
                     write_manifest(
                         manifest.path, _edited(fresh, split, options, duplicates, report, provenance, dropped)
                     )
@@ -133,8 +133,8 @@ def _edited(
     options: PublishOptions,
     duplicates: Duplicates,
     report: Published,
-    provenance: _Sink,
-    dropped: _Sink,
+    provenance: TextIO,
+    dropped: TextIO,
 ) -> Iterator[Clip]:
     earlier = _ProvenanceReader(Path(job.spec.data) / "provenance" / f"{split}.jsonl")
     stages = job.pipeline.provenance("texts")
@@ -149,19 +149,19 @@ def _edited(
         for clip, columns, _ in job.results(part):
             before = earlier.of(clip.id)
             if columns is None:
-                provenance.add(*before)
+                provenance.writelines(before)
                 yield clip
                 continue
             own = {_key_of(old) for old in before}
             edited, new = _edit(clip, columns, options, duplicates, report, dropped, own)
             here = {(kind, caption.text) for kind, items in edited.captions.items() for caption in items}
             # Of what an earlier job wrote and is still there.
-            provenance.add(*(old for old in before if _key_of(old) in here and _key_of(old) not in new))
+            provenance.writelines(old for old in before if _key_of(old) in here and _key_of(old) not in new)
             for kind, text in new:
                 verdicts = [v for v in columns.get("verdicts") or () if v["kind"] == kind]
                 line: dict[str, Any] = {"id": clip.id, "type": kind, "text": text, **said, "scores": _scores(columns)}
                 line["gates"] = [{"gate": v["gate"], "reason": v["reason"], "outcome": v["outcome"]} for v in verdicts]
-                provenance.add(json.dumps(line, ensure_ascii=False) + "\n")
+                provenance.write(json.dumps(line, ensure_ascii=False) + "\n")
             yield edited
 
 
@@ -171,7 +171,7 @@ def _edit(
     options: PublishOptions,
     duplicates: Duplicates,
     report: Published,
-    dropped: _Sink,
+    dropped: TextIO,
     own: Set[tuple[str, str]],
 ) -> tuple[Clip, list[tuple[str, str]]]:
     """Returns the clip as the manifest has it from now on, and its new captions by type and text; `own` are those of earlier jobs."""
@@ -190,7 +190,7 @@ def _edit(
                 line["stays"] = excluded.stays
             if excluded and excluded.similarity is not None:
                 line["similarity"] = excluded.similarity
-            dropped.add(json.dumps(line, ensure_ascii=True) + "\n")
+            dropped.write(json.dumps(line, ensure_ascii=True) + "\n")
     captions = dict(clip.captions)
     new: list[tuple[str, str]] = []
     for kind, texts in wanted.items():
@@ -266,29 +266,15 @@ def _scores(columns: Mapping[str, Any]) -> dict[str, Any]:
     return {name: held for name, held in (("tags", tags), ("candidates", candidates)) if held}
 
 
-class _Sink:
-    """A file of lines that takes its place when it is whole, and not at all where an error comes before."""
-
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._path, self._partial = path, path.with_name(f".{path.name}.partial")
-
-    def __enter__(self) -> _Sink:
-        self._stream = self._partial.open("w", encoding="utf-8", errors="backslashreplace")
-        return self
-
-    def add(self, *lines: str) -> None:
-        self._stream.writelines(lines)
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self._stream.flush()
-            os.fsync(self._stream.fileno())
-        self._stream.close()
-        if kind is None:
-            self._partial.replace(self._path)
-        else:
-            self._partial.unlink(missing_ok=True)
+@contextmanager
+def _lines(path: Path) -> Iterator[TextIO]:
+    """Gives a file of lines that takes its place when it is whole, and not at all where an error comes before."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        replacing(path, durable=True) as partial,
+        partial.open("w", encoding="utf-8", errors="backslashreplace") as stream,
+    ):
+        yield stream
 
 
 class _ProvenanceReader:

@@ -16,6 +16,7 @@ from peav.engine.job import JobSpec
 from peav.engine.progress import Step, Tally
 from peav.engine.stage import EngineError, EngineStop
 from peav.engine.work import work_alone
+from peav.lazy import import_extra
 from peav.types import Seconds
 
 _log = logging.getLogger(__name__)
@@ -35,11 +36,7 @@ def import_ray() -> Any:
         ImportError: if it is not installed.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        import ray  # noqa: PLC0415  an extra
-    except ImportError:
-        raise ImportError("the executor ray needs the package ray: pip install 'peav[ray]'") from None
-    return ray
+    return import_extra("ray", "ray", "the executor ray")
 
 
 def shares(nodes: Sequence[Mapping[str, float]], workers: int, gpus: float) -> tuple[float, float]:

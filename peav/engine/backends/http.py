@@ -20,6 +20,7 @@ from PIL import Image
 
 from peav.engine.backends.base import Answer, Backend, Request, register_backend
 from peav.engine.stage import EngineStop
+from peav.lazy import import_extra
 from peav.types import Seconds
 
 _log = logging.getLogger(__name__)
@@ -71,10 +72,7 @@ class HTTPBackend(Backend):
         max_refused: int = 5,
         extra: dict[str, Any] | None = None,
     ) -> None:
-        try:
-            import httpx2  # noqa: PLC0415  an extra
-        except ImportError:
-            raise ImportError("HTTPBackend needs the package httpx2: pip install 'peav[engine]'") from None
+        httpx2 = import_extra("httpx2", "engine", "HTTPBackend")
         if concurrency < 1 or retries < 0 or max_refused < 1:
             raise ValueError(
                 f"concurrency and max_refused must be at least 1 and retries at least 0, got {concurrency}, {max_refused}, {retries}"
