@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import yaml
 
 from peav.cli.main import main
 from peav.data.manifests.manifest import open_manifest
-from tests.disks import small_disk
+from tests.disks import enlarge, small_disk
 from tests.engine.data import write_clips
 
 ANSWERS = {
@@ -72,7 +73,11 @@ def test_a_file_of_captions_with_an_answer_that_is_no_text_is_one_line(
 def test_a_disk_that_is_full_is_one_line_and_the_next_run_goes_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    long = {f"clip-{k}": f"rain number {k} falls, " + "and on, " * 60 for k in range(200)}
+    draw = random.Random(0)
+    long = {
+        f"clip-{k}": " ".join("".join(draw.sample("abcdefghijklmnopqrstuvwxyz", 10)) for _ in range(45))
+        for k in range(200)
+    }
     with small_disk(tmp_path / "small", 256) as disk:
         data = write_clips(disk / "d", 200)
         before = (data / "manifest/train.jsonl").read_bytes()
@@ -81,3 +86,6 @@ def test_a_disk_that_is_full_is_one_line_and_the_next_run_goes_on(
         error = capsys.readouterr().err.strip()
         assert "No space left" in error and len(error.splitlines()) == 1, error
         assert (data / "manifest/train.jsonl").read_bytes() == before
+        enlarge(disk, 8192)
+        assert main(words) == 0
+        assert synthetic(data) == {name: [text] for name, text in long.items()}
