@@ -97,6 +97,10 @@ def resilient_map(
         _stop(pool, killed)
 
 
+class Terminated(SystemExit):
+    """SIGTERM arrived: tells it from an exit that somebody's code asked for."""
+
+
 @contextmanager
 def ends_on_terminate() -> Iterator[None]:
     """Lets SIGTERM end the block as Ctrl-C does, with all that belongs to it tidied up; where it may: in the main thread."""
@@ -105,7 +109,7 @@ def ends_on_terminate() -> Iterator[None]:
         return
 
     def stop(number: int, frame: object) -> None:
-        raise SystemExit(128 + number)
+        raise Terminated(128 + number)
 
     signal.signal(signal.SIGTERM, stop)
     try:

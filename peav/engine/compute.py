@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from peav.data.manifests.clip import Clip
+from peav.data.workers import Terminated
 from peav.engine.columns import misshapen
 from peav.engine.media import ClipMedia
-from peav.engine.pipeline import Pipeline, Planned, add_columns
+from peav.engine.pipeline import Pipeline, Planned, add_columns, errors_of
 from peav.engine.rows import Rows, media_key
 from peav.engine.stage import MANIFEST_COLUMNS, MEDIA_COLUMNS, Columns, EngineStop, Failed, Stage, take
 
@@ -46,12 +47,18 @@ class Computer:
         self.about_to: Callable[[str, Sequence[str]], None] = lambda stage, ids: None
 
     def stage(self, name: str) -> Stage:
-        """Returns a stage, built when it is first asked for."""
+        """Returns a stage, built when it is first asked for, after those before it.
+
+        Raises:
+            EngineStop: if it cannot be built.
+        """
         if name not in self.built:
-            stage = self.pipeline.stages[name].build()
             before = list(self.pipeline.stages)[: list(self.pipeline.stages).index(name)]
+            others = {other: self.stage(other) for other in before}
+            with errors_of(f"stages.{name}"):
+                stage = self.pipeline.stages[name].build()
+                stage.bind(others)
             self.built[name] = stage
-            stage.bind({other: self.stage(other) for other in before})
         return self.built[name]
 
     @property
@@ -134,9 +141,9 @@ class Computer:
         ids = batch["id"]
         try:
             return _by_id(planned, stage(batch), ids)
-        except (EngineStop, MemoryError):
+        except (EngineStop, MemoryError, Terminated):
             raise
-        except Exception as error:  # whatever the code of a plugin raises: the other clips go on
+        except (Exception, SystemExit) as error:  # whatever the code of a plugin raises: the other clips go on
             if len(ids) == 1:
                 _log.debug("%s failed for clip %r", planned.name, ids[0], exc_info=True)
                 return {ids[0]: Failed(_reason(f"{type(error).__name__}: {error}"))}

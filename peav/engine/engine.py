@@ -33,14 +33,23 @@ class Captioned:
         timing: where the time went.
         probes: that were made.
         page: the report.
-        failed: clips that failed at some stage.
     """
 
     published: Published
     timing: Timing
     probes: list[Probe]
     page: Path
-    failed: int
+
+    @property
+    def failed(self) -> int:
+        """Clips that failed at some stage."""
+        return self.published.survey.failed
+
+    @property
+    def nothing(self) -> bool:
+        """Whether every clip failed at a stage, and nothing came out."""
+        survey = self.published.survey
+        return 0 < survey.clips == survey.failed and not survey.with_text and not any(self.published.filled.values())
 
 
 def caption(
@@ -93,7 +102,7 @@ def caption(
         published = publish(job, options)
     timing = timing_of(job)
     page = write_page(Job(spec), job.work / "report.html", published, timing, made, samples)
-    return Captioned(published, timing, made, page, sum(published.survey.failures.values()))
+    return Captioned(published, timing, made, page)
 
 
 def try_out(spec: JobSpec, number: int = 10) -> list[tuple[str, list[tuple[str, dict[str, Any]]]]]:

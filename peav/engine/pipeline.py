@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from peav.data.workers import Terminated
+from peav.engine.arguments import full_arguments
 from peav.engine.stage import (
     JOINED_COLUMNS,
     MANIFEST_COLUMNS,
     MEDIA_COLUMNS,
+    EngineError,
+    EngineStop,
     Stage,
     digest_of,
-    full_arguments,
     stages,
 )
 from peav.opening import check_name
@@ -67,6 +71,7 @@ class Pipeline:
 
     Raises:
         ValueError: if there is none, one is not known or lacks an argument, or reads a column that nothing before it provides.
+        EngineStop: if one cannot say what its results depend on, such as one whose checkpoint is not there.
     """
 
     def __init__(self, config: Mapping[str, Mapping[str, Any] | None]) -> None:
@@ -101,7 +106,9 @@ class Pipeline:
         if inspect.isabstract(cls):
             raise ValueError(f"{where}: {cls.__name__} lacks {', '.join(sorted(cls.__abstractmethods__))}")
         init_args = full_arguments(cls, given.get("init_args") or {}, where)
-        reads, provides = cls.columns(init_args)
+        with errors_of(where):
+            reads, provides = cls.columns(init_args)
+            identity, models = cls.identity(init_args), dict(cls.models(init_args))
         for what, names in (("reads", reads), ("provides", provides)):
             if isinstance(names, str):
                 raise ValueError(
@@ -133,14 +140,13 @@ class Pipeline:
                 "class": f"{cls.__module__}.{cls.__qualname__}",
                 "version": cls.version,
                 "init_args": cls.key_arguments(init_args),
-                "identity": cls.identity(init_args),
+                "identity": identity,
                 "upstream": [self.stages[other].key for other in upstream],
             }
         )
         reads_texts = bool({"real_captions", "real_transcript"} & set(reads)) or any(
             self.stages[other].reads_texts for other in upstream
         )
-        models = dict(cls.models(init_args))
         own = digest_of(cls.key_arguments(init_args))
         return Planned(name, cls, init_args, reads, provides, tuple(upstream), own, models, key, reads_texts)
 
@@ -164,6 +170,30 @@ class Pipeline:
         made = {name for name, stage in self.stages.items() if column in stage.provides}
         wanted = made.union(*(self.before(name) for name in made))
         return [stage for name, stage in self.stages.items() if name in wanted]
+
+
+@contextmanager
+def errors_of(place: str) -> Iterator[None]:
+    """Says where in the configuration it was that the code of a plugin failed.
+
+    Args:
+        place: such as `stages.tags`.
+
+    Raises:
+        EngineStop: in place of errors that a user can mend, such as a file that is not there; all others pass, with a note.
+    """
+    try:
+        yield
+    except (EngineError, Terminated):
+        raise
+    except (OSError, ImportError, ValueError, KeyError, RuntimeError) as error:
+        said = error.args[0] if isinstance(error, KeyError) and error.args else error
+        raise EngineStop(f"{place}: {said or type(error).__name__}") from error
+    except SystemExit as error:
+        raise EngineStop(f"{place}: its code called for the end of the process (exit status {error.code})") from error
+    except Exception as error:
+        error.add_note(f"raised by {place} of the configuration")
+        raise
 
 
 def add_columns(row: dict[str, Any], made: Mapping[str, Any], replaces: Collection[str] = ()) -> None:

@@ -42,7 +42,10 @@ def opened(job: Job, stale: Seconds = STALE_SECONDS, tried: bool = False) -> Ite
     Raises:
         EngineError: if the folder holds another job, or another run with other settings is at work there.
     """
-    job.work.mkdir(parents=True, exist_ok=True)
+    try:
+        job.work.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise EngineError(f"{job.work} is, or lies in, a file, not a folder: give another --work") from None
     foreign = [
         path.name for path in job.work.iterdir() if path.name != "runs" and not path.name.startswith(".job.json@")
     ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -12,8 +11,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 from peav.engine.plugin import ModelPlugin
-from peav.registry import Registry, init_signature
-from peav.suggest import suggest
+from peav.registry import Registry
 
 #: Columns of a batch of clips: name to one value a clip. `id` is always among them.
 Columns = dict[str, list[Any]]
@@ -162,32 +160,6 @@ class Stage(ModelPlugin):
 stages: Registry[Any] = Registry("stage", Stage)
 
 register_stage = stages.register
-
-
-def full_arguments(cls: type[Any], given: Mapping[str, Any], what: str) -> dict[str, Any]:
-    """Returns the arguments of a constructor with the defaults of those that are not given.
-
-    Args:
-        cls: the class.
-        given: by name.
-        what: it is, for messages.
-
-    Raises:
-        ValueError: if it has no such argument, or one is missing.
-    """
-    parameters = init_signature(cls).parameters
-    if any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values()):
-        return dict(given)
-    for name in given:
-        if name not in parameters:
-            known = ", ".join(parameters) or "no arguments"
-            raise ValueError(
-                f"{what}: {cls.__name__} has no argument {name!r}. {suggest(name, parameters) if parameters else known}"
-            )
-    missing = [name for name, one in parameters.items() if one.default is inspect.Parameter.empty and name not in given]
-    if missing:
-        raise ValueError(f"{what}: {cls.__name__} needs {', '.join(missing)}: set {what}.init_args.{missing[0]}")
-    return {name: given.get(name, one.default) for name, one in parameters.items()}
 
 
 def digest_of(data: Any) -> str:

@@ -81,6 +81,7 @@ class Survey:
     Attributes:
         clips: that were asked for.
         with_text: of them, how many have a new caption.
+        failed: of them, how many failed at some stage.
         kinds: by caption type, what it wrote.
         before: by caption type, what people wrote of the same clips.
         failures: by stage, how many clips failed there.
@@ -93,6 +94,7 @@ class Survey:
 
     clips: int = 0
     with_text: int = 0
+    failed: int = 0
     kinds: dict[str, KindSurvey] = field(default_factory=dict)
     before: dict[str, KindSurvey] = field(default_factory=dict)
     failures: Counter[str] = field(default_factory=Counter)
@@ -107,6 +109,7 @@ class Survey:
         self.clips += 1
         texts = list(texts_of_column(columns.get("texts")))
         self.with_text += bool(texts)
+        self.failed += any(failed.values())
         for kind, text in texts:
             self.kinds.setdefault(kind, KindSurvey()).add(text)
         for kind, written in real_captions(clip).items():

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from peav.engine.arguments import full_arguments
 from peav.engine.columns import misshapen
-from peav.engine.stage import Columns, Failed, Stage, digest_of, full_arguments, take
+from peav.engine.stage import Columns, Failed, Stage, digest_of, take
 from peav.testing.rows import require
 
 _RATE = 16000

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -115,3 +118,130 @@ def test_captions_that_are_there_give_way_with_replace_alone(tmp_path: Path) -> 
     assert main(command(data, config(writer="other"), *words, "--replace", "true")) == 0
     assert len(synthetic(data)) == 6 and all(text.endswith("other") for text in synthetic(data))
     assert sum(c.origin == "real" for clip in open_manifest(data, "train") for c in clip.captions["audio"]) == 2
+
+
+class CallsExit(Stage):
+    """Ends the process, as command line tools do that are called as functions."""
+
+    reads = ("duration",)
+    provides = ("texts",)
+
+    def __init__(self, when: str = "call", clips: int = 0) -> None:
+        self.clips = clips
+        if when == "build":
+            sys.exit("no licence")
+
+    def __call__(self, batch: Columns) -> Columns:
+        if any(int(name.partition("-")[2]) >= self.clips for name in batch["id"]):
+            sys.exit(3)
+        return {"id": batch["id"], "texts": [{"audio": f"rain {name}"} for name in batch["id"]]}
+
+
+class NeedsAFile(CallsExit):
+    """Reads a file that is not there."""
+
+    def __init__(self) -> None:
+        Path("/no/such/list.txt").read_text()
+
+
+@pytest.mark.parametrize("executor", ["inline", "process"])
+def test_a_stage_that_calls_exit_loses_its_clip_alone(tmp_path: Path, executor: str) -> None:
+    data = write_clips(tmp_path / "d", 6)
+    stage = {"class_path": "tests.engine.test_bad_runs.CallsExit", "init_args": {"clips": 4}}
+    words = ("--samples", "0", "--probes", "0", "--executor", executor, "--workers", "1")
+    assert main(command(data, {"write": stage}, *words)) == 0
+    assert synthetic(data) == [f"rain clip-{k}" for k in range(4)]
+    page = (data / "engine/report.html").read_text()
+    assert "SystemExit" in page
+
+
+def test_a_run_in_which_every_clip_fails_says_so_by_its_status(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_clips(tmp_path / "d", 6)
+    stages = {"write": {"class_path": "tests.engine.test_bad_runs.CallsExit"}}
+    assert main(command(data, stages, "--samples", "0")) == 1
+    said = capsys.readouterr()
+    assert "6 clips failed at a stage" in said.out and "every clip failed at a stage" in said.err
+    assert not synthetic(data)
+
+
+@pytest.mark.parametrize(
+    ("stage", "said"),
+    [
+        (
+            {"class_path": "tests.engine.test_bad_runs.CallsExit", "init_args": {"when": "build"}},
+            "its code called for the end of the process (exit status no licence)",
+        ),
+        ({"class_path": "tests.engine.test_bad_runs.NeedsAFile"}, "/no/such/list.txt"),
+    ],
+    ids=["exit", "file"],
+)
+def test_a_stage_that_cannot_be_built_is_named(
+    tmp_path: Path, stage: dict[str, Any], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_clips(tmp_path / "d", 2)
+    assert main(command(data, {"listen": stage}, "--samples", "0")) == 1
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("peav caption: stages.listen: ") and said in error and len(error.splitlines()) == 1
+
+
+def test_work_in_a_file_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write_clips(tmp_path / "d", 2)
+    (tmp_path / "notes.txt").write_text("mine")
+    for work in (tmp_path / "notes.txt", tmp_path / "notes.txt" / "in"):
+        assert main(command(data, config(), "--work", str(work))) == 1
+        assert "give another --work" in capsys.readouterr().err
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_results_of_several_folders_go_by_their_names_in_any_order(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, two = write_clips(tmp_path / "one", 2), write_clips(tmp_path / "two", 3)
+    same = write_clips(tmp_path / "other" / "one", 2)
+    words = command(one, config(), "--samples", "0", "--work", str(tmp_path / "work"))
+    assert main([*words[:2], str(two), *words[2:]]) == 0
+    assert sorted(path.name for path in (tmp_path / "work").iterdir()) == ["one", "two"]
+    assert main([words[0], str(two), *words[1:]]) == 0
+    assert sorted(path.name for path in (tmp_path / "work").iterdir()) == ["one", "two"]
+    capsys.readouterr()
+    assert main([*words[:2], str(same), *words[2:]]) == 1
+    assert "have the same name" in capsys.readouterr().err
+
+
+class SendsTerminate(CallsExit):
+    """Somebody ends the run in the midst of its third batch."""
+
+    def __call__(self, batch: Columns) -> Columns:
+        if "clip-4" in batch["id"]:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return {"id": batch["id"], "texts": [{"audio": f"rain {name}"} for name in batch["id"]]}
+
+
+def test_a_terminated_run_ends_and_is_no_failure_of_its_clip(tmp_path: Path) -> None:
+    data = write_clips(tmp_path / "d", 6)
+    stage = {"class_path": "tests.engine.test_bad_runs.SendsTerminate"}
+    words = ("--samples", "0", "--probes", "0", "--batch_clips", "2")
+    with pytest.raises(SystemExit) as ended:
+        main(command(data, {"write": stage}, *words))
+    assert ended.value.code == 128 + signal.SIGTERM and not synthetic(data)
+    lines = [line for path in (data / "engine").rglob("*.journal*") for line in path.read_text().splitlines()]
+    assert len(lines) >= 4 and not any("failed" in line for line in lines)
+
+
+class Lists(CallsExit):
+    """Provides more than anybody reads."""
+
+    provides = ("support",)
+
+    def __call__(self, batch: Columns) -> Columns:
+        return {"id": batch["id"], "support": [[["audio", f"thing {k}"] for k in range(40)] for _ in batch["id"]]}
+
+
+def test_a_dry_run_prints_the_beginning_of_long_lists(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write_clips(tmp_path / "d", 1)
+    stages = {"it": {"class_path": "tests.engine.test_bad_runs.Lists"}}
+    assert main(command(data, stages, "--dry_run", "true")) == 0
+    out = capsys.readouterr().out
+    assert '["audio", "thing 11"]] and 28 more' in out and "thing 12" not in out

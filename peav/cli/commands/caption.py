@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+#: Entries of a column that `--dry_run` prints: a tagger lists dozens of phrases of which there is any sign.
+SHOWN_ENTRIES = 12
+
 
 def caption(
     data: Sequence[str],
@@ -55,7 +58,7 @@ def caption(
             STAGE=null leaves one out; give it as often as you like.
         where: which clips, such as "domain == 'speech' and duration < 10 and not has_video".
         splits: whose clips.
-        work: folder of the results; with several data, each has a folder in it.
+        work: folder of the results; with several data, each has a folder of its name in it.
         replace: let synthetic captions that clips have, and what an earlier job wrote, give way.
         dry_run: show what each stage makes of ten clips, and write nothing into the manifest.
         executor: `inline`, in this process; `process`, in several; or `ray`, in actors of a cluster (RAY_ADDRESS, else this machine).
@@ -104,8 +107,8 @@ def caption(
         raise ValueError(f"--semantic_{given} says nothing without --semantic VECTORS")
     wanted = None if semantic is None else SemanticOptions(str(semantic), settings, semantic_missing)
     jobs = []
-    for number, folder in enumerate(data):
-        place = "" if work is None else str(work if len(data) == 1 else work / f"{number}-{Path(folder).name}")
+    for folder in data:
+        place = "" if work is None else str(work if len(data) == 1 else work / Path(folder).resolve().name)
         spec = JobSpec(
             data=str(folder),
             stages=changed,
@@ -119,7 +122,8 @@ def caption(
             calibration_clips=calibration_clips,
         )
         jobs.append((folder, spec))
-    _check_folders(data, splits)
+    _check_folders(data, splits, work)
+    fruitless: list[str] = []
     for folder, spec in jobs:
         if dry_run:
             _show(try_out(spec))
@@ -143,10 +147,14 @@ def caption(
                 progress=lambda total: clip_progress("caption", total),
             )
         _summary(done, folder)
+        if done.nothing:
+            fruitless.append(folder)
+    if fruitless:
+        raise RuntimeError(f"every clip failed at a stage, and nothing was written: {', '.join(fruitless)}")
 
 
-def _check_folders(data: Sequence[str], splits: Sequence[str]) -> None:
-    """Sees that every folder can be opened before the first is worked on, and that none is given twice."""
+def _check_folders(data: Sequence[str], splits: Sequence[str], work: Path | None) -> None:
+    """Sees that every folder can be opened before the first is worked on, that none is given twice, and that each has its own work."""
     from peav.data.manifests.manifest import open_manifest
 
     given: dict[Path, str] = {}
@@ -156,6 +164,11 @@ def _check_folders(data: Sequence[str], splits: Sequence[str]) -> None:
         place = Path(folder).resolve()
         if place in given:
             raise ValueError(f"{folder} is the same folder as {given[place]}: give each once")
+        if work is not None and (other := next((one for one in given if one.name == place.name), None)):
+            raise ValueError(
+                f"{given[other]} and {folder} have the same name, by which their results would be kept in {work}: "
+                "caption them one after the other, each with a --work of its own"
+            )
         given[place] = folder
 
 
@@ -211,8 +224,16 @@ def with_changes(stages: Mapping[str, Any], changes: Sequence[str]) -> dict[str,
         arguments = {**(changed[stage].get("init_args") or {})}
         held = arguments
         *path, last = argument.split(".")
+        if not all((*path, last)):
+            raise ValueError(f"--set {change!r}: an argument has no name")
         for name in path:
-            held[name] = dict(held.get(name) or {})
+            inner = held.get(name)
+            if not isinstance(inner, Mapping | None):
+                raise ValueError(
+                    f"--set {change!r}: {name!r} is {inner!r:.100}, into which nothing can be set: give it anew as a whole, "
+                    f"{stage}.{name}={{...}}"
+                )
+            held[name] = dict(inner or {})
             held = held[name]
         held[last] = given
         changed[stage] = {**changed[stage], "init_args": arguments}
@@ -226,7 +247,13 @@ def _show(clips: Any) -> None:
         print(clip)
         for stage, columns in made:
             for name, value in columns.items():
-                print(f"  {stage}.{name}: {json.dumps(value, ensure_ascii=False)}")
+                shown = value[:SHOWN_ENTRIES] if isinstance(value, list) else value
+                more = (
+                    f" and {len(value) - len(shown)} more"
+                    if isinstance(value, list) and len(value) > len(shown)
+                    else ""
+                )
+                print(f"  {stage}.{name}: {json.dumps(shown, ensure_ascii=False)}{more}")
 
 
 def _summary(done: Any, folder: str) -> None:

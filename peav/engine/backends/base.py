@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from peav.engine.arguments import full_arguments
 from peav.engine.plugin import ModelPlugin
-from peav.engine.stage import full_arguments
 from peav.registry import Registry
 from peav.trust import Trust
 

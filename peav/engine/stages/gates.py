@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from peav.engine.arguments import full_arguments
 from peav.engine.gates import Gate, Written, gates
-from peav.engine.stage import Columns, Stage, full_arguments, register_stage, take
+from peav.engine.stage import Columns, Stage, register_stage, take
 from peav.trust import Trust
 
 #: The gates by default.
