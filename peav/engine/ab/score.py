@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 from peav.engine.ab.files import Answers, Key, Pair
@@ -147,12 +149,12 @@ def majority_of(verdicts: Sequence[str]) -> str:
 def half_width(clips: int) -> float:
     """Returns how far the interval of a share of one half reaches to either side.
 
-    >>> round(half_width(50), 3), round(half_width(400), 3)
-    (0.134, 0.049)
+    >>> round(half_width(1), 3), round(half_width(50), 3), round(half_width(400), 3)
+    (0.445, 0.134, 0.049)
     """
-    # The interval of a share of one half is symmetric; an odd number of clips has none, so that its neighbours are taken.
-    low, high = wilson(clips // 2, clips)[0], wilson(clips - clips // 2, clips)[1]
-    return (high - low - (clips % 2) / clips) / 2
+    # Wilson's formula at one half.
+    z = NormalDist().inv_cdf(0.5 + CONFIDENCE / 2)
+    return z / (2 * math.sqrt(clips + z * z))
 
 
 def _share(count: int, total: int) -> dict[str, Any]:
