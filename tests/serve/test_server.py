@@ -302,12 +302,9 @@ def test_other_methods_are_refused(server: Served) -> None:
 def test_fifty_clients_at_once_all_get_an_answer(server: Served) -> None:
     numbers = [server.file(name) for name in ("clip.mp4", "film.avi", "alac.mp4")]
     statuses: Counter[int] = Counter()
-    slowest = 0.0
     lock = threading.Lock()
 
     def client(number: int) -> None:
-        nonlocal slowest
-        begun = time.monotonic()
         answers = [
             server.ask("/api/search", q=f"bell {number}", top=3),
             server.ask(f"/media/{numbers[0]}", headers={"Range": "bytes=0-999"}),
@@ -315,12 +312,10 @@ def test_fifty_clients_at_once_all_get_an_answer(server: Served) -> None:
         ]
         with lock:
             statuses.update(answer.status for answer in answers)
-            slowest = max(slowest, time.monotonic() - begun)
 
     with ThreadPoolExecutor(50) as pool:
         list(pool.map(client, range(50)))
     assert statuses == {200: 100, 206: 50}
-    assert slowest < 60
 
 
 def test_beyond_this_machine_a_token_is_needed(index: Path, tmp_path: Path) -> None:
