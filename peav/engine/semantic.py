@@ -10,7 +10,7 @@ from peav.data.curation.clip_duplicates import (
     ClipDuplicates,
     ClipRows,
     SemanticOptions,
-    check_missing,
+    check_clips,
     find_clip_duplicates,
 )
 from peav.data.curation.semdedup import import_faiss
@@ -58,7 +58,7 @@ def check_semantic(job: Job, options: SemanticOptions) -> None:
         for clip in job.all_clips(part):
             found.add(clip, job.condition(clip))
     rows, _ = found.match(table)
-    check_missing(found, rows, _Names(job).name, options)
+    check_clips(found, rows, _Names(job).name, options)
     if options.settings.clusters_of(len(rows)) > 1:
         import_faiss()
 

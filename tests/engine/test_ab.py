@@ -225,6 +225,28 @@ def test_several_raters(common: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert table == {"anna": 3, "ben": 3, "cleo": 3, "majority": 4}
 
 
+def test_a_rater_may_be_called_as_the_last_row_is(
+    common: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [answers(common, tmp_path, choices_for(common, said), said) for said in ("bbbbbbbb", "wwwwwwww")]
+    files[0].write_text(files[0].read_text().replace("bbbbbbbb", "majority"))
+    assert score(common, *files)[0] == 0
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("majority")]
+    assert len(rows) == 2 and "8 100.0 %" in rows[0] and rows[1].endswith("8 100.0 % [67.6, 100.0]")
+
+
+@pytest.mark.parametrize("given", ["key", "answers"])
+def test_the_outcome_never_takes_the_place_of_what_it_is_made_of(
+    common: Path, tmp_path: Path, given: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key, file = tmp_path / "t.key.json", answers(common, tmp_path, ["A"] * 8)
+    key.write_bytes(common.with_suffix(".key.json").read_bytes())
+    path = {"key": key, "answers": file}[given]
+    before = path.read_bytes()
+    assert main(["ab", "score", str(key), str(file), f"--out={path}"]) == 1
+    assert "cannot be made again" in capsys.readouterr().err and path.read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("verdicts", "said"),
     [("b" * 8, "new is preferred"), ("w" * 8, "old is preferred"), ("s" * 8, "No caption was preferred")],
@@ -290,6 +312,7 @@ def test_sources_that_are_none(common: Path, tmp_path: Path, capsys: pytest.Capt
     (tmp_path / "work/job.json").write_text('{"identity": {}}')
     for sources, said in (
         ([str(data), str(data)], "both sources are"),
+        ([f"{data}:real", f"{data}/../{data.name}:real"], "both sources are"),
         ([str(data), str(tmp_path / "nowhere")], "no folder"),
         ([str(data), f"{data}:reel"], "no folder"),
         ([str(data), str(tmp_path / "work")], "damaged or of an earlier peav"),

@@ -68,11 +68,14 @@ def score(key: Path, answers: Sequence[Path] = (), *, out: Path | None = None) -
     from peav.engine.ab.report import lines_of
     from peav.engine.ab.score import score as run
 
-    held = Key.read(key)
-    found = run(held, read_answers(answers, held))
     path = (
         out if out is not None else key.with_name(f"{key.name.removesuffix('.json').removesuffix('.key')}.score.json")
     )
+    for given in (key, *answers):
+        if given.resolve() == path.resolve():
+            raise ValueError(f"--out {path} would replace {given}, which cannot be made again: give another file")
+    held = Key.read(key)
+    found = run(held, read_answers(answers, held))
     write_json(path, found.to_json())
     for line in lines_of(found):
         print(line)

@@ -123,7 +123,7 @@ def find_clip_duplicates(
     for clip, asked in clips:
         found.add(clip, asked)
     rows, kinds = found.match(table)
-    check_missing(found, rows, name_of, options)
+    check_clips(found, rows, name_of, options)
     by, similarity = np.full(len(rows), -1, np.int64), np.zeros(len(rows), np.float32)
     for kind, name in enumerate(EMBEDDINGS):
         own = np.flatnonzero(kinds == kind)
@@ -171,7 +171,7 @@ class ClipRows:
             (N,) rows and (N,) places in `EMBEDDINGS`; -1 for none.
 
         Raises:
-            VectorsError: if the table has none of these embeddings, or two rows could be the file of one clip.
+            VectorsError: if the table has none of these embeddings, two rows could be the file of one clip, or two rows of one clip differ.
         """
         names = [name for name in EMBEDDINGS if name in table.names]
         if not names:
@@ -187,11 +187,12 @@ class ClipRows:
         while some := list(islice(names_of_rows, _ROWS_AT_ONCE)):
             own = [(begin + number, name) for number, name in enumerate(some) if kinds[begin + number] >= 0]
             begin += len(some)
-            left = [
-                one
-                for one, place in zip(own, by_id.of(name for _, name in own), strict=True)
-                if not _take(rows, place, one[0])
-            ]
+            left = []
+            for (row, name), place in zip(own, by_id.of(name for _, name in own), strict=True):
+                if place < 0:
+                    left.append((row, name))
+                elif not _take(rows, place, row):
+                    _check_equal(table, kinds, int(rows[place]), row)
             self._match_files(table, rows, left, by_file)
         return rows, np.where(rows >= 0, kinds[rows], -1).astype(np.int8)
 
@@ -241,6 +242,21 @@ def _take(rows: NDArray[np.int64], place: int, row: int) -> bool:
     return True
 
 
+def _check_equal(table: VectorTable, kinds: NDArray[np.int8], first: int, again: int) -> None:
+    """Sees that two rows of one clip say the same of it, as after a table was written twice.
+
+    Raises:
+        VectorsError: if they do not.
+    """
+    rows, name = np.array([first, again]), EMBEDDINGS[kinds[first]]
+    one, other = table.take(name, rows)
+    if kinds[first] != kinds[again] or not np.array_equal(one, other, equal_nan=True):
+        raise VectorsError(
+            f"rows {first} and {again} of {table.path} both belong to the clip {table.id_of(again)!r}, and their vectors differ: leave out "
+            "the one that is not its own"
+        )
+
+
 def _whole_file(clip: Clip) -> str:
     """Returns the file that a clip is the whole of, as its record names it; "" where it is a part of one, or of several."""
     files = set(clip.files.values())
@@ -252,14 +268,21 @@ def _whole_file(clip: Clip) -> str:
     return files.pop().removeprefix("./")
 
 
-def check_missing(
+def check_clips(
     found: ClipRows, rows: NDArray[np.int64], name_of: Callable[[int], str], options: SemanticOptions
 ) -> None:
-    """Sees that the clips that are asked for have vectors.
+    """Sees that clips can be told by their ids, and that those that are asked for have vectors.
 
     Raises:
-        VectorsError: if none has, or some have not and they may not simply stay.
+        VectorsError: if two have one id; if none has a vector, or some have not and they may not simply stay.
     """
+    _, first = np.unique(found.ids, return_index=True)
+    if len(first) < len(rows):
+        again = np.setdiff1d(np.arange(len(rows)), first)
+        raise VectorsError(
+            f"{len(again):,} clips have the id of another one, such as {name_of(int(again[0]))!r}, and vectors go by ids: rename them, or "
+            "take one split alone"
+        )
     asked = np.flatnonzero(found.asked)
     without = asked[rows[asked] < 0]
     if not len(without):

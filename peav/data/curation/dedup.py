@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import cache, partial
@@ -45,7 +46,7 @@ def dedup_manifest(
         FileNotFoundError: if there is no such split, or there are no vectors.
         VectorsError: if the vectors cannot be read, or are not those of the clips.
     """
-    data, out = str(data), Path(out)
+    data, out = str(data), Path(os.path.abspath(out))  # "." has no name of its own
     check_out(out, [data], "peav data dedup", overwrite)
     manifests = {split: open_manifest(data, split, store) for split in dict.fromkeys(splits)}
     work = out / WORK if (out / WORK).exists() else out.with_name(f".{out.name}.{WORK}")

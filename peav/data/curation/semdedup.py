@@ -28,6 +28,9 @@ _log = logging.getLogger(__name__)
 #: Which of a group stays: the one farthest from its centroid, the nearest one, or any.
 Keep = Literal["hard", "easy", "random"]
 
+#: The least `eps`: products of equal vectors of length 1 lie about so far from 1 in float32.
+LEAST_EPS = 1e-6
+
 #: Up to so many vectors are one cluster: all pairs are compared.
 _ONE_CLUSTER = 20_000
 
@@ -49,7 +52,7 @@ class SemDedup:
     """How semantic duplicates are found.
 
     Attributes:
-        eps: cosine distance up to which two vectors are duplicates.
+        eps: cosine distance up to which two vectors are duplicates, from 1e-6 on.
         keep: which of a group stays: `hard`, the one farthest from the centroid of its cluster (the paper's choice); `easy`, the nearest
             one; or `random`.
         clusters: K of k-means; 0 for one up to 20,000 vectors, and the root of their number beyond: with it clustering takes about as
@@ -68,9 +71,10 @@ class SemDedup:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 < self.eps < 1:
+        if not LEAST_EPS <= self.eps < 1:
             raise ValueError(
-                f"eps is a cosine distance above 0 and below 1, got {self.eps:g}: 0.01 takes vectors of a similarity of 0.99 for duplicates"
+                f"eps is a cosine distance from {LEAST_EPS:g}, below which float32 does not tell equal vectors from others, to below 1, "
+                f"got {self.eps:g}: 0.01 takes vectors of a similarity of 0.99 for duplicates"
             )
         if self.keep not in get_args(Keep):
             raise ValueError(

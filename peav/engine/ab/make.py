@@ -13,7 +13,7 @@ from peav.data.manifests.clip import Clip
 from peav.engine.ab.draw import draw
 from peav.engine.ab.files import Key
 from peav.engine.ab.page import render
-from peav.engine.ab.sources import open_source
+from peav.engine.ab.sources import open_source, parted
 
 #: Frames of a clip on the page: a caption of what happens cannot be judged by one.
 FRAMES = 6
@@ -44,7 +44,8 @@ class BlindTest:
     def __post_init__(self) -> None:
         if self.clips < 1:
             raise ValueError(f"clips must be at least 1, got {self.clips}")
-        if self.old == self.new:
+        first, second = ((Path(folder).resolve(), origin) for folder, origin in map(parted, (self.old, self.new)))
+        if first == second:
             raise ValueError(
                 f"both sources are {self.old}: compare two folders, FOLDER:real with FOLDER:synthetic, or two works"
             )

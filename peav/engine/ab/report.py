@@ -23,9 +23,10 @@ def lines_of(score: Score) -> Iterator[str]:
     yield ""
     shown = [verdict for verdict in VERDICTS if verdict != "divided" or score.majority.count(verdict)]
     yield _row("new is", shown)
-    for name, tally in score.tallies.items():
+    for place, (name, tally) in enumerate(score.tallies):
         # A rater alone is never divided.
-        cells = ["" if v == "divided" and name in score.raters else _cell(tally.count(v), clips) for v in shown]
+        rater = place < len(score.raters)
+        cells = ["" if v == "divided" and rater else _cell(tally.count(v), clips) for v in shown]
         yield _row(printable(name), cells)
     yield ""
     yield from _conclusion(score)

@@ -69,9 +69,10 @@ class Score:
     left: tuple[int, int]
 
     @property
-    def tallies(self) -> dict[str, Tally]:
-        """The rows of the table."""
-        return self.raters if len(self.raters) == 1 else {**self.raters, MAJORITY: self.majority}
+    def tallies(self) -> list[tuple[str, Tally]]:
+        """The rows of the table: of raters, one of whom may be called as the last row is, and of the majority of several."""
+        rows = list(self.raters.items())
+        return rows if len(rows) == 1 else [*rows, (MAJORITY, self.majority)]
 
     def lost(self) -> Iterator[tuple[Pair, dict[str, str]]]:
         """Yields the clips whose new caption is worse to the majority, and what each rater said."""

@@ -58,9 +58,7 @@ def open_source(name: str, kind: str, split: str, data: str | None = None) -> So
         ValueError: if the caption type is none.
     """
     parse_caption_type(kind)
-    folder, colon, origin = name.rpartition(":")
-    if not colon or origin not in CAPTION_ORIGINS:
-        folder, origin = name, ""
+    folder, origin = parted(name)
     if (Path(folder) / "job.json").is_file():
         if origin:
             raise ValueError(
@@ -68,6 +66,16 @@ def open_source(name: str, kind: str, split: str, data: str | None = None) -> So
             )
         return _of_work(Path(folder), kind, split, data)
     return Source(name, folder, open_manifest(folder, split), lambda position, clip: _written(clip, kind, origin))
+
+
+def parted(name: str) -> tuple[str, str]:
+    """Returns the folder of a source, and of which origin its captions are, "" for any.
+
+    >>> parted("my_data:real"), parted("s3:odd/name")
+    (('my_data', 'real'), ('s3:odd/name', ''))
+    """
+    folder, colon, origin = name.rpartition(":")
+    return (folder, origin) if colon and origin in CAPTION_ORIGINS else (name, "")
 
 
 def _written(clip: Clip, kind: str, origin: str) -> list[str]:

@@ -144,9 +144,32 @@ def test_peav_data_dedup(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert len(open_manifest(tmp_path / "out", "test")) == 3
     assert main(["data", "validate", str(tmp_path / "out"), "--progress=false"]) == 0
     assert main(command) == 1 and "overwrite=true" in capsys.readouterr().err
-    assert main([*command, "--eps=1e-9", "--overwrite=true"]) == 0
+    assert main([*command, "--eps=1e-6", "--overwrite=true"]) == 0
     assert len(open_manifest(tmp_path / "out", "train")) == 12
     assert not list(tmp_path.glob(".out*"))
+
+
+def test_the_folder_to_write_may_be_the_current_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = make_data(tmp_path / "d", 4)
+    path = write(tmp_path / "v.npz", [f"train-{k}" for k in range(4)], audio=pairs(4))
+    (tmp_path / "out").mkdir()
+    monkeypatch.chdir(tmp_path / "out")
+    assert main(["data", "dedup", str(data), ".", f"--vectors={path}"]) == 0
+    assert len(open_manifest(tmp_path / "out", "train")) == 2 and (tmp_path / "out/semantic").is_dir()
+
+
+def test_two_rows_of_a_clip_must_agree_and_two_clips_of_an_id_are_refused(tmp_path: Path) -> None:
+    def found(ids: str, rows: str, vectors: np.ndarray) -> Any:
+        path = write(tmp_path / "v.npz", list(rows), audio=vectors)
+        clips = [(Clip(name, 1.0), True) for name in ids]
+        return find_clip_duplicates(clips, lambda k: ids[k], SemanticOptions(str(path), missing="stay"), tmp_path / "w")
+
+    vectors = np.eye(3, dtype=np.float32)
+    assert len(found("ab", "aba", vectors[[0, 1, 0]])) == 0
+    with pytest.raises(VectorsError, match=r"rows 0 and 2 of .* both belong to the clip 'a', and their vectors differ"):
+        found("ab", "aba", vectors)
+    with pytest.raises(VectorsError, match=r"1 clips have the id of another one, such as 'a'"):
+        found("aba", "ab", vectors[[0, 0]])
 
 
 @pytest.mark.parametrize(

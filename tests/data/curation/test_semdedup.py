@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from peav.data.curation import semdedup
-from peav.data.curation.semdedup import Left, SemDedup, semantic_duplicates
+from peav.data.curation.semdedup import LEAST_EPS, Left, SemDedup, semantic_duplicates
 
 
 class Held:
@@ -169,9 +169,10 @@ def test_a_state_that_a_lost_disk_left_halved_is_decided_anew(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"eps": 0.0}, "above 0 and below 1"),
-        ({"eps": 1.0}, "above 0 and below 1"),
-        ({"eps": float("nan")}, "above 0 and below 1"),
+        ({"eps": 0.0}, "from 1e-06"),
+        ({"eps": 1.0}, "to below 1"),
+        ({"eps": 1e-7}, "does not tell equal vectors"),
+        ({"eps": float("nan")}, "to below 1"),
         ({"keep": "harder"}, "hard, easy or random"),
         ({"clusters": -1}, "clusters must be 0 or more"),
         ({"overlap": 0}, "overlap at least 1"),
@@ -185,3 +186,10 @@ def test_settings_out_of_range_are_refused(given: dict[str, Any], said: str) -> 
 def test_clusters_follow_the_number_of_vectors() -> None:
     assert [SemDedup().clusters_of(n) for n in (1, 20_000, 10**6, 10**8)] == [1, 1, 1000, 10_000]
     assert SemDedup(clusters=50).clusters_of(10) == 10
+
+
+@pytest.mark.parametrize("dim", [3, 64, 1024, 4096])
+def test_the_least_eps_finds_equal_vectors(tmp_path: Path, dim: int) -> None:
+    vectors = np.repeat(np.random.default_rng(dim).normal(size=(4, dim)).astype(np.float32), 8, axis=0)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    assert find(vectors, tmp_path, eps=LEAST_EPS).count == 28
