@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from peav.engine.blacklist import read_for
 from peav.engine.calibration import calibrate, sample_clips
 from peav.engine.compute import Computer, run_in_memory
 from peav.engine.execution import Execution
@@ -75,10 +76,12 @@ def caption(
         EngineError: if the folder holds another job, another run with other settings is at work there, a stage fails its probe or
             cannot work at all, the manifest changed, or too many captions begin alike. What was computed is kept.
         OSError: if the disk is full.
-        ValueError: if a setting or a stage cannot be, or the vectors of `options.semantic` are not those of the clips.
+        ValueError: if a setting or a stage cannot be, `options.blacklist` cannot be read, or the vectors of `options.semantic` are not
+            those of the clips.
     """
     execution = execution or Execution()
     job, options = Job(spec), options or PublishOptions()
+    read_for(job, options.blacklist)
     if options.semantic is not None:
         check_semantic(job, options.semantic)
     with opened(job, execution.stale_seconds) as run:

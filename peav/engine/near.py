@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-#: A key that more clips than this share tells none of them apart: silence, a test picture, a jingle.
+#: Of a key that more clips than this share not all pairs are compared: silence, a test picture, a jingle, a clip that is there 1,000 times.
 MAX_SHARED = 200
+
+#: Clips with such a key are compared with the first few that share a sketch of all their keys with them: so many sketches.
+_SKETCHES, _FIRST = 8, 4
 
 #: Words of a sound that two clips must share before they are compared, different ones.
 MIN_WORDS = 3
@@ -57,7 +60,7 @@ class NearDuplicates:
         self._pictures: list[NDArray[np.uint64]] = []
 
     def add(self, clip: str, prints: Mapping[str, Any], stays: bool = False) -> None:
-        """Takes what the stage `Fingerprint` said of a clip; those that come first stay.
+        """Takes what the stage `Fingerprint` said of a clip; of two that are not said to stay the first one does.
 
         Args:
             clip: its id.
@@ -74,16 +77,17 @@ class NearDuplicates:
     def find(self) -> dict[str, Near]:
         """Returns the clips that are nearly an earlier one that stays: in sound and in picture, as far as they have them."""
         asked = {
-            **self._pairs(_sound_keys(self._sounds), MIN_WORDS),
-            **self._pairs(_sound_keys(self._shorts), MIN_SHORT_WORDS),
-            **self._pairs(_picture_keys(self._pictures), 1),
+            *self._pairs(_sound_keys(self._sounds), MIN_WORDS),
+            *self._pairs(_sound_keys(self._shorts), MIN_SHORT_WORDS),
+            *self._pairs(_picture_keys(self._pictures), 1),
         }
         by_later: dict[int, list[int]] = defaultdict(list)
-        for first, later in asked:
+        for one, other in asked:
+            first, later = (other, one) if other in self._kept and one not in self._kept else (one, other)
             by_later[later].append(first)
         found: dict[str, Near] = {}
         for later in sorted(by_later.keys() - self._kept):
-            for first in sorted(by_later[later]):
+            for first in sorted(by_later[later], key=lambda one: (one not in self._kept, one)):
                 if self._ids[first] in found:
                     continue
                 distance = self._distance(first, later)
@@ -108,22 +112,67 @@ class NearDuplicates:
             distances.append(distance)
         return max(distances, default=None)
 
-    @staticmethod
-    def _pairs(keys: tuple[NDArray[np.uint64], NDArray[np.uint32]], least: int) -> dict[tuple[int, int], int]:
-        """Returns the pairs of clips that share at least so many different keys."""
+    def _pairs(self, keys: tuple[NDArray[np.uint64], NDArray[np.uint32]], least: int) -> set[tuple[int, int]]:
+        """Returns the pairs of clips that share at least so many different keys, and of keys that too many share those of one sketch."""
         values, owners = keys
         order = np.lexsort((owners, values))
-        values, owners = values[order], owners[order]
-        starts = np.flatnonzero(np.r_[True, values[1:] != values[:-1]]) if len(values) else np.zeros(0, int)
-        ends = np.r_[starts[1:], len(values)] if len(values) else starts
         counts: Counter[tuple[int, int]] = Counter()
-        for start, end in zip(starts, ends, strict=True):
-            if end - start < 2:
-                continue
-            own = np.unique(owners[start:end])
-            if 2 <= len(own) <= MAX_SHARED:
+        crowded = np.zeros(len(self._ids), bool)
+        for own in _groups(values[order], owners[order]):
+            if len(own) <= MAX_SHARED:
                 counts.update((int(a), int(b)) for place, a in enumerate(own) for b in own[place + 1 :])
-        return {pair: count for pair, count in counts.items() if count >= least}
+            else:
+                crowded[own] = True
+        pairs = {pair for pair, count in counts.items() if count >= least}
+        if crowded.any():
+            chosen = crowded[owners]
+            pairs |= self._sketched(values[chosen], owners[chosen])
+        return pairs
+
+    def _sketched(self, values: NDArray[np.uint64], owners: NDArray[np.uint32]) -> set[tuple[int, int]]:
+        """Returns pairs of each clip and the first ones, those that stay before others, that share a sketch of its keys.
+
+        A sketch is two least hashes of all keys: of clips that share the part s of theirs, the part s^2 of sketches is the same
+        (MinHash: Broder 1997). It is not by one key that many have, such as silence.
+
+        Args:
+            values: (K,) keys, of one clip after another.
+            owners: (K,) whose they are.
+        """
+        starts = np.flatnonzero(np.r_[True, owners[1:] != owners[:-1]])
+        clips = owners[starts]
+        kept = np.isin(clips, np.fromiter(self._kept, np.int64))
+        pairs: set[tuple[int, int]] = set()
+        for number in range(_SKETCHES):
+            least = (np.minimum.reduceat(_hashed(values, 2 * number + k), starts) for k in (1, 2))
+            sketch = _hashed(next(least), 0) ^ next(least)
+            order = np.lexsort((clips, ~kept, sketch))
+            for own in _groups(sketch[order], clips[order]):
+                for place, one in enumerate(own[:_FIRST].tolist()):
+                    pairs.update((min(one, other), max(one, other)) for other in own[place + 1 :].tolist())
+        return pairs
+
+
+def _groups(values: NDArray[np.uint64], owners: NDArray[np.uint32]) -> Iterator[NDArray[np.uint32]]:
+    """Yields the owners of each value that several have, in their order; values are sorted, and equal ones of one owner lie together."""
+    if not len(values):
+        return
+    starts = np.flatnonzero(np.r_[True, values[1:] != values[:-1]])
+    ends = np.r_[starts[1:], len(values)]
+    several = np.flatnonzero(ends - starts > 1)
+    for start, end in zip(starts[several].tolist(), ends[several].tolist(), strict=True):
+        own = owners[start:end]
+        own = own[np.r_[True, own[1:] != own[:-1]]]
+        if len(own) > 1:
+            yield own
+
+
+def _hashed(values: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:
+    """Returns numbers that look random, by the finalizer of SplitMix64 (Steele, Lea and Flood 2014)."""
+    held = values + np.uint64(0x9E3779B97F4A7C15 * (seed + 1) % 2**64)
+    held = (held ^ (held >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    held = (held ^ (held >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return held ^ (held >> np.uint64(31))
 
 
 def _sound_keys(sounds: Iterable[NDArray[np.uint32]]) -> tuple[NDArray[np.uint64], NDArray[np.uint32]]:

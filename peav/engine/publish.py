@@ -19,7 +19,7 @@ from peav.data.manifests.fields import RecordError
 from peav.data.manifests.manifest import write_manifest
 from peav.data.manifests.records import OPEN, Event
 from peav.data.manifests.texts import Caption, missing_media, parse_captions
-from peav.engine.blacklist import Blacklist, left_out
+from peav.engine.blacklist import left_out, read_for
 from peav.engine.job import Job
 from peav.engine.rows import OWN_MARK, owned, read_lines
 from peav.engine.semantic import with_semantic
@@ -112,12 +112,13 @@ def publish(job: Job, options: PublishOptions) -> Published:
                 f"{opening}: nothing was written into the manifest, and what was computed is kept. Change the prompt or the templates, or "
                 "raise --max_opening_share"
             )
-        blacklist = Blacklist.read(Path(options.blacklist)) if options.blacklist else Blacklist()
-        excluded: Mapping[str, LeftOut] = left_out(fresh, blacklist, options.near_duplicates)
-        repeated = groups.repeated() if options.unique_media else None
+        repeated = groups.repeated()
+        blacklist = read_for(fresh, options.blacklist)
+        excluded: Mapping[str, LeftOut] = left_out(fresh, blacklist, options.near_duplicates, repeated)
+        media = repeated if options.unique_media else None
         if options.semantic is not None:
-            excluded = with_semantic(fresh, options.semantic, Duplicates(repeated, excluded=excluded))
-        duplicates = Duplicates(repeated, options.max_copies, excluded)
+            excluded = with_semantic(fresh, options.semantic, Duplicates(media, excluded=excluded))
+        duplicates = Duplicates(media, options.max_copies, excluded)
         with _lines(job.work / "dropped.jsonl") as dropped:
             for split, manifest in fresh.manifests.items():
                 with _lines(Path(job.spec.data) / "provenance" / f"{split}.jsonl") as provenance:

@@ -210,6 +210,8 @@ class Duplicates:
     def judge(self, clip: Clip, texts: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
         """Returns the captions of a clip that are left out, with reasons; asked for the clips in their order."""
         texts = list(texts)
+        if not texts:  # nor can another clip be left out in favour of it
+            return {}
         if left := self.excluded.get(clip.id):
             return dict.fromkeys(texts, left.why)
         if self.media and (group := media_group(clip)) in self.media:

@@ -158,6 +158,18 @@ class ScriptedPrints(Stage):
         return {"id": batch["id"], "prints": held}
 
 
+@register_stage
+class NothingOfTheFirst(Stage):
+    """Has no caption of the first clip."""
+
+    reads = ("texts",)
+    provides = ("texts",)
+
+    def __call__(self, batch: Columns) -> Columns:
+        held = zip(batch["id"], batch["texts"], strict=True)
+        return {"id": batch["id"], "texts": [{} if name.endswith("-0") else texts for name, texts in held]}
+
+
 def captioned(data: Path, work: Path, **options: Any) -> Any:
     stages = {**config(), "prints": {"class_path": "tests.engine.test_near.ScriptedPrints"}}
     spec = JobSpec(str(data), stages, work=str(work))
@@ -167,6 +179,14 @@ def captioned(data: Path, work: Path, **options: Any) -> Any:
 def synthetic(data: Path) -> set[str]:
     clips = open_manifest(data, "train")
     return {clip.id[5:] for clip in clips if any(c.origin == "synthetic" for c in clip.captions.get("audio", ()))}
+
+
+def test_nothing_is_left_out_in_favour_of_a_clip_without_a_caption(tmp_path: Path) -> None:
+    data = write_clips(tmp_path / "d", 6)
+    stages = {**config(), "prints": {"class_path": "tests.engine.test_near.ScriptedPrints"}}
+    stages["mute"] = {"class_path": "tests.engine.test_near.NothingOfTheFirst"}
+    caption(JobSpec(str(data), stages, work=str(tmp_path / "w")), samples=0)
+    assert synthetic(data) == {"1", "2", "3"}
 
 
 def test_near_duplicates_get_no_caption_are_listed_and_come_back(tmp_path: Path) -> None:
@@ -192,7 +212,7 @@ def test_the_blacklist_holds_by_id_and_by_fingerprint(tmp_path: Path, form: str)
         captioned(write_clips(tmp_path / "e", 2), path)  # clip-0 and clip-1
     data = write_clips(tmp_path / "d", 8)
     dropped = captioned(data, tmp_path / "w", blacklist=str(path), near_duplicates=False).dropped
-    left = {"ids": {"1", "7"}, "prints": {"1", "4", "7"}, "work": {"0", "1", "3", "4"}}[form]
+    left = {"ids": {"1", "4", "7"}, "prints": {"1", "4", "7"}, "work": {"0", "1", "3", "4"}}[form]
     assert dropped == {"blacklisted": len(left)} and synthetic(data) == set("01234567") - left
 
 
@@ -205,6 +225,95 @@ def test_a_blacklist_that_is_none_is_refused(tmp_path: Path) -> None:
         (tmp_path / "l.jsonl").write_text(f'{{"id": "a"}}\n{line}\n')
         with pytest.raises(ValueError, match=r"line 2: .*an object with an id"):
             Blacklist.read(tmp_path / "l.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("text", "ids"),
+    [
+        ("\ufeffclip-1\r\n  # clip-2\r\n\r\n clip-3 \r\nclip-3", {"clip-1", "clip-3"}),
+        ("a\u2028b\nc\x1cd\x85e", {"a\u2028b", "c\x1cd\x85e"}),
+    ],
+)
+def test_a_list_of_ids_is_read_as_editors_write_it(tmp_path: Path, text: str, ids: set[str]) -> None:
+    (tmp_path / "l.txt").write_text(text, encoding="utf-8", newline="")
+    assert Blacklist.read(tmp_path / "l.txt") == Blacklist(frozenset(ids))
+
+
+def test_a_list_of_json_may_hold_what_python_ends_lines_at(tmp_path: Path) -> None:
+    text = "\ufeff" + "".join(json.dumps({"id": one}, ensure_ascii=False) + "\r\n" for one in ("a\u2028b", "c\x85d"))
+    (tmp_path / "l.jsonl").write_text(text, encoding="utf-8", newline="")
+    assert Blacklist.read(tmp_path / "l.jsonl").ids == {"a\u2028b", "c\x85d"}
+
+
+def test_a_list_that_is_no_text_says_so(tmp_path: Path) -> None:
+    (tmp_path / "l.txt").write_bytes(b"\xff\xfea")
+    with pytest.raises(ValueError, match=r"l\.txt is no text in UTF-8"):
+        Blacklist.read(tmp_path / "l.txt")
+
+
+@pytest.mark.parametrize(
+    "prints", [None, [1], {"sound": [-1]}, {"sound": [2**32]}, {"short": "1"}, {"pictures": [2**64]}, {"sounds": [1]}]
+)
+def test_prints_that_are_none_are_refused(tmp_path: Path, prints: Any) -> None:
+    (tmp_path / "l.jsonl").write_text(json.dumps({"id": "a", "prints": prints}))
+    with pytest.raises(ValueError, match="line 1: the prints must be sound, short, pictures"):
+        Blacklist.read(tmp_path / "l.jsonl")
+
+
+def test_a_list_is_read_before_anything_is_computed(tmp_path: Path) -> None:
+    data = write_clips(tmp_path / "d", 4)
+    with pytest.raises(FileNotFoundError, match="neither a file nor a folder"):
+        captioned(data, tmp_path / "w", blacklist=str(tmp_path / "no"))
+    path = tmp_path / "l.jsonl"
+    path.write_text('{"id": "other", "prints": {"sound": [1, 2, 3]}}')
+    with pytest.raises(ValueError, match="the pipeline takes none: add the stage Fingerprint"):
+        caption(JobSpec(str(data), config(), work=str(tmp_path / "w")), PublishOptions(blacklist=str(path)))
+    assert not (tmp_path / "w").exists()
+
+
+def test_a_run_that_did_not_end_is_no_list_and_clips_that_failed_there_are_known_by_id(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    captioned(write_clips(tmp_path / "e", 3), tmp_path / "e/engine")
+    file = next((tmp_path / "e/engine/train").glob("prints-*/000000.jsonl"))
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    del rows[1]["out"]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    held = Blacklist.read(tmp_path / "e/engine")
+    assert held.ids == {"clip-0", "clip-1", "clip-2"} and set(held.prints) == {"clip-0", "clip-2"}
+    assert "1 clips of the blacklist" in caplog.text
+    marker = file.with_suffix(".done")
+    for path in (tmp_path / "e/engine/report.html", marker):
+        before = path.read_bytes()
+        path.unlink()
+        with pytest.raises(ValueError, match="did not end"):
+            Blacklist.read(tmp_path / "e/engine")
+        path.write_bytes(before)
+
+
+def test_what_is_nearly_a_clip_that_is_named_by_id_is_left_out_too(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data, path = write_clips(tmp_path / "d", 8), tmp_path / "l.txt"
+    path.write_text("clip-4\n")  # clip-1 comes before it
+    dropped = captioned(data, tmp_path / "w", blacklist=str(path)).dropped
+    assert dropped == {"blacklisted": 2, "near duplicate": 2} and synthetic(data) == set("0267")
+    path.write_text("clip-99\n")
+    captioned(data, tmp_path / "w", blacklist=str(path))
+    assert "names 1 clips, and none of them is here" in caplog.text
+
+
+def test_of_what_many_share_copies_are_found_and_others_are_not() -> None:
+    random = np.random.default_rng(0)
+    copied, pictures = random.integers(0, 2**32, 60).tolist(), random.integers(0, 2**62, 8).tolist()
+    near = NearDuplicates()
+    for k in range(300):
+        near.add(f"copy-{k}", {"sound": copied})
+        near.add(f"film-{k}", {"pictures": pictures})
+        near.add(f"other-{k}", {"sound": [7] * 20 + random.integers(0, 2**32, 40).tolist()})
+    near.add("listed", {"pictures": [one ^ 1 for one in pictures]}, stays=True)
+    found = {name: one.first for name, one in near.find().items()}
+    assert found == {f"copy-{k}": "copy-0" for k in range(1, 300)} | {f"film-{k}": "listed" for k in range(300)}
 
 
 def test_what_stays_is_held_against_others_though_it_is_nearly_another_itself() -> None:

@@ -145,6 +145,32 @@ def test_clips_with_the_media_of_another_get_no_caption_and_are_listed(tmp_path:
     ).captions == {"audio": 6}
 
 
+def test_the_media_of_a_listed_clip_get_no_caption_anywhere_and_a_clip_without_one_counts_for_nothing(
+    tmp_path: Path,
+) -> None:
+    data = write_clips(tmp_path / "d", 6)
+    held = clips(data)
+    for group, names in ((50, ("clip-0", "clip-2", "clip-4")), (51, ("clip-1", "clip-3", "clip-5"))):
+        for name in names:
+            changes = {"audio_group": group, "video_group": -1, "duration": 2.0, "media_duration": 2.0}
+            held[name] = replace(held[name], **changes)
+    write_manifest(data / "manifest" / "train.jsonl", held.values())
+    said = {f"clip-{k}": {"texts": {"audio": f"text {k}"} if k != 1 else {}} for k in range(6)}
+    (tmp_path / "list.txt").write_text("clip-2\n")
+    published = run(data, said, blacklist=str(tmp_path / "list.txt"), unique_media=False)
+    assert published.dropped == {"blacklisted": 3} and published.captions == {"audio": 2}
+    listed = [json.loads(line) for line in (data / "engine" / "dropped.jsonl").read_text().splitlines()]
+    assert [line["reason"] for line in listed] == [
+        "the clip has the media of 'clip-2', which the blacklist names",
+        "the blacklist names the clip",
+        "the clip has the media of 'clip-2', which the blacklist names",
+    ]
+    published = run(data, said)
+    assert published.dropped == {"duplicate": 3}
+    listed = [json.loads(line) for line in (data / "engine" / "dropped.jsonl").read_text().splitlines()]
+    assert (listed[-1]["id"], listed[-1]["reason"]) == ("clip-5", "the clip has the media of 'clip-3'")
+
+
 def test_equal_captions_are_bounded_and_equal_openings_stop_the_job(tmp_path: Path) -> None:
     data = write_clips(tmp_path / "d", 9)
     same = {f"clip-{k}": {"texts": {"audio": "The same words. " if k % 2 else "the same  words"}} for k in range(9)}
