@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -39,6 +39,7 @@ class Published:
         kept: by type, how many clips kept synthetic captions that they had.
         dropped: by reason, captions that the job made and that were not written.
         withdrawn: by type, captions of earlier jobs in whose place this one writes nothing.
+        standing: by type, captions of earlier jobs that stay though what this one made of their clips was dropped: without `replace`.
         filled: transcripts, domains and annotations that were written.
         survey: of what the job made.
     """
@@ -47,6 +48,7 @@ class Published:
     kept: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
     withdrawn: Counter[str] = field(default_factory=Counter)
+    standing: Counter[str] = field(default_factory=Counter)
     filled: Counter[str] = field(default_factory=Counter)
     survey: Survey = field(default_factory=Survey)
 
@@ -117,7 +119,10 @@ def publish(job: Job, options: PublishOptions) -> Published:
         excluded: Mapping[str, LeftOut] = left_out(fresh, blacklist, options.near_duplicates, repeated)
         media = repeated if options.unique_media else None
         if options.semantic is not None:
-            excluded = with_semantic(fresh, options.semantic, Duplicates(media, excluded=excluded))
+            before = Duplicates(media, options.max_copies, excluded)
+            excluded = with_semantic(
+                fresh, options.semantic, excluded, lambda clip, texts: bool(_writable(clip, texts, before))
+            )
         duplicates = Duplicates(media, options.max_copies, excluded)
         with _lines(job.work / "dropped.jsonl") as dropped:
             for split, manifest in fresh.manifests.items():
@@ -212,7 +217,16 @@ def _edit(
             report.withdrawn[kind] += len(captions[kind]) - len(kept)
             captions[kind] = kept
         captions = {kind: items for kind, items in captions.items() if items}
+    else:
+        for kind in {kind for kind, _ in made} - set(wanted):
+            report.standing[kind] += sum((kind, caption.text) in own for caption in captions.get(kind, ()))
     return _fill(replace(clip, captions=captions), columns, options, report), new
+
+
+def _writable(clip: Clip, texts: Sequence[tuple[str, str]], duplicates: Duplicates) -> list[tuple[str, str]]:
+    """Returns which of the captions that were made for a clip it gets; asked for the clips in their order."""
+    lost = duplicates.judge(clip, texts)
+    return [one for one in texts if one not in lost and _unwritable(clip, *one) is None]
 
 
 def _unwritable(clip: Clip, kind: str, text: str) -> str | None:

@@ -163,6 +163,11 @@ def _refused(survey: Survey) -> str:
 
 def _written(published: Published) -> str:
     rows = [(f"{kind} captions", f"{count:,}") for kind, count in published.captions.items()]
+    rows += [
+        (f"{kind} captions of earlier jobs that stay though their clips are left out", f"{count:,}")
+        for kind, count in published.standing.items()
+        if count
+    ]
     rows += [(f"clips that kept the {kind} captions they had", f"{count:,}") for kind, count in published.kept.items()]
     rows += [(f"earlier {kind} captions withdrawn", f"{n:,}") for kind, n in published.withdrawn.items() if n]
     rows += [(f"left out as {reason}", f"{count:,}") for reason, count in published.dropped.items()]

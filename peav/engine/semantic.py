@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -17,7 +17,10 @@ from peav.data.curation.semdedup import import_faiss
 from peav.data.curation.vector_table import VectorTable
 from peav.data.manifests.clip import Clip
 from peav.engine.job import Job
-from peav.engine.survey import Duplicates, LeftOut, texts_of_column
+from peav.engine.survey import LeftOut, texts_of_column
+
+#: Type and text of each caption of a clip.
+Texts = Sequence[tuple[str, str]]
 
 
 class WithSemantic(Mapping[str, LeftOut]):
@@ -63,26 +66,30 @@ def check_semantic(job: Job, options: SemanticOptions) -> None:
         import_faiss()
 
 
-def with_semantic(job: Job, options: SemanticOptions, before: Duplicates) -> WithSemantic:
+def with_semantic(
+    job: Job, options: SemanticOptions, before: Mapping[str, LeftOut], gets_caption: Callable[[Clip, Texts], bool]
+) -> WithSemantic:
     """Adds the clips of a job that are semantic duplicates of one that stays. Only those count for which a caption is there to be written.
 
     Args:
         job: all of whose parts are done.
         options: which vectors, and how.
-        before: which clips get no caption anyway: they are neither left out nor stay in favour of others.
+        before: clips that are known to get no caption.
+        gets_caption: says of a clip, and the types and texts that were made for it, whether it gets one of them; asked for the clips in
+            their order. Others are neither left out nor stay in favour of one.
 
     Raises:
         VectorsError: if the vectors cannot be read, or are not those of the clips.
     """
-    found = find_clip_duplicates(_candidates(job, before), _Names(job).name, options, job.work / "semantic")
-    return WithSemantic(before.excluded, found)
+    found = find_clip_duplicates(_candidates(job, gets_caption), _Names(job).name, options, job.work / "semantic")
+    return WithSemantic(before, found)
 
 
-def _candidates(job: Job, before: Duplicates) -> Iterator[tuple[Clip, bool]]:
+def _candidates(job: Job, gets_caption: Callable[[Clip, Texts], bool]) -> Iterator[tuple[Clip, bool]]:
     for part in job.parts:
         for clip, columns, _ in job.results(part):
             texts = list(texts_of_column(columns.get("texts"))) if columns is not None else []
-            yield clip, bool(texts) and not before.judge(clip, texts)
+            yield clip, bool(texts) and gets_caption(clip, texts)
 
 
 class _Names:

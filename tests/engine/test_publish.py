@@ -171,6 +171,17 @@ def test_the_media_of_a_listed_clip_get_no_caption_anywhere_and_a_clip_without_o
     assert (listed[-1]["id"], listed[-1]["reason"]) == ("clip-5", "the clip has the media of 'clip-3'")
 
 
+def test_captions_of_an_earlier_job_that_stay_though_their_clips_are_left_out_are_counted(tmp_path: Path) -> None:
+    data = write_clips(tmp_path / "d", 3)
+    said = {f"clip-{k}": {"texts": {"audio": f"text {k}"}} for k in range(3)}
+    assert run(data, said).standing == {}
+    (tmp_path / "list.txt").write_text("clip-1\n")
+    published = run(data, said, blacklist=str(tmp_path / "list.txt"))
+    assert published.standing == {"audio": 1} and "audio" in clips(data)["clip-1"].captions
+    published = run(data, said, blacklist=str(tmp_path / "list.txt"), replace=True)
+    assert published.standing == {} and "audio" not in clips(data)["clip-1"].captions
+
+
 def test_equal_captions_are_bounded_and_equal_openings_stop_the_job(tmp_path: Path) -> None:
     data = write_clips(tmp_path / "d", 9)
     same = {f"clip-{k}": {"texts": {"audio": "The same words. " if k % 2 else "the same  words"}} for k in range(9)}

@@ -70,6 +70,22 @@ def test_who_stays_is_no_clip_that_gets_no_caption_for_another_reason(tmp_path: 
     assert synthetic(data) == {"1", "2", "6", "7"}
 
 
+def test_who_stays_has_a_caption_that_can_be_written_and_is_no_copy_too_many(tmp_path: Path) -> None:
+    data = write_clips(tmp_path / "d", 6)
+    semantic = SemanticOptions(str(vectors(tmp_path / "v.npz", {2: 1, 4: 3})), SemDedup(keep="easy"))
+    texts = ["same", "same", "of two", "word " * 1001, "of four", "of five"]
+    (tmp_path / "said.json").write_text(json.dumps({f"clip-{k}": {"texts": {"audio": t}} for k, t in enumerate(texts)}))
+    stages = {
+        "say": {"class_path": "tests.engine.test_publish.Says", "init_args": {"path": str(tmp_path / "said.json")}}
+    }
+    options = PublishOptions(semantic=semantic, max_copies=1)
+    assert caption(JobSpec(str(data), stages), options, samples=0).published.dropped == {
+        "duplicate": 1,
+        "unwritable": 1,
+    }
+    assert synthetic(data) == {"0", "2", "4", "5"}
+
+
 def test_vectors_of_other_data_stop_a_job_before_it_begins(tmp_path: Path) -> None:
     data, log = write_clips(tmp_path / "d", 8), tmp_path / "log"
     path = vectors(tmp_path / "v.npz", {}, 6)

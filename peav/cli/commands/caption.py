@@ -267,6 +267,10 @@ def _summary(done: Any, folder: str) -> None:
         print(f"{kept:,} times a clip kept the synthetic captions of a type that it had (--replace replaces them)")
     if withdrawn := sum(published.withdrawn.values()):
         print(f"withdrew {withdrawn:,} captions of earlier jobs, in whose place this one writes nothing")
+    if standing := sum(published.standing.values()):
+        print(
+            f"{standing:,} captions of earlier jobs stay though their clips are left out now (--replace withdraws them)"
+        )
     for (gate, outcome), count in sorted(published.survey.verdicts.items()):
         print(f"the gate {gate} refused {count:,}, which were {outcome}")
     for reason, count in published.dropped.items():
