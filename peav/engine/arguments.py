@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Union
 
-from jsonargparse import ArgumentError, ArgumentParser, Namespace
+from jsonargparse import ArgumentError, ArgumentParser
 
 from peav.registry import init_signature
 from peav.suggest import suggest
@@ -74,17 +74,28 @@ def _is_checked(annotation: Any) -> bool:
     return (origin or annotation) in _CHECKED and all(map(_is_checked, inside))
 
 
+def _without_any(annotation: Any) -> Any:
+    """Returns a type without what is Any in it: of that the parser would import whatever a `class_path` names."""
+    origin, inside = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (None, Literal):
+        return annotation
+    if origin in (Union, types.UnionType):
+        return Any if Any in inside else Union[tuple(map(_without_any, inside))]  # noqa: UP007  of a tuple
+    held = tuple(one if one is Ellipsis else _without_any(one) for one in inside)
+    return origin if Any in held else origin[held]
+
+
 def _checked(value: Any, annotation: Any, place: str) -> Any:
-    if annotation is Any or not _is_checked(annotation):
+    wanted = _without_any(annotation) if _is_checked(annotation) else Any
+    if wanted is Any:
         return value
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--value", type=annotation)
+    parser.add_argument("--value", type=wanted)
     try:
         if value is None and annotation is not type(None) and type(None) not in typing.get_args(annotation):
             raise ArgumentError(None, "the parser takes None for an argument that is not given")
-        made = parser.parse_object({"value": value}, defaults=False).value
+        return parser.parse_object({"value": value}, defaults=False).value
     except ArgumentError:
         said = inspect.formatannotation(annotation).replace("collections.abc.", "").replace("typing.", "")
         quotes = ": YAML reads no, yes, on and off as false and true, so put it in quotes" * isinstance(value, bool)
         raise ValueError(f"{place} must be {said}, got {value!r:.200}{quotes}") from None
-    return value if isinstance(value, Mapping | Namespace) else made

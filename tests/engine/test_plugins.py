@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 
 from peav.cli.main import main
 from peav.data.manifests.manifest import open_manifest
+from peav.engine.arguments import full_arguments
+from peav.engine.gates import Gate, Written
 from peav.engine.stage import Columns, Stage
 from peav.testing import check_stage
 from tests.engine.data import write_clips
@@ -60,6 +63,32 @@ class Silent(Says):
     """Provides nothing."""
 
     provides = ()  # type: ignore[assignment]
+
+
+class NoSound(Gate):
+    """Refuses a word."""
+
+    reason_name = "no_sound"
+
+    def __init__(self, word: str = "sound") -> None:
+        self.word = word
+
+    def check(self, caption: Written) -> str | None:
+        return f"it says {self.word!r}" if self.word in caption.text else None
+
+
+class Takes(Says):
+    """Has an argument of each shape with something of any type in it."""
+
+    def __init__(
+        self,
+        items: Sequence[Any] = (),
+        pairs: tuple[Any, ...] = (),
+        named: dict[str, list[Any]] | None = None,
+        either: list[dict[str, Any]] | str = "",
+        number: dict[str, float] | None = None,
+    ) -> None:
+        super().__init__()
 
 
 WRONG = [
@@ -150,3 +179,25 @@ def test_a_pipeline_that_was_only_tried_leaves_the_folder_free(
     capsys.readouterr()
     assert main(["caption", str(data), "--config", one, "--dry_run"]) == 1
     assert "holds another job: --where was 'duration < 5' and is ''" in capsys.readouterr().err
+
+
+def test_a_gate_of_ones_own_is_named_by_its_dotted_path(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write_clips(tmp_path / "d")
+    own = [_named("NoSound"), {"class_path": _named("NoSound"), "init_args": {"word": "clip-3"}}]
+    for gates, left in ((own[:1], 0), (own[1:], 9), (["Leak", *own[1:]], 9)):
+        stages = {"s": {"class_path": _named("Says")}, "gate": {"class_path": "Gates", "init_args": {"gates": gates}}}
+        (tmp_path / "mine.yaml").write_text(json.dumps({"stages": stages}))
+        config = ["--config", str(tmp_path / "mine.yaml"), "--probes", "0", "--samples", "0", "--replace"]
+        assert main(["caption", str(data), *config]) == 0
+        assert f"wrote {left} captions" in capsys.readouterr().out
+
+
+def test_what_is_of_any_type_stays_as_it_is() -> None:
+    config = {"class_path": _named("NoSound"), "init_args": {"word": "x"}}
+    given = {"items": [1, config], "pairs": (config,), "named": {"a": [config]}, "either": [config]}
+    taken = full_arguments(Takes, {**given, "number": {"a": "1e-3"}}, "stages.s")
+    assert taken == {**given, "number": {"a": 0.001}}
+    assert [type(one) for one in (*taken["items"], *taken["pairs"], *taken["named"]["a"])] == [int, dict, dict, dict]
+    for wrong in ({"items": "Leak"}, {"named": {"a": 1}}, {"either": {"a": 1}}):
+        with pytest.raises(ValueError, match=f"stages.s: {next(iter(wrong))} must be"):
+            full_arguments(Takes, wrong, "stages.s")
