@@ -99,8 +99,14 @@ class NearDuplicates:
     def _distance(self, first: int, later: int) -> float | None:
         """Returns how far apart two clips are; None if they are no near duplicates."""
         distances = []
+
+        def sound(one: NDArray[np.uint32], other: NDArray[np.uint32]) -> float | None:
+            # A listed clip is looked for in longer ones, too; but who is left out in favour of a jingle is no more than that.
+            whole = min(len(one), len(other)) if first in self._kept else len(other)
+            return sound_distance(one, other, max(whole // 2, 1))
+
         sounds, pictures = (self._shorts, self._sounds), (self._pictures,)
-        for kinds, compare in ((sounds, sound_distance), (pictures, picture_distance)):
+        for kinds, compare in ((sounds, sound), (pictures, picture_distance)):
             both = next((held for held in kinds if len(held[first]) and len(held[later])), None)
             if both is None:
                 if any(len(held[one]) for held in kinds for one in (first, later)):
@@ -197,15 +203,16 @@ def _joined(keys: Iterable[NDArray[np.uint64]]) -> tuple[NDArray[np.uint64], NDA
     return np.concatenate([np.zeros(0, np.uint64), *held]), owners
 
 
-def sound_distance(left: NDArray[np.uint32], right: NDArray[np.uint32]) -> float | None:
+def sound_distance(left: NDArray[np.uint32], right: NDArray[np.uint32], least: int = 0) -> float | None:
     """Returns the share of bits in which two sounds differ where they lie best over each other.
 
     Args:
         left: (W,) words.
         right: (V,) words.
+        least: so many words must lie over each other, 1 at least; 0 for half of the shorter one.
 
     Returns:
-        None where that is more than `MAX_SOUND_DISTANCE`, or less than half of the shorter one lies over the other.
+        None where that is more than `MAX_SOUND_DISTANCE`, or fewer words lie over each other.
 
     >>> words = np.arange(40, dtype=np.uint32) * 2654435761
     >>> sound_distance(words, words[5:]), sound_distance(words, ~words)
@@ -213,8 +220,10 @@ def sound_distance(left: NDArray[np.uint32], right: NDArray[np.uint32]) -> float
     """
     if len(left) > len(right):
         left, right = right, left
-    least = max(len(left) // 2, 1)
+    least = least or max(len(left) // 2, 1)
     best = 1.0
+    if least > len(left):
+        return None
     for shift in range(least - len(left), len(right) - least + 1):
         own = left[max(-shift, 0) : len(right) - shift]
         other = right[max(shift, 0) : max(shift, 0) + len(own)]

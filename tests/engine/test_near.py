@@ -303,6 +303,18 @@ def test_what_is_nearly_a_clip_that_is_named_by_id_is_left_out_too(
     assert "names 1 clips, and none of them is here" in caplog.text
 
 
+def test_a_long_sound_that_begins_with_a_short_one_is_more_than_that() -> None:
+    random = np.random.default_rng(0)
+    jingle, first, second = (random.integers(0, 2**32, count).tolist() for count in (40, 100, 100))
+    for listed, expected in ((False, {"part": "first"}), (True, dict.fromkeys(("first", "second"), "jingle"))):
+        near = NearDuplicates()
+        near.add("jingle", {"sound": jingle}, stays=listed)
+        near.add("first", {"sound": jingle + first})
+        near.add("second", {"sound": second[:50] + jingle + second[50:]})
+        near.add("part", {"sound": first[20:80]})
+        assert {name: one.first for name, one in near.find().items()} == expected
+
+
 def test_of_what_many_share_copies_are_found_and_others_are_not() -> None:
     random = np.random.default_rng(0)
     copied, pictures = random.integers(0, 2**32, 60).tolist(), random.integers(0, 2**62, 8).tolist()
