@@ -21,6 +21,9 @@ from peav.data.stores.outside import open_address, remember
 from peav.data.stores.remote import ChunkCache, StoreError, StoreOptions, is_remote
 from peav.types import Seconds
 
+#: In a folder at which an edit is at work, or was when its process was killed.
+_UNFINISHED = ".edit-unfinished"
+
 
 class EditError(ValueError):
     """An edit that would lose or mix up data. The message says why, and what to do."""
@@ -70,7 +73,8 @@ def check_out(out: Path, sources: Iterable[str], command: str, overwrite: bool) 
         overwrite: whether what an edit wrote there may be replaced.
 
     Raises:
-        EditError: if it is a source, holds anything but the result of an edit, or holds one and `overwrite` is not given.
+        EditError: if it is a source, holds anything but the result of an edit, or holds one and `overwrite` is not given. What an edit
+            left that was killed is no result: it is written anew.
     """
     for source in sources:
         if not is_remote(source) and out.resolve() == Path(source).resolve():
@@ -81,6 +85,8 @@ def check_out(out: Path, sources: Iterable[str], command: str, overwrite: bool) 
         made_by = json.loads((out / "prepare.json").read_text(encoding="utf-8"))["settings"].get("made_by")
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         made_by = None
+    if made_by is None and (out / _UNFINISHED).is_file():
+        return
     if made_by is None:
         raise EditError(f"{out} is not empty and was not written by an edit such as `{command}`: give another folder")
     if not overwrite:
@@ -110,8 +116,11 @@ class EditWriter:
         self._stores: dict[str, None] = {}
 
     def __enter__(self) -> EditWriter:
-        """Makes the folder."""
+        """Makes the folder, and says in it that it is not whole."""
         (self.out / "manifest").mkdir(parents=True, exist_ok=True)
+        marker = self.out / _UNFINISHED
+        self._went_on = marker.exists()
+        marker.touch()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -122,6 +131,8 @@ class EditWriter:
             return
         for split in self._streams:
             self._partial(split).unlink()
+        if not self._went_on:
+            (self.out / _UNFINISHED).unlink()
         with suppress(OSError):  # not empty: an earlier edit stays as it was
             (self.out / "manifest").rmdir()
             self.out.rmdir()
@@ -157,6 +168,7 @@ class EditWriter:
         clips = {split: self.report.clips[split] for split in SPLITS if split in self._streams}
         report = PrepareReport(str(self.out), clips, hours=self.report.hours)
         write_report(self.out, report, "", self._settings, Path(self._sources))
+        (self.out / _UNFINISHED).unlink(missing_ok=True)
         return self.report
 
     def _partial(self, split: str) -> Path:

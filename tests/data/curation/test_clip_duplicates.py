@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -147,6 +149,26 @@ def test_peav_data_dedup(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert main([*command, "--eps=1e-6", "--overwrite=true"]) == 0
     assert len(open_manifest(tmp_path / "out", "train")) == 12
     assert not list(tmp_path.glob(".out*"))
+
+
+@pytest.mark.parametrize("where", ["add", "_publish", "finish"])
+@pytest.mark.parametrize("again", [False, True], ids=["new", "over another"])
+def test_a_killed_edit_is_done_again_by_the_same_command(tmp_path: Path, where: str, again: bool) -> None:
+    data = make_data(tmp_path / "d", 6)
+    path = write(tmp_path / "v.npz", [f"train-{k}" for k in range(6)], audio=pairs(6))
+    command = ["data", "dedup", str(data), str(tmp_path / "out"), f"--vectors={path}"]
+    if again:
+        assert main([*command, "--eps=1e-6"]) == 0
+        command.append("--overwrite=true")
+    kill = "lambda *_: os.kill(os.getpid(), 9)"
+    code = f"import os; from peav.cli.main import main; from peav.data.curation.editing import EditWriter as E; E.{where} = {kill}"
+    done = subprocess.run([sys.executable, "-c", f"{code}; main({command!r})"], capture_output=True, check=False)
+    assert done.returncode == -9
+    assert main(command) == 0
+    assert len(open_manifest(tmp_path / "out", "train")) == 3
+    names = {one.name for one in (tmp_path / "out").iterdir()}
+    assert names - {"tokenizer.json"} == {"duplicates.jsonl", "manifest", "prepare.json", "semantic"}
+    assert not list((tmp_path / "out/manifest").glob(".*"))
 
 
 def test_the_folder_to_write_may_be_the_current_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
