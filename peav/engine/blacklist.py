@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,11 @@ class Blacklist:
 
     Attributes:
         ids: of clips.
-        prints: fingerprints by id, of those that have them.
+        prints: ids and fingerprints of those that have them; clips of two evaluation sets may have one id.
     """
 
     ids: frozenset[str] = frozenset()
-    prints: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    prints: tuple[tuple[str, Mapping[str, Any]], ...] = ()
 
     @classmethod
     def read(cls, path: Path) -> Blacklist:
@@ -58,7 +58,8 @@ class Blacklist:
             held = (line.strip() for line in lines)
             return cls(frozenset(line for line in held if line and not line.startswith("#")))
         rows = [_read_row(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
-        return cls(frozenset(row["id"] for row in rows), {r["id"]: r["prints"] for r in rows if "prints" in r})
+        prints = tuple((row["id"], row["prints"]) for row in rows if "prints" in row)
+        return cls(frozenset(row["id"] for row in rows), prints)
 
 
 def _of_work(path: Path) -> Blacklist:
@@ -88,7 +89,7 @@ def _of_work(path: Path) -> Blacklist:
             without,
             path,
         )
-    return Blacklist(frozenset(ids), prints)
+    return Blacklist(frozenset(ids), tuple(prints.items()))
 
 
 def _folders(work: Path) -> list[Path]:
@@ -172,7 +173,7 @@ def left_out(job: Job, blacklist: Blacklist, near: bool = True, repeated: Set[in
         collected.add(f"\0{name}", prints, stays=True)
 
     printed = _takes_prints(job)
-    for name, prints in blacklist.prints.items() if printed else ():
+    for name, prints in blacklist.prints if printed else ():
         hold_against(name, prints)
     copies: dict[int, list[str]] = {}
     for part in job.parts if printed or blacklist.ids else ():
