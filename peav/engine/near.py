@@ -31,6 +31,9 @@ MAX_QUARTERED = 1_000_000
 #: Bits of 64 in which two pictures may differ; and the share of a clip's frames that must be among the other's.
 MAX_PICTURE_BITS, MIN_FRAMES = 10, 0.6
 
+#: Bits in which a picture that stands still, without sound, may differ: it is all there is, and slides of one design differ in few.
+MAX_STILL_BITS = 4
+
 
 @dataclass(frozen=True)
 class Near:
@@ -105,8 +108,12 @@ class NearDuplicates:
             whole = min(len(one), len(other)) if first in self._kept else len(other)
             return sound_distance(one, other, max(whole // 2, 1))
 
+        def picture(one: NDArray[np.uint64], other: NDArray[np.uint64]) -> float | None:
+            alone = not distances and min(len(one), len(other)) == 1
+            return picture_distance(one, other, MAX_STILL_BITS if alone else MAX_PICTURE_BITS)
+
         sounds, pictures = (self._shorts, self._sounds), (self._pictures,)
-        for kinds, compare in ((sounds, sound), (pictures, picture_distance)):
+        for kinds, compare in ((sounds, sound), (pictures, picture)):
             both = next((held for held in kinds if len(held[first]) and len(held[later])), None)
             if both is None:
                 if any(len(held[one]) for held in kinds for one in (first, later)):
@@ -232,15 +239,16 @@ def sound_distance(left: NDArray[np.uint32], right: NDArray[np.uint32], least: i
     return best if best <= MAX_SOUND_DISTANCE else None
 
 
-def picture_distance(left: NDArray[np.uint64], right: NDArray[np.uint64]) -> float | None:
+def picture_distance(left: NDArray[np.uint64], right: NDArray[np.uint64], most: int = MAX_PICTURE_BITS) -> float | None:
     """Returns the mean share of bits in which the frames of a clip differ from the most alike of the other.
 
     Args:
         left: (F,) hashes.
         right: (G,) hashes.
+        most: bits in which two hashes of one picture may differ.
 
     Returns:
-        None where fewer than `MIN_FRAMES` of either are among the other's, within `MAX_PICTURE_BITS`.
+        None where fewer than `MIN_FRAMES` of either are among the other's, within `most`.
 
     >>> frames = np.array([3, 2**40], np.uint64)
     >>> picture_distance(frames, frames ^ np.uint64(1)), picture_distance(frames, ~frames)
@@ -248,6 +256,6 @@ def picture_distance(left: NDArray[np.uint64], right: NDArray[np.uint64]) -> flo
     """
     bits = np.bitwise_count(left[:, None] ^ right[None])
     for nearest in (bits.min(axis=1), bits.min(axis=0)):
-        if float((nearest <= MAX_PICTURE_BITS).mean()) < MIN_FRAMES:
+        if float((nearest <= most).mean()) < MIN_FRAMES:
             return None
     return float(bits.min(axis=1).mean()) / 64

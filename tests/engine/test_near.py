@@ -316,6 +316,18 @@ def test_a_long_sound_that_begins_with_a_short_one_is_more_than_that() -> None:
         assert {name: one.first for name, one in near.find().items()} == expected
 
 
+def test_a_still_picture_without_sound_must_be_nearer_than_one_of_a_film_or_with_sound() -> None:
+    still, words = 2**62 - 2**30, list(range(1000, 1040))
+    six_bits = still ^ 0b111111
+    for sound, film, expected in (([], [], 0), (words, [], 1), ([], [2**50 + 3, 2**33 - 1], 1)):
+        near = NearDuplicates()
+        near.add("a", {"pictures": [still, *film], "sound": sound})
+        near.add("b", {"pictures": [six_bits, *film], "sound": sound})
+        near.add("c", {"pictures": [still ^ 0b1111, *film], "sound": sound})
+        found = {name: one.first for name, one in near.find().items()}
+        assert found == ({"b": "a", "c": "a"} if expected else {"c": "a"})
+
+
 def test_of_what_many_share_copies_are_found_and_others_are_not() -> None:
     random = np.random.default_rng(0)
     copied, pictures = random.integers(0, 2**32, 60).tolist(), random.integers(0, 2**62, 8).tolist()
