@@ -168,52 +168,77 @@ class Computer:
 
 
 def _by_id(planned: Planned, made: Any, ids: Sequence[str]) -> dict[str, dict[str, Any] | Failed]:
-    """Returns what a stage returned by the ids that it says, never by position."""
-    if not isinstance(made, Mapping) or "id" not in made:
-        raise ValueError(f"{planned.cls.__name__} must return columns with 'id' among them, got {type(made).__name__}")
-    missing = [name for name in planned.provides if name not in made]
-    if missing:
-        raise ValueError(f"{planned.cls.__name__} says that it provides {missing[0]!r}, but returned {sorted(made)}")
-    told = list(made["id"])
-    for name in planned.provides:
-        if len(made[name]) != len(told):
-            raise ValueError(f"{planned.cls.__name__} returned {len(told)} ids and {len(made[name])} of {name!r}")
-    answers: dict[str, dict[str, Any] | Failed] = {}
-    for place, name in enumerate(told):
-        if name not in ids:
-            raise ValueError(f"{planned.cls.__name__} returned a row of the clip {name!r:.100}, which it was not given")
-        if name in answers:
-            raise ValueError(f"{planned.cls.__name__} returned two rows of the clip {name!r:.100}")
-        values = {column: made[column][place] for column in planned.provides}
+    name, answers = planned.cls.__name__, {}
+    for clip_id, values in rows_of(planned.cls.__name__, planned.provides, made, ids).items():
         failed = next((value for value in values.values() if isinstance(value, Failed)), None)
-        answers[name] = Failed(_reason(failed.reason)) if failed is not None else _checked(values)
-    return {name: answers.get(name, Failed(f"{planned.cls.__name__} returned nothing for it")) for name in ids}
+        wrong = failed.reason if failed is not None else unfit(values)
+        answers[clip_id] = values if wrong is None else Failed(_reason(str(wrong)))
+    return {clip_id: answers.get(clip_id, Failed(f"{name} returned nothing for it")) for clip_id in ids}
 
 
-def _checked(values: dict[str, Any]) -> dict[str, Any] | Failed:
+def rows_of(name: str, provides: Sequence[str], made: Any, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Returns what a stage returned by the ids that it says, never by position.
+
+    Args:
+        name: of the class of the stage.
+        provides: columns that it says it provides.
+        made: what it returned.
+        ids: of the clips that it was given.
+
+    Raises:
+        ValueError: if it returned no columns, not all of them, columns of different lengths, or rows of other clips or twice.
+    """
+    if not isinstance(made, Mapping) or "id" not in made:
+        raise ValueError(f"{name} must return columns with 'id' among them, got {type(made).__name__}")
+    missing = [column for column in provides if column not in made]
+    if missing:
+        raise ValueError(f"{name} says that it provides {missing[0]!r}, but returned {sorted(map(str, made))}")
+    for column in ("id", *provides):
+        if not hasattr(made[column], "__len__") or isinstance(made[column], str | Mapping):
+            raise ValueError(f"{name} must return a list for {column!r}, got {type(made[column]).__name__}")
+    told = list(made["id"])
+    for column in provides:
+        if len(made[column]) != len(told):
+            raise ValueError(f"{name} returned {len(told)} ids and {len(made[column])} rows of {column!r}")
+    rows: dict[str, dict[str, Any]] = {}
+    for place, clip_id in enumerate(told):
+        if clip_id not in ids:
+            raise ValueError(f"{name} returned a row of the clip {clip_id!r:.100}, which it was not given")
+        if clip_id in rows:
+            raise ValueError(f"{name} returned two rows of the clip {clip_id!r:.100}")
+        rows[clip_id] = {column: made[column][place] for column in provides}
+    return rows
+
+
+def unfit(values: dict[str, Any]) -> str | None:
+    """Returns why what a stage made of a clip cannot be kept; None if it can.
+
+    Args:
+        values: by column.
+    """
     wrong = next((said for name, value in values.items() if (said := misshapen(name, value))), None)
     if wrong is not None:
-        return Failed(_reason(wrong))
+        return wrong
     left = MAX_ROW_CHARACTERS
     pending: list[Any] = [values]
     while pending:
         item = pending.pop()
         if isinstance(item, Mapping):
             if not all(isinstance(key, str) for key in item):
-                return Failed("the answer has keys that are no text")
+                return "the answer has keys that are no text"
             pending += [*item.values(), *item]
         elif isinstance(item, list | tuple):
             pending += item
         elif isinstance(item, str):
             left -= len(item)
         elif isinstance(item, float) and not math.isfinite(item):
-            return Failed(f"the answer holds the number {item}")
+            return f"the answer holds the number {item}"
         elif not (item is None or isinstance(item, bool | int | float)):
-            return Failed(f"the answer holds a {type(item).__name__}, which JSON cannot hold")
+            return f"the answer holds a {type(item).__name__}, which JSON cannot hold"
         left -= 1
         if left < 0:
-            return Failed(f"the answer is longer than {MAX_ROW_CHARACTERS:,} characters")
-    return values
+            return f"the answer is longer than {MAX_ROW_CHARACTERS:,} characters"
+    return None
 
 
 def _reason(text: str) -> str:

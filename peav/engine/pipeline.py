@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from peav.data.workers import Terminated
-from peav.engine.arguments import full_arguments
+from peav.engine.configured import configured
 from peav.engine.stage import (
     JOINED_COLUMNS,
     MANIFEST_COLUMNS,
@@ -19,11 +18,10 @@ from peav.engine.stage import (
     EngineStop,
     Stage,
     digest_of,
+    not_plain,
     stages,
 )
 from peav.opening import check_name
-from peav.suggest import suggest
-from peav.trust import Trust
 
 #: Raised when the engine itself changes what a stage is given or what becomes of its answer: all keys change.
 ENGINE_VERSION = 1
@@ -88,27 +86,16 @@ class Pipeline:
     def _plan(self, name: str, given: Mapping[str, Any]) -> Planned:
         where = f"stages.{name}"
         check_name(name, "a stage")
-        if not isinstance(given, Mapping) or not isinstance(given.get("class_path"), str):
-            raise ValueError(f"{where} must be {{class_path: ..., init_args: {{...}}}}, got {given!r:.200}")
-        if unknown := sorted(set(given) - {"class_path", "init_args"}):
-            raise ValueError(f"{where} has no {unknown[0]!r}. {suggest(unknown[0], ('class_path', 'init_args'))}")
-        try:
-            cls = stages.resolve(given["class_path"], Trust.CODE)
-        except ImportError as error:
-            raise ValueError(
-                f"{where}: {given['class_path']!r} cannot be imported ({error}): put the folder of its module on PYTHONPATH, or install "
-                "its package"
-            ) from None
-        except TypeError as error:
-            raise ValueError(f"{where}: {error}: derive it from peav.engine.stage.Stage") from None
-        except KeyError as error:
-            raise ValueError(f"{where}: {error.args[0]}") from None
-        if inspect.isabstract(cls):
-            raise ValueError(f"{where}: {cls.__name__} lacks {', '.join(sorted(cls.__abstractmethods__))}")
-        init_args = full_arguments(cls, given.get("init_args") or {}, where)
+        cls, init_args = configured(stages, given, where)
         with errors_of(where):
             reads, provides = cls.columns(init_args)
             identity, models = cls.identity(init_args), dict(cls.models(init_args))
+            own_arguments = cls.key_arguments(init_args)
+            for what, held in (("identity", identity), ("key_arguments", own_arguments)):
+                if kind := not_plain(held):
+                    raise ValueError(
+                        f"{cls.__name__}.{what} holds a {kind}, which may look otherwise in another process: return plain data"
+                    )
         for what, names in (("reads", reads), ("provides", provides)):
             if isinstance(names, str):
                 raise ValueError(
@@ -139,7 +126,7 @@ class Pipeline:
                 "name": name,  # entries of joined columns say whose they are
                 "class": f"{cls.__module__}.{cls.__qualname__}",
                 "version": cls.version,
-                "init_args": cls.key_arguments(init_args),
+                "init_args": own_arguments,
                 "identity": identity,
                 "upstream": [self.stages[other].key for other in upstream],
             }
@@ -147,7 +134,7 @@ class Pipeline:
         reads_texts = bool({"real_captions", "real_transcript"} & set(reads)) or any(
             self.stages[other].reads_texts for other in upstream
         )
-        own = digest_of(cls.key_arguments(init_args))
+        own = digest_of(own_arguments)
         return Planned(name, cls, init_args, reads, provides, tuple(upstream), own, models, key, reads_texts)
 
     @property

@@ -106,6 +106,7 @@ def publish(job: Job, options: PublishOptions) -> Published:
     with _only_one(job.work / "publish.lock"), locked(Path(job.spec.data)):
         job.check_manifests()
         fresh = Job(job.spec)  # its lines are those that the manifest has now
+        _check_keys(job, fresh)
         groups = MediaGroups()
         report = Published(survey=survey_of(fresh, groups))
         opening = boilerplate(report.survey, options.max_opening_share, options.min_opening_captions)
@@ -131,6 +132,21 @@ def publish(job: Job, options: PublishOptions) -> Published:
                         manifest.path, _edited(fresh, split, options, duplicates, report, provenance, dropped)
                     )
     return report
+
+
+def _check_keys(job: Job, fresh: Job) -> None:
+    """Sees that results of the stages still lie where they were looked for when the run began.
+
+    Raises:
+        EngineError: if what they depend on changed meanwhile.
+    """
+    for name, stage in fresh.pipeline.stages.items():
+        if stage.key != job.pipeline.stages[name].key:
+            raise EngineError(
+                f"what the results of the stage {name} depend on changed during the run, such as the weights of its model: nothing was "
+                f"written into the manifest. Run the command again; if it says this again, {stage.cls.__name__}.identity, or that of a "
+                "stage that it reads, does not return the same twice"
+            )
 
 
 def _edited(

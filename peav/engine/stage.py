@@ -7,6 +7,8 @@ import json
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
+from pathlib import PurePath
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -170,6 +172,19 @@ def digest_of(data: Any) -> str:
     """
     text = json.dumps(data, sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def not_plain(data: Any) -> str:
+    """Returns the name of a type inside data that is no plain data, the same in every process; "" where there is none.
+
+    >>> not_plain({"a": [1, None, "x"]}), not_plain({"a": [{1, 2}]})
+    ('', 'set')
+    """
+    if isinstance(data, Mapping):
+        return next((found for item in (*data, *data.values()) if (found := not_plain(item))), "")
+    if isinstance(data, list | tuple):
+        return next((found for item in data if (found := not_plain(item))), "")
+    return "" if data is None or isinstance(data, bool | int | float | str | date | PurePath) else type(data).__name__
 
 
 def take(batch: Mapping[str, Sequence[Any]], rows: Sequence[int]) -> Columns:

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from peav.engine.arguments import full_arguments
-from peav.engine.columns import misshapen
-from peav.engine.stage import Columns, Failed, Stage, digest_of, take
+from peav.engine.compute import rows_of, unfit
+from peav.engine.stage import Columns, Failed, Stage, not_plain, take
+from peav.testing.model_plugins import require_model_plugin
 from peav.testing.rows import require
 
 _RATE = 16000
@@ -71,16 +72,13 @@ def check_stage(cls: type[Stage], init_args: Mapping[str, Any], batch: Columns |
         AssertionError: if it does not; says which part.
     """
     arguments = full_arguments(cls, init_args, cls.__name__)
+    require_model_plugin(cls, arguments)
     reads, provides = cls.columns(arguments)
     require(bool(provides), f"{cls.__name__} provides no column")
-    for what, held in (("identity", cls.identity(arguments)), ("key_arguments", cls.key_arguments(arguments))):
-        require(
-            digest_of(held) == digest_of(json.loads(json.dumps(held))),
-            f"{cls.__name__}.{what} returns no plain data: {held!r}",
-        )
-    require(
-        all(isinstance(v, str) for v in cls.models(arguments).values()), f"{cls.__name__}.models maps names to licences"
-    )
+    for what, columns in (("reads", reads), ("provides", provides)):
+        require(not isinstance(columns, str), f"{cls.__name__}.{what} must be names of columns, got {columns!r}")
+    held = cls.key_arguments(arguments)
+    require(not not_plain(held), f"{cls.__name__}.key_arguments returns no plain data: {held!r}")
     whole = batch or tiny_columns()
     given = {name: whole[name] for name in ("id", *(one.removesuffix("?") for one in reads)) if name in whole}
     stage = cls(**arguments)
@@ -111,25 +109,18 @@ def check_stage(cls: type[Stage], init_args: Mapping[str, Any], batch: Columns |
 
 
 def _rows(cls: type[Stage], stage: Stage, given: Columns, provides: tuple[str, ...]) -> dict[str, Any]:
+    name, ids = cls.__name__, list(given["id"])
     made = stage({name: list(values) for name, values in given.items()})
-    require(
-        "id" in made and set(provides) <= set(made),
-        f"{cls.__name__} must return id and {', '.join(provides)}, got {sorted(made)}",
-    )
-    sizes = {name: len(made[name]) for name in ("id", *provides)}
-    require(len(set(sizes.values())) == 1, f"{cls.__name__} returned columns of different numbers of rows: {sizes}")
-    require(
-        sorted(made["id"]) == sorted(given["id"]),
-        f"{cls.__name__} was given the clips {given['id']}, and returned {made['id']}",
-    )
-    rows: dict[str, Any] = {}
-    for place, clip in enumerate(made["id"]):
-        values = {name: made[name][place] for name in provides}
+    try:
+        rows = rows_of(name, provides, made, ids)
+    except ValueError as error:
+        raise AssertionError(str(error)) from None
+    missing = [clip_id for clip_id in ids if clip_id not in rows]
+    require(not missing, f"{name} returned no rows of the clips {missing}")
+    for values in rows.values():
         if not any(isinstance(value, Failed) for value in values.values()):
-            require(json.loads(json.dumps(values)) is not None, f"{cls.__name__}: JSON cannot hold {values!r}")
-            wrong = next((said for name, value in values.items() if (said := misshapen(name, value))), None)
-            require(wrong is None, f"{cls.__name__}: {wrong}")
-        rows[clip] = values
+            wrong = unfit(values)
+            require(wrong is None, f"{name}: {wrong}")
     return rows
 
 

@@ -16,9 +16,11 @@ import yaml
 
 from peav.cli.main import main
 from peav.data.manifests.manifest import open_manifest
+from peav.engine.backends import backends
+from peav.engine.gates import gates
 from peav.engine.pipeline import Pipeline
 from peav.engine.stage import stages
-from peav.testing import check_stage
+from peav.testing import check_backend, check_gate, check_stage
 from tests.checkpoints.test_formats import released_like
 from tests.data.world import make_data
 
@@ -83,13 +85,17 @@ def test_a_checkpoint_of_ones_own_tags(tmp_path: Path, model: Path, capsys: pyte
     assert len(lines) == 12 and all(line["models"] == {str(model): "Apache-2.0"} for line in lines)
 
 
-def test_the_stage_of_the_guide_keeps_the_contract() -> None:
+def test_the_plugins_of_the_guide_keep_their_contracts() -> None:
     names: dict[str, Any] = {"__name__": "guide"}
     try:
-        exec(compile(blocks("python")[0], "docs/engine.md", "exec"), names)
+        for block in blocks("python"):
+            exec(compile(block, "docs/engine.md", "exec"), names)
         check_stage(names["Loudest"], {})
+        check_gate(names["TooShort"], {"words": 4})
+        check_backend(names["Parrot"], {"device": "cuda"})
     finally:
-        stages._classes.pop("Loudest", None)
+        for held, name in ((stages, "Loudest"), (gates, "TooShort"), (backends, "Parrot")):
+            held._classes.pop(name, None)
 
 
 def test_the_server_of_the_guide_is_a_stage() -> None:

@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from peav.engine.arguments import full_arguments
+from peav.engine.configured import configured
 from peav.engine.plugin import ModelPlugin
 from peav.registry import Registry
-from peav.trust import Trust
 
 
 @dataclass(frozen=True)
@@ -79,6 +78,9 @@ class Backend(ModelPlugin):
         Args:
             requests: at least one.
 
+        Returns:
+            an answer a request; one with `error` fails its clip and no other.
+
         Raises:
             EngineStop: if no request can be answered at present.
         """
@@ -96,12 +98,31 @@ def plan_backend(config: Any) -> tuple[type[Backend], dict[str, Any]]:
         config: `{"class_path": ..., "init_args": {...}}`.
 
     Raises:
-        ValueError: if there is none of that name, or it lacks an argument.
+        ValueError: if there is none of that name, or it lacks an argument, see :func:`peav.engine.configured.configured`.
     """
-    if not isinstance(config, Mapping) or not isinstance(config.get("class_path"), str):
-        raise ValueError(f"backend must be {{class_path: ..., init_args: {{...}}}}, got {config!r:.200}")
-    try:
-        cls = backends.resolve(config["class_path"], Trust.CODE)
-    except KeyError as error:
-        raise ValueError(f"backend: {error.args[0]}") from None
-    return cls, full_arguments(cls, config.get("init_args") or {}, "backend")
+    return configured(backends, config, "backend")
+
+
+def answers_of(backend: Backend, requests: Sequence[Request]) -> list[Answer]:
+    """Asks a backend, and sees that it answers as it should.
+
+    Args:
+        backend: to be asked.
+        requests: at least one.
+
+    Raises:
+        TypeError: if it returns something else than a list of answers, or one that holds something else than texts and counts.
+        ValueError: if there is not one for each request.
+    """
+    name, answers = type(backend).__name__, backend.answer(requests)
+    if not isinstance(answers, list | tuple):
+        raise TypeError(f"{name}.answer must return a list of Answer, got {type(answers).__name__}")
+    if len(answers) != len(requests):
+        raise ValueError(f"{name}.answer was given {len(requests)} requests, and returned {len(answers)} answers")
+    for one in answers:
+        if not isinstance(one, Answer):
+            raise TypeError(f"{name}.answer must return a list of Answer, got {one!r:.100} in it")
+        for field, kind in (("text", str), ("finish", str), ("error", str), ("tokens_in", int), ("tokens_out", int)):
+            if not isinstance(value := getattr(one, field), kind):
+                raise TypeError(f"{name}.answer returned an Answer with {field}={value!r:.100}, not a {kind.__name__}")
+    return list(answers)

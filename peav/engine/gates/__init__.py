@@ -1,6 +1,6 @@
 """Gates: plugins that say why a caption must not pass."""
 
-from peav.engine.gates.base import Gate, Written, gates, register_gate
+from peav.engine.gates.base import Gate, Written, gates, reason_of, register_gate
 from peav.engine.gates.media import OtherMedium, SpeechContent
 from peav.engine.gates.support import Support
 from peav.engine.gates.text import Degenerate, Leak
@@ -14,5 +14,6 @@ __all__ = [
     "Support",
     "Written",
     "gates",
+    "reason_of",
     "register_gate",
 ]

@@ -68,6 +68,22 @@ class Gate(ABC):
         """
 
 
+def reason_of(gate: Gate, caption: Written) -> str | None:
+    """Asks a gate, and sees that it answers as it should.
+
+    Args:
+        gate: to be asked.
+        caption: to be looked at.
+
+    Raises:
+        TypeError: if it returns neither a reason nor None; True and False may mean either.
+    """
+    reason = gate.check(caption)
+    if reason is None or (isinstance(reason, str) and reason.strip()):
+        return reason
+    raise TypeError(f"{type(gate).__name__}.check must return a reason, in words, or None, got {reason!r:.100}")
+
+
 gates: Registry[Any] = Registry("gate", Gate)
 
 register_gate = gates.register

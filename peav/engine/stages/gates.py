@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from peav.engine.arguments import full_arguments
-from peav.engine.gates import Gate, Written, gates
+from peav.engine.configured import configured
+from peav.engine.gates import Gate, Written, gates, reason_of
 from peav.engine.stage import Columns, Stage, register_stage, take
-from peav.trust import Trust
 
 #: The gates by default.
 DEFAULT_GATES = ("Leak", "Degenerate", "SpeechContent", "OtherMedium")
@@ -42,6 +41,13 @@ class Gates(Stage):
 
     def __init__(self, gates: Sequence[Any] = DEFAULT_GATES, rewrite: str | None = None, attempts: int = 1) -> None:
         self.gates = [build_gate(config) for config in gates]
+        called: dict[str, type[Gate]] = {}
+        for gate in self.gates:
+            if (other := called.setdefault(gate.reason_name, type(gate))) is not type(gate):
+                raise ValueError(
+                    f"the gates {other.__name__} and {type(gate).__name__} have one reason_name, {gate.reason_name!r}, under which "
+                    "reports would count both: give each its own"
+                )
         self.rewrite, self.attempts = rewrite, attempts
         self._writer: Stage | None = None
 
@@ -137,26 +143,39 @@ class Gates(Stage):
         caption = Written(batch["id"][place], kind, text, said, finish, columns)
         for gate in self.gates:
             if kind in gate.kinds:
-                reason = gate.check(caption)
+                reason = reason_of(gate, caption)
                 if reason is not None:
                     return gate.reason_name, reason
         return None
 
 
 def _class_and_arguments(config: Any) -> tuple[type[Gate], dict[str, Any]]:
-    given: Mapping[str, Any] = {"class_path": config} if isinstance(config, str) else config
-    try:
-        cls = gates.resolve(given["class_path"], Trust.CODE)
-    except KeyError as error:
-        raise ValueError(f"gates: {error.args[0]}") from None
-    return cls, full_arguments(cls, given.get("init_args") or {}, f"gate {cls.__name__}")
+    given = {"class_path": config} if isinstance(config, str) else config
+    named = isinstance(given, Mapping) and isinstance(given.get("class_path"), str)
+    return configured(gates, given, f"gate {given['class_path'].rpartition('.')[2]}" if named else "a gate")
 
 
 def build_gate(config: Any) -> Gate:
     """Builds a gate from its name, or its name and arguments.
 
     Raises:
-        ValueError: if there is none of that name, or it has no such argument.
+        ValueError: if there is none of that name, it has no such argument, or says of itself what cannot be.
     """
     cls, arguments = _class_and_arguments(config)
-    return cls(**arguments)
+    return usable_gate(cls(**arguments))
+
+
+def usable_gate(gate: Gate) -> Gate:
+    """Returns a gate that says of itself what reports and the stage need.
+
+    Raises:
+        ValueError: if it has no name for reports, or its types of captions are none.
+    """
+    cls = type(gate)
+    if not isinstance(gate.reason_name, str) or not gate.reason_name.strip():
+        raise ValueError(f"gate {cls.__name__} has no reason_name, by which reports count what it refuses")
+    if isinstance(gate.kinds, str) or not gate.kinds or not all(isinstance(kind, str) for kind in gate.kinds):
+        raise ValueError(
+            f"gate {cls.__name__}: kinds must be types of captions, such as ('audio',), got {gate.kinds!r}"
+        )
+    return gate

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from peav.engine.backends import Answer, Backend, Request, plan_backend
+from peav.engine.backends import Answer, Backend, Request, answers_of, plan_backend
 from peav.engine.backends.answers import plain_text, read_captions
 from peav.engine.stage import Columns, Failed, FrameNeeds, Stage, register_stage
 from peav.types import CAPTION_TYPES
@@ -35,7 +35,7 @@ class _Asks(Stage):
 
     def _ask(self, requests: Sequence[Request]) -> list[Answer]:
         """Asks the backend, and counts the tokens."""
-        answers = self.backend.answer(requests) if requests else []
+        answers = answers_of(self.backend, requests) if requests else []
         self.tokens_in += sum(answer.tokens_in for answer in answers)
         self.tokens_out += sum(answer.tokens_out for answer in answers)
         return answers
