@@ -101,7 +101,7 @@ class NearDuplicates:
 
     def _distance(self, first: int, later: int) -> float | None:
         """Returns how far apart two clips are; None if they are no near duplicates."""
-        distances = []
+        distances: list[float] = []
 
         def sound(one: NDArray[np.uint32], other: NDArray[np.uint32]) -> float | None:
             # A listed clip is looked for in longer ones, too; but who is left out in favour of a jingle is no more than that.
