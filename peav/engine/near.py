@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-#: Of a key that more clips than this share not all pairs are compared: silence, a test picture, a jingle, a clip that is there 1,000 times.
-MAX_SHARED = 200
-
-#: Clips with such a key are compared with the first few that share a sketch of all their keys with them: so many sketches.
-_SKETCHES, _FIRST = 8, 4
+from peav.engine.near_pairs import picture_pairs, word_pairs
 
 #: Words of a sound that two clips must share before they are compared, different ones.
 MIN_WORDS = 3
@@ -24,9 +20,6 @@ MIN_SHORT_WORDS = 2
 
 #: Share of bits in which two sounds may differ where they lie best over each other; words of different sounds differ in half of them.
 MAX_SOUND_DISTANCE = 0.25
-
-#: Pictures up to which quarters of their hashes are keys; 65,536 different ones are shared by too many clips beyond.
-MAX_QUARTERED = 1_000_000
 
 #: Bits of 64 in which two pictures may differ; and the share of a clip's frames that must be among the other's.
 MAX_PICTURE_BITS, MIN_FRAMES = 10, 0.6
@@ -51,8 +44,7 @@ class Near:
 class NearDuplicates:
     """Collects fingerprints clip by clip, and finds those that nearly agree.
 
-    It holds 4 bytes a word of sound and 8 a picture, and three times that while it sorts: some 500 bytes for a clip of 10 s in all, and
-    3,000 for one of 2 s, whose words are closer.
+    It holds 4 bytes a word of sound and 8 a picture, and some eight times that while it sorts.
     """
 
     def __init__(self) -> None:
@@ -79,13 +71,13 @@ class NearDuplicates:
 
     def find(self) -> dict[str, Near]:
         """Returns the clips that are nearly an earlier one that stays: in sound and in picture, as far as they have them."""
-        asked = {
-            *self._pairs(_sound_keys(self._sounds), MIN_WORDS),
-            *self._pairs(_sound_keys(self._shorts), MIN_SHORT_WORDS),
-            *self._pairs(_picture_keys(self._pictures), 1),
-        }
+        asked = [
+            word_pairs(self._sounds, MIN_WORDS, self._kept),
+            word_pairs(self._shorts, MIN_SHORT_WORDS, self._kept),
+            picture_pairs(self._pictures, MAX_PICTURE_BITS, self._kept),
+        ]
         by_later: dict[int, list[int]] = defaultdict(list)
-        for one, other in asked:
+        for one, other in np.unique(np.concatenate(asked), axis=0).tolist():
             first, later = (other, one) if other in self._kept and one not in self._kept else (one, other)
             by_later[later].append(first)
         found: dict[str, Near] = {}
@@ -124,90 +116,6 @@ class NearDuplicates:
                 return None
             distances.append(distance)
         return max(distances, default=None)
-
-    def _pairs(self, keys: tuple[NDArray[np.uint64], NDArray[np.uint32]], least: int) -> set[tuple[int, int]]:
-        """Returns the pairs of clips that share at least so many different keys, and of keys that too many share those of one sketch."""
-        values, owners = keys
-        order = np.lexsort((owners, values))
-        counts: Counter[tuple[int, int]] = Counter()
-        crowded = np.zeros(len(self._ids), bool)
-        for own in _groups(values[order], owners[order]):
-            if len(own) <= MAX_SHARED:
-                counts.update((int(a), int(b)) for place, a in enumerate(own) for b in own[place + 1 :])
-            else:
-                crowded[own] = True
-        pairs = {pair for pair, count in counts.items() if count >= least}
-        if crowded.any():
-            chosen = crowded[owners]
-            pairs |= self._sketched(values[chosen], owners[chosen])
-        return pairs
-
-    def _sketched(self, values: NDArray[np.uint64], owners: NDArray[np.uint32]) -> set[tuple[int, int]]:
-        """Returns pairs of each clip and the first ones, those that stay before others, that share a sketch of its keys.
-
-        A sketch is two least hashes of all keys: of clips that share the part s of theirs, the part s^2 of sketches is the same
-        (MinHash: Broder 1997). It is not by one key that many have, such as silence.
-
-        Args:
-            values: (K,) keys, of one clip after another.
-            owners: (K,) whose they are.
-        """
-        starts = np.flatnonzero(np.r_[True, owners[1:] != owners[:-1]])
-        clips = owners[starts]
-        kept = np.isin(clips, np.fromiter(self._kept, np.int64))
-        pairs: set[tuple[int, int]] = set()
-        for number in range(_SKETCHES):
-            least = (np.minimum.reduceat(_hashed(values, 2 * number + k), starts) for k in (1, 2))
-            sketch = _hashed(next(least), 0) ^ next(least)
-            order = np.lexsort((clips, ~kept, sketch))
-            for own in _groups(sketch[order], clips[order]):
-                for place, one in enumerate(own[:_FIRST].tolist()):
-                    pairs.update((min(one, other), max(one, other)) for other in own[place + 1 :].tolist())
-        return pairs
-
-
-def _groups(values: NDArray[np.uint64], owners: NDArray[np.uint32]) -> Iterator[NDArray[np.uint32]]:
-    """Yields the owners of each value that several have, in their order; values are sorted, and equal ones of one owner lie together."""
-    if not len(values):
-        return
-    starts = np.flatnonzero(np.r_[True, values[1:] != values[:-1]])
-    ends = np.r_[starts[1:], len(values)]
-    several = np.flatnonzero(ends - starts > 1)
-    for start, end in zip(starts[several].tolist(), ends[several].tolist(), strict=True):
-        own = owners[start:end]
-        own = own[np.r_[True, own[1:] != own[:-1]]]
-        if len(own) > 1:
-            yield own
-
-
-def _hashed(values: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:
-    """Returns numbers that look random, by the finalizer of SplitMix64 (Steele, Lea and Flood 2014)."""
-    held = values + np.uint64(0x9E3779B97F4A7C15 * (seed + 1) % 2**64)
-    held = (held ^ (held >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    held = (held ^ (held >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return held ^ (held >> np.uint64(31))
-
-
-def _sound_keys(sounds: Iterable[NDArray[np.uint32]]) -> tuple[NDArray[np.uint64], NDArray[np.uint32]]:
-    return _joined(np.unique(words).astype(np.uint64) for words in sounds)
-
-
-def _picture_keys(pictures: Sequence[NDArray[np.uint64]]) -> tuple[NDArray[np.uint64], NDArray[np.uint32]]:
-    """Returns the pieces of each hash, with their places, as keys: quarters, of which two hashes that differ in three bits share one.
-
-    Of many pictures halves, which share one where they differ in one bit: quarters would be shared by too many that are not alike.
-    """
-    bits = 16 if sum(map(len, pictures)) <= MAX_QUARTERED else 32
-    shifts = np.arange(0, 64, bits, dtype=np.uint64)
-    low = np.uint64(2**bits - 1)
-    return _joined(np.unique(((held[:, None] >> shifts) & low) | (shifts << np.uint64(56))) for held in pictures)
-
-
-def _joined(keys: Iterable[NDArray[np.uint64]]) -> tuple[NDArray[np.uint64], NDArray[np.uint32]]:
-    held = list(keys)
-    sizes = [len(own) for own in held]
-    owners = np.repeat(np.arange(len(held), dtype=np.uint32), sizes)
-    return np.concatenate([np.zeros(0, np.uint64), *held]), owners
 
 
 def sound_distance(left: NDArray[np.uint32], right: NDArray[np.uint32], least: int = 0) -> float | None:
