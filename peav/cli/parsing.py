@@ -13,6 +13,7 @@ from typing import Any, NoReturn, Union, get_args, get_origin, get_type_hints
 from docstring_parser import DocstringStyle, parse
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
+from peav.cli.names import Names, join_names
 from peav.cli.recipe_files import RecipeOrFile
 from peav.cli.table import Command, Group
 from peav.suggest import suggest
@@ -182,7 +183,9 @@ def parse_words(parser: CommandParser, path: Sequence[str], function: Callable[.
     switches = [option_of(name) for name, hint in hints.items() if hint is bool]
     options = function.__kwdefaults__ or {}
     lists = [option_of(name) for name in options if get_origin(_given(hints[name])) in (list, Sequence)]
-    rest = complete_switches(join_lists(join_pairs(words[len(path) :], mappings), lists), switches)
+    names = [option_of(name) for name in options if {*get_args(hints[name])} - {NoneType} == {*get_args(Names)}]
+    rest = join_names(join_lists(join_pairs(words[len(path) :], mappings), lists), names)
+    rest = complete_switches(rest, switches)
     if parser.called is not None:
         valued = [name for name, action in parser.called._option_string_actions.items() if action.nargs != 0]
         rest = options_last(rest, valued)

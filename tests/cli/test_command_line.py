@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from peav.cli.main import main
+from peav.cli.names import names_of
 from peav.cli.parsing import build_parser, option_of, parse_words
 from peav.cli.table import COMMANDS, Command, Group, paths
 
@@ -175,3 +176,27 @@ def test_options_come_from_a_file_and_the_command_line_overrules_it(tmp_path: Pa
     (tmp_path / "options.yaml").write_text("clips: 7\nseed: 3\n")
     found = parsed("synth", "w", f"--config={tmp_path / 'options.yaml'}", "--seed=4")
     assert (found["clips"], found["seed"], found["out"]) == (7, 4, Path("w"))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("data", "dedup", "A", "B", "--vectors", "v.npz"),
+        ("data", "split", "A", "B"),
+        ("caption", "A"),
+    ],
+)
+def test_names_are_one_a_list_or_given_several_times(words: tuple[str, ...]) -> None:
+    for given in (["--splits", "[train, test]"], ["--splits", "train", "--splits=test"], ['--splits=["train","test"]']):
+        assert names_of(parsed(*words, *given)["splits"]) == ("train", "test")
+    assert names_of(parsed(*words, "--splits", "test")["splits"]) == ("test",)
+
+
+def test_data_sets_of_a_card_are_names_too() -> None:
+    words = ("convert", "A", "B", "--card", "r.json")
+    assert names_of(parsed(*words, "--datasets", "AudioCaps", "--datasets", "Clotho")["datasets"]) == (
+        "AudioCaps",
+        "Clotho",
+    )
+    assert names_of(parsed(*words, "--datasets", "AudioCaps")["datasets"]) == ("AudioCaps",)
+    assert parsed(*words)["datasets"] is None

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from peav.cli.names import Names, names_of
+
 #: Entries of a column that `--dry_run` prints: a tagger lists dozens of phrases of which there is any sign.
 SHOWN_ENTRIES = 12
 
@@ -16,7 +18,7 @@ def caption(
     stages: Mapping[str, Any] | None = None,
     set: Sequence[str] = (),
     where: str = "",
-    splits: Sequence[str] = ("train",),
+    splits: Names = ("train",),
     work: Path | None = None,
     replace: bool = False,
     dry_run: bool = False,
@@ -57,7 +59,7 @@ def caption(
         set: STAGE.ARGUMENT=VALUE changes an argument of a stage, STAGE=CLASS puts another class in its place (then its arguments),
             STAGE=null leaves one out; give it as often as you like.
         where: which clips, such as "domain == 'speech' and duration < 10 and not has_video".
-        splits: whose clips.
+        splits: whose clips, such as `[train, validation]`.
         work: folder of the results; with several data, each has a folder of its name in it.
         replace: let synthetic captions that clips have, and what an earlier job wrote, give way.
         dry_run: show what each stage makes of ten clips, and write nothing into the manifest.
@@ -97,7 +99,8 @@ def caption(
     from peav.engine.publish import PublishOptions
     from peav.suggest import suggest
 
-    for split in splits:
+    chosen = names_of(splits)
+    for split in chosen:
         if split not in SPLITS:
             raise ValueError(f"there is no split {split!r}. {suggest(split, SPLITS)}")
     execution = Execution(executor, workers, gpus, stale_seconds)
@@ -113,7 +116,7 @@ def caption(
             data=str(folder),
             stages=changed,
             work=place,
-            splits=tuple(splits),
+            splits=chosen,
             where=where,
             part_clips=part_clips,
             batch_clips=batch_clips,
@@ -122,7 +125,7 @@ def caption(
             calibration_clips=calibration_clips,
         )
         jobs.append((folder, spec))
-    _check_folders(data, splits, work)
+    _check_folders(data, chosen, work)
     fruitless: list[str] = []
     for folder, spec in jobs:
         if dry_run:

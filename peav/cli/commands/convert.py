@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from peav.cli.names import Names, names_of
+
 
 def convert(
     source: str,
@@ -15,7 +17,7 @@ def convert(
     card: Path | None = None,
     license: str | None = None,
     base_model: str | None = None,
-    datasets: tuple[str, ...] | None = None,
+    datasets: Names | None = None,
     name: str | None = None,
     push_to_hub: str | None = None,
     private: bool = True,
@@ -53,7 +55,8 @@ def convert(
     if card is not None and license is not None:
         from peav.cli.card import CardOptions, write_card
 
-        options = CardOptions(card, license, base_model, datasets, name or push_to_hub)
+        used = None if datasets is None else names_of(datasets)
+        options = CardOptions(card, license, base_model, used, name or push_to_hub)
         print(f"wrote {write_card(options, source, model, out, to, trust)}")
     if push_to_hub is not None:
         from peav.cli.card import push

@@ -7,11 +7,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
+from peav.cli.names import Names, names_of
+
 Split = Literal["train", "validation", "test"]
 Splits = Literal["all", "train", "validation", "test"]
-
-#: One name, or a list of them.
-Names = tuple[str, ...] | str
 
 
 class DataError(RuntimeError):
@@ -116,7 +115,7 @@ def split(
     """
     from peav.data.curation.edit import split_manifest
 
-    _print(split_manifest(data, out, _names(splits), by, validation, test, seed, overwrite))
+    _print(split_manifest(data, out, names_of(splits), by, validation, test, seed, overwrite))
 
 
 def mix(
@@ -165,14 +164,14 @@ def mix(
     from peav.data.curation.where import Where
 
     where = Where(
-        _names(domains),
-        _names(datasets),
-        _names(licences),
+        names_of(domains),
+        names_of(datasets),
+        names_of(licences),
         min_seconds,
         max_seconds,
         has_audio,
         has_video,
-        _names(with_captions),
+        names_of(with_captions),
     )
     _print(run(out, sources, where, shares, tokenizer, vocab_size, seed, overwrite))
 
@@ -215,7 +214,7 @@ def dedup(
     from peav.data.curation.semdedup import SemDedup
 
     options = SemanticOptions(str(vectors), SemDedup(eps, keep, clusters, seed=seed), missing)
-    _print(dedup_manifest(data, out, options, _names(splits), overwrite))
+    _print(dedup_manifest(data, out, options, names_of(splits), overwrite))
 
 
 def trust(data: str) -> None:
@@ -240,10 +239,6 @@ def trust(data: str) -> None:
         else "all its stores lie in it"
     )
     print(f"{data}: {said}")
-
-
-def _names(names: Names) -> tuple[str, ...]:
-    return (names,) if isinstance(names, str) else tuple(names)
 
 
 def _print(report: Any) -> None:
