@@ -13,7 +13,7 @@ from peav.data.curation.sampling import uniform
 from peav.data.manifests.clip import Clip
 from peav.engine.compute import Computer, run_in_memory
 from peav.engine.job import Job
-from peav.engine.rows import replace_file
+from peav.engine.rows import read_json_file, replace_file
 from peav.engine.stage import EngineStop, take
 
 #: So many times the clips of a sample are looked at; more only while there are fewer than `FEW`.
@@ -74,7 +74,7 @@ def calibrate(job: Job, computer: Computer) -> None:
         if not planned.cls.calibrates:
             continue
         path = calibration_path(job, planned.name)
-        if not path.is_file():
+        if not path.is_file() or "learned" not in read_json_file(path):
             clips = sample_clips(job, job.spec.calibration_clips, "calibration")
             if not clips:
                 continue  # no clip will come
@@ -93,7 +93,7 @@ def calibrate(job: Job, computer: Computer) -> None:
                 raise EngineStop(f"the stage {planned.name} has no clip to calibrate on: {why}")
             learned = computer.stage(planned.name).calibrate(take(batch, good))
             replace_file(path, [json.dumps({"clips": len(good), "learned": learned}, ensure_ascii=False)])
-        computer.stage(planned.name).load_calibration(json.loads(path.read_text(encoding="utf-8"))["learned"])
+        computer.stage(planned.name).load_calibration(read_json_file(path)["learned"])
 
 
 def calibration_path(job: Job, stage: str) -> Path:

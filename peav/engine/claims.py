@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from peav.atomic import is_running, sweep
+from peav.engine.rows import read_json_file
 from peav.engine.stage import EngineError
 from peav.types import Seconds
 
@@ -104,19 +105,6 @@ class Pulse:
         self._end.set()
         self._thread.join()
         self._clock.unlink(missing_ok=True)
-
-
-def read_json_file(path: Path) -> dict[str, Any]:
-    """Reads a small JSON file; {} of one that is still being written.
-
-    Raises:
-        FileNotFoundError: if it is not there.
-    """
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        return {}
-    return data if isinstance(data, dict) else {}
 
 
 class Claims:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,7 @@ from peav.data.manifests.manifest import Manifest, open_manifest
 from peav.data.stores.remote import is_remote
 from peav.engine.compute import Computer
 from peav.engine.pipeline import Pipeline, add_columns
-from peav.engine.rows import Marker, PartFile, Rows, media_key, replace_file
+from peav.engine.rows import Marker, PartFile, Rows, media_key, read_json_file, replace_file
 from peav.engine.stage import EngineError, digest_of
 from peav.engine.where import Condition
 from peav.opening import MAX_LINE_BYTES
@@ -170,11 +170,10 @@ class Job:
         path = self.work / "job.json"
         keys = {name: stage.key for name, stage in self.pipeline.stages.items()}
         changed: dict[str, str] = {}
-        before = {"tried": True}
-        if path.is_file():
-            before = json.loads(path.read_text(encoding="utf-8"))
+        before = self._held(path)
+        if before:
             differs = [name for name, value in self.identity.items() if before["identity"].get(name) != value]
-            if differs and not before.get("tried"):
+            if differs and not before.get("tried") and self._computed(before["identity"].get("clips", {})):
                 splits = (", ".join(before["identity"].get("clips", {})), ", ".join(self.manifests))
                 said = {
                     "clips": "the clips of the manifest changed"
@@ -200,10 +199,27 @@ class Job:
             "data": str(Path(self.spec.data).absolute()),
             "texts": self._texts(),
         }
-        if tried and before.get("tried"):
+        if tried and (not before or before.get("tried")):
             held["tried"] = True
         replace_file(path, [json.dumps(held, indent=1)])
         return changed
+
+    def _held(self, path: Path) -> dict[str, Any]:
+        """Reads what the folder says of its job; {} where it says nothing, or nothing that can be read."""
+        if not path.is_file():
+            return {}
+        held = read_json_file(path)
+        if all(isinstance(held.get(name), dict) for name in ("identity", "keys", "configs")):
+            return held
+        _log.warning(
+            "%s was damaged, and is written anew: results count for the clips, media and settings they were made of",
+            path,
+        )
+        return {}
+
+    def _computed(self, splits: Iterable[str]) -> bool:
+        """Returns whether a job computed anything here: one that could not begin leaves the folder free."""
+        return any(True for split in splits for _ in (self.work / split).glob("*/*"))
 
     def _texts(self) -> dict[str, Any]:
         """Returns which stage has the last word on captions, for those who read them without building the pipeline."""
@@ -311,13 +327,16 @@ class Job:
             batch_clips: clips that a stage is given at once, in place of the job's.
 
         Raises:
-            EngineStop: if a stage cannot work at all.
+            EngineStop: if a stage cannot be built, or cannot work at all.
             OSError: if the disk is full.
         """
         given_up = given_up or {}
         clips = self.clips(part)
         files = {name: self.file(part, name) for name in self.pipeline.stages}
         held: dict[str, Rows] = {name: file.load() for name, file in files.items()}
+        if clips and not any(held.values()):
+            for name in files:  # a stage that cannot be built is found before those before it have worked
+                computer.stage(name)
         result = PartResult(len(clips))
         decoded = dict.fromkeys(files, 0.0)
         tokens = dict(computer.tokens)

@@ -22,7 +22,7 @@ from peav.engine.compute import Computer, run_in_memory
 from peav.engine.gates.words import words_of
 from peav.engine.job import Job
 from peav.engine.pipeline import Planned
-from peav.engine.rows import replace_file
+from peav.engine.rows import read_json_file, replace_file
 from peav.engine.stage import Columns, EngineError, Failed, take
 
 _log = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ def probe_stages(job: Job, computer: Computer, number: int = 8) -> list[Probe]:
     if not number:
         return []
     path = job.work / "probes.json"
-    known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    known: dict[str, Any] = read_json_file(path) if path.is_file() else {}
     found: list[Probe] = []
     clips = sample_clips(job, 4 * number, "probe")
     for planned in job.pipeline.stages.values():

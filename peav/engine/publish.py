@@ -5,17 +5,21 @@ from __future__ import annotations
 import fcntl
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TextIO
+
+import numpy as np
+from numpy.typing import NDArray
 
 from peav.atomic import replacing
 from peav.data.curation.clip_duplicates import SemanticOptions
 from peav.data.locks import locked
 from peav.data.manifests.clip import Clip
 from peav.data.manifests.fields import RecordError
+from peav.data.manifests.identities import bytes_group
 from peav.data.manifests.manifest import write_manifest
 from peav.data.manifests.records import OPEN, Event
 from peav.data.manifests.texts import Caption, missing_media, parse_captions
@@ -158,7 +162,7 @@ def _edited(
     provenance: TextIO,
     dropped: TextIO,
 ) -> Iterator[Clip]:
-    earlier = _ProvenanceReader(Path(job.spec.data) / "provenance" / f"{split}.jsonl")
+    earlier = _ProvenanceReader(Path(job.spec.data) / "provenance" / f"{split}.jsonl", job.manifests[split].index.id)
     stages = job.pipeline.provenance("texts")
     said = {
         "key": stages[-1].key if stages else "",
@@ -309,18 +313,63 @@ def _lines(path: Path) -> Iterator[TextIO]:
 
 
 class _ProvenanceReader:
-    """The lines of an earlier provenance, by clip, read along with the manifest: both have one order."""
+    """The lines of an earlier provenance, by clip.
 
-    def __init__(self, path: Path) -> None:
-        self._lines = read_lines(path)
+    Mostly they have the order of the manifest, and are read along with it. Where they do not, as after another `peav prepare`, all are
+    held that are of clips in the manifest.
+
+    Args:
+        path: of the file.
+        ids: numbers of the clips, `bytes_group` of their ids, in the order of the manifest.
+    """
+
+    def __init__(self, path: Path, ids: NDArray[np.int64]) -> None:
+        self._held: dict[str, list[str]] | None = None
+        if not _follows(_provenance(path), ids):
+            self._held = {}
+            known = set(ids.tolist())
+            for line in _provenance(path):
+                if bytes_group(line["id"].encode("utf-8", "surrogatepass")) in known:
+                    self._held.setdefault(line["id"], []).append(_said(line))
+        self._lines = _provenance(path)
         self._next = next(self._lines, None)
 
     def of(self, clip: str) -> list[str]:
+        if self._held is not None:
+            return self._held.get(clip, [])
         held = []
-        while self._next is not None and self._next.get("id") == clip:
-            held.append(json.dumps(self._next, ensure_ascii=False) + "\n")
+        while self._next is not None and self._next["id"] == clip:
+            held.append(_said(self._next))
             self._next = next(self._lines, None)
         return held
+
+
+def _provenance(path: Path) -> Iterator[dict[str, Any]]:
+    """Yields the lines that say of which caption they are."""
+    return (
+        line for line in read_lines(path) if all(isinstance(line.get(name), str) for name in ("id", "type", "text"))
+    )
+
+
+def _said(line: Mapping[str, Any]) -> str:
+    return json.dumps(line, ensure_ascii=False) + "\n"
+
+
+def _follows(lines: Iterable[Mapping[str, Any]], ids: NDArray[np.int64]) -> bool:
+    """Returns whether lines are of clips of a manifest, in its order, all of a clip together."""
+    place, last, block = -1, None, 1 << 12
+    for line in lines:
+        if line["id"] == last:
+            continue
+        last, group = line["id"], bytes_group(line["id"].encode("utf-8", "surrogatepass"))
+        for first in range(place + 1, len(ids), block):
+            found = np.flatnonzero(ids[first : first + block] == group)
+            if len(found):
+                place = first + int(found[0])
+                break
+        else:
+            return False
+    return True
 
 
 def _key_of(line: str) -> tuple[str, str]:

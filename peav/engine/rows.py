@@ -22,6 +22,9 @@ from peav.data.manifests.clip import Clip
 #: The custom field of a clip that says what of it the engine wrote.
 OWN_MARK = "engine"
 
+#: One of them is in each line: what came of the clip.
+_RESULTS = {"out", "failed", "blocked"}
+
 #: Lines of one stage by clip id.
 Rows = dict[str, dict[str, Any]]
 
@@ -74,6 +77,7 @@ class Marker:
         stamp: when it was written, by the clock of the file system.
         tokens_in: of the prompts that the stage gave to models, where it knows them.
         tokens_out: of their answers.
+        size: of the file, bytes; -1 where an earlier version did not say.
     """
 
     rows: int
@@ -85,6 +89,7 @@ class Marker:
     stamp: float = 0.0
     tokens_in: int = 0
     tokens_out: int = 0
+    size: int = -1
 
 
 class PartFile:
@@ -101,19 +106,23 @@ class PartFile:
         self.journal_path = folder / f"{number:06d}.journal"
 
     def marker(self) -> Marker | None:
-        """Returns what the marker says; None where the file is not whole."""
+        """Returns what the marker says; None where the file is not whole, or was damaged since."""
         try:
             with self.marker_path.open(encoding="utf-8") as stream:
                 data, stamp = json.load(stream), os.fstat(stream.fileno()).st_mtime
-            return Marker(**data, stamp=stamp)
+            marker, size = Marker(**data, stamp=stamp), self.path.stat().st_size
         except (OSError, ValueError, TypeError):
             return None
+        whole = size == marker.size if marker.size >= 0 else bool(size) or not marker.rows
+        return marker if whole else None
 
     def load(self) -> Rows:
         """Returns the lines of the file, and of the journal; a clip that succeeded in either succeeded."""
         rows: Rows = {}
         for path in (self.path, self.journal_path):
             for row in read_lines(path):
+                if not (isinstance(row.get("id"), str) and "media" in row and _RESULTS & row.keys()):
+                    continue  # what another program wrote there
                 before = rows.get(row["id"])
                 if before is None or "out" in row or "out" not in before or before["media"] != row["media"]:
                     rows[row["id"]] = row
@@ -144,6 +153,7 @@ class PartFile:
         """
         replace_file(self.path, (_line(row) for row in rows))
         said = {name: value for name, value in vars(marker).items() if name != "stamp"}
+        said["size"] = self.path.stat().st_size
         replace_file(self.marker_path, [json.dumps(said)])
         self.journal_path.unlink(missing_ok=True)
 
@@ -158,10 +168,26 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
         for line in stream:
             try:
                 row = json.loads(line)
-            except ValueError:  # cut off when its process was killed; another one may have written on behind it
+            except (
+                ValueError,
+                RecursionError,
+            ):  # cut off when its process was killed; another one may have written on behind it
                 continue
             if isinstance(row, dict):
                 yield row
+
+
+def read_json_file(path: Path) -> dict[str, Any]:
+    """Reads a small JSON file; {} of one that is still being written, or holds something else.
+
+    Raises:
+        FileNotFoundError: if it is not there.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return {}
+    return data if isinstance(data, dict) else {}
 
 
 def replace_file(path: Path, lines: Iterable[str]) -> None:
