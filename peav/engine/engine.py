@@ -79,6 +79,9 @@ def caption(
         ValueError: if a setting or a stage cannot be, `options.blacklist` cannot be read, or the vectors of `options.semantic` are not
             those of the clips.
     """
+    for name, value in (("probes", probes), ("samples", samples)):
+        if value < 0:
+            raise ValueError(f"{name} must be 0, for none, or more, got {value}")
     execution = execution or Execution()
     job, options = Job(spec), options or PublishOptions()
     read_for(job, options.blacklist)

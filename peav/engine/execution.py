@@ -39,6 +39,11 @@ class Execution:
             raise ValueError(f"workers must be at least 1, got {self.workers}")
         if self.gpus < 0:
             raise ValueError(f"gpus must not be negative, got {self.gpus:g}")
+        if self.gpus and self.executor != "ray":
+            raise ValueError(
+                f"gpus are what actors of ray ask for, and say nothing with the executor {self.executor}: stages have a device, such as "
+                "--set tags.device=cuda"
+            )
         if self.stale_seconds <= 0:
             raise ValueError(f"stale_seconds must be positive, got {self.stale_seconds:g}")
 

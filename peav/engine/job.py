@@ -60,6 +60,8 @@ class JobSpec:
         for name in ("part_clips", "batch_clips", "calibration_clips"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.max_failures < 0:
+            raise ValueError(f"max_failures must be 0, for never, or more, got {self.max_failures}")
         if is_remote(self.data):
             raise ValueError(
                 f"{self.data} is in an object store, whose manifests cannot be edited in place: copy its manifest folder into a folder of "

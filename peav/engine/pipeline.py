@@ -175,7 +175,7 @@ def errors_of(place: str) -> Iterator[None]:
         raise
     except (OSError, ImportError, ValueError, KeyError, RuntimeError) as error:
         said = error.args[0] if isinstance(error, KeyError) and error.args else error
-        raise EngineStop(f"{place}: {said or type(error).__name__}") from error
+        raise EngineStop(f"{place}: {' '.join(str(said).split()) or type(error).__name__}") from error
     except SystemExit as error:
         raise EngineStop(f"{place}: its code called for the end of the process (exit status {error.code})") from error
     except Exception as error:

@@ -83,6 +83,12 @@ class PublishOptions:
     near_duplicates: bool = True
     semantic: SemanticOptions | None = None
 
+    def __post_init__(self) -> None:
+        if self.max_copies < 0:
+            raise ValueError(f"max_copies must be 0, for any number, or more, got {self.max_copies}")
+        if not 0 < self.max_opening_share <= 1:
+            raise ValueError(f"max_opening_share is a share above 0, and up to 1, got {self.max_opening_share:g}")
+
 
 def survey_of(job: Job, groups: MediaGroups) -> Survey:
     """Counts what a job made, and takes down the media of its clips."""

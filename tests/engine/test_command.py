@@ -133,6 +133,12 @@ def test_recipes_say_what_they_are_and_fit_together(
         (["--splits", "tset"], "there is no split 'tset'"),
         (["--set", "tags=null", "--set", "write=null"], "reads 'texts'"),
         (["--part_clips", "0"], "part_clips must be at least 1"),
+        (["--max_failures=-1"], "max_failures must be 0, for never, or more"),
+        (["--probes=-1"], "probes must be 0, for none, or more"),
+        (["--samples=-1"], "samples must be 0, for none, or more"),
+        (["--max_copies=-1"], "max_copies must be 0, for any number, or more"),
+        (["--max_opening_share=-1"], "max_opening_share is a share above 0"),
+        (["--gpus", "1"], "gpus are what actors of ray ask for, and say nothing with the executor inline"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path: Path, words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,9 +12,9 @@ from peav.engine.backends import Answer, Request, TransformersBackend
 from peav.engine.backends.answers import plain_text, read_captions
 from peav.engine.engine import caption
 from peav.engine.job import Job, JobSpec
-from peav.engine.pipeline import Pipeline
+from peav.engine.pipeline import Pipeline, errors_of
 from peav.engine.publish import PublishOptions
-from peav.engine.stage import Failed
+from peav.engine.stage import EngineStop, Failed
 from peav.engine.stages.model import ModelWriter
 from tests.engine.data import config, write_clips
 from tests.engine.server import completion, serving
@@ -193,3 +193,17 @@ def test_a_model_of_transformers_sees_the_frames_of_its_clip(tmp_path: Path) -> 
     assert answers[1].tokens_in > answers[0].tokens_in == answers[2].tokens_in > 10
     alone = TransformersBackend(str(sees), batch_size=1, **options).answer(requests)
     assert [answer.text for answer in answers] == [answer.text for answer in alone]
+
+
+@pytest.mark.parametrize("model", ["runs/engine/nothing_here", "nobody/nothing"])
+def test_a_model_that_is_not_there_is_said_in_one_line(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    for name, arguments in (
+        ("ModelWriter", {"backend": {"class_path": "TransformersBackend", "init_args": {"model": model}}}),
+        ("ModelTranscriber", {"model": model}),
+    ):
+        planned = Pipeline({"s": {"class_path": name, "init_args": arguments}}).stages["s"]
+        said = f"stages.s: there is no model '{model}': no folder has that name"
+        with pytest.raises(EngineStop, match=said) as error, errors_of("stages.s"):
+            planned.build()
+        assert "\n" not in str(error.value)

@@ -7,6 +7,7 @@ from typing import Any
 
 from peav.engine.backends.base import Answer, Backend, Request, register_backend
 from peav.engine.digests import ModelFiles
+from peav.engine.loading import load_pretrained
 
 
 @register_backend
@@ -48,10 +49,10 @@ class TransformersBackend(ModelFiles, Backend):
         options |= {"gguf_file": gguf_file} if gguf_file else {}
         self._torch, self.batch_size, self.device = torch, batch_size, device
         self._texts_only = auto_class == "AutoModelForCausalLM"
-        self.model = loader.from_pretrained(model, dtype=getattr(torch, dtype), trust_remote_code=False, **options)
+        self.model = load_pretrained(loader, model, dtype=getattr(torch, dtype), **options)
         self.model = self.model.to(device).eval()
         reader = transformers.AutoTokenizer if self._texts_only else transformers.AutoProcessor
-        self.processor = reader.from_pretrained(model, trust_remote_code=False, **options)
+        self.processor = load_pretrained(reader, model, **options)
         tokenizer = getattr(self.processor, "tokenizer", self.processor)
         tokenizer.padding_side = "left"  # what is generated follows the prompt at once
         if tokenizer.pad_token is None:

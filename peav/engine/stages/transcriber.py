@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from peav.engine.digests import ModelFiles
+from peav.engine.loading import load_pretrained
 from peav.engine.stage import Failed, register_stage
 from peav.engine.stages.listening import Doubts, Heard, Listening, Piece, Transcriber
 from peav.types import Seconds
@@ -77,9 +78,8 @@ class ModelTranscriber(ModelFiles, Transcriber):
         from transformers import AutoModelForSpeechSeq2Seq, AutoProcessor  # noqa: PLC0415
 
         options: dict[str, Any] = {"revision": revision} if revision else {}
-        options["trust_remote_code"] = False
-        loaded: Any = AutoModelForSpeechSeq2Seq.from_pretrained(model, dtype=getattr(torch, dtype), **options)
-        processor: Any = AutoProcessor.from_pretrained(model, **options)
+        loaded: Any = load_pretrained(AutoModelForSpeechSeq2Seq, model, dtype=getattr(torch, dtype), **options)
+        processor: Any = load_pretrained(AutoProcessor, model, **options)
         self._torch, self.batch_size, self.device = torch, batch_size, device
         self.model = loaded.to(device).eval()
         self._extractor, self._tokenizer = processor.feature_extractor, processor.tokenizer
