@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import yaml
 from jsonargparse import ActionConfigFile
 
 from peav.suggest import suggest
@@ -51,6 +52,41 @@ def resolve_config(value: str) -> str:
     return str(find_recipe(value.removeprefix(PREFIX))) if value.startswith(PREFIX) else value
 
 
+def fault_of(path: Path) -> str | None:
+    """Returns what is wrong with a file of options that YAML itself lets pass; None for what is right, or no YAML at all.
+
+    Args:
+        path: of the file.
+    """
+    try:
+        root = yaml.compose(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError, RecursionError):
+        return None  # the parser says it
+    if root is None:
+        return f"{path} is empty"
+    pending: list[yaml.Node] = [root]
+    seen: set[int] = set()
+    while pending:
+        node = pending.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            pending += node.value
+        elif isinstance(node, yaml.MappingNode):
+            keys: set[str] = set()
+            for key, value in node.value:
+                name = getattr(key, "value", None)
+                if isinstance(name, str) and name in keys and name != "<<":
+                    return (
+                        f"{path}, line {key.start_mark.line + 1}: {name!r} is given twice, of which one would be lost"
+                    )
+                if isinstance(name, str):
+                    keys.add(name)
+                pending.append(value)
+    return None
+
+
 class RecipeOrFile(ActionConfigFile):
     """The action of `--config` in every command: a file, or `peav:NAME`."""
 
@@ -60,4 +96,6 @@ class RecipeOrFile(ActionConfigFile):
             values = resolve_config(values)
         except ValueError as error:
             parser.error(str(error))
+        if isinstance(values, str) and (fault := fault_of(Path(values))):
+            parser.error(fault)
         super().__call__(parser, cfg, values, option_string)

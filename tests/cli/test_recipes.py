@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from peav.cli.main import main
-from peav.cli.recipe_files import find_recipe, recipe_names
+from peav.cli.recipe_files import fault_of, find_recipe, recipe_names
 from peav.training import PeavModule
 from tests.cli.test_commands import ROOT, checkpoint_in, overrides
 
@@ -49,3 +49,27 @@ def test_a_run_is_configured_by_names_overlays_too(world: Path, tmp_path: Path) 
     assert main(["fit", *words, *overrides(world, tmp_path, "--trainer.limit_train_batches=1")]) == 0
     module = PeavModule.load_from_checkpoint(checkpoint_in(tmp_path), weights_only=True)
     assert list(module.objectives) == ["audio"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("clips: 3\nseed: 1\nclips: 4\n", "own.yaml, line 3: 'clips' is given twice"),
+        ("stages:\n  a: {class_path: X}\n  a: {class_path: Y}\n", "own.yaml, line 3: 'a' is given twice"),
+        ("", "own.yaml is empty"),
+        ("# nothing\n", "own.yaml is empty"),
+    ],
+)
+def test_what_a_yaml_would_lose_in_silence_is_said(
+    tmp_path: Path, text: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(text)
+    with pytest.raises(SystemExit) as error:
+        main(["caption", "data", "--config", str(path)])
+    assert error.value.code == 2 and said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", [name for name in recipe_names() if not name.endswith(".sh")])
+def test_recipes_lose_nothing(name: str) -> None:
+    assert fault_of(find_recipe(name)) is None
