@@ -20,7 +20,7 @@ from peav.engine.job import Job
 from peav.engine.survey import LeftOut, texts_of_column
 
 #: Type and text of each caption of a clip.
-Texts = Sequence[tuple[str, str]]
+TypedTexts = Sequence[tuple[str, str]]
 
 
 class WithSemantic(Mapping[str, LeftOut]):
@@ -67,7 +67,7 @@ def check_semantic(job: Job, options: SemanticOptions) -> None:
 
 
 def with_semantic(
-    job: Job, options: SemanticOptions, before: Mapping[str, LeftOut], gets_caption: Callable[[Clip, Texts], bool]
+    job: Job, options: SemanticOptions, before: Mapping[str, LeftOut], gets_caption: Callable[[Clip, TypedTexts], bool]
 ) -> WithSemantic:
     """Adds the clips of a job that are semantic duplicates of one that stays. Only those count for which a caption is there to be written.
 
@@ -85,7 +85,7 @@ def with_semantic(
     return WithSemantic(before, found)
 
 
-def _candidates(job: Job, gets_caption: Callable[[Clip, Texts], bool]) -> Iterator[tuple[Clip, bool]]:
+def _candidates(job: Job, gets_caption: Callable[[Clip, TypedTexts], bool]) -> Iterator[tuple[Clip, bool]]:
     for part in job.parts:
         for clip, columns, _ in job.results(part):
             texts = list(texts_of_column(columns.get("texts"))) if columns is not None else []
