@@ -279,11 +279,13 @@ def test_a_run_that_did_not_end_is_no_list_and_clips_that_failed_there_are_known
     file = next((tmp_path / "e/engine/train").glob("prints-*/000000.jsonl"))
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     del rows[1]["out"]
+    rows[1]["failed"] = "it cannot be decoded"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    marker = file.with_suffix(".done")
+    marker.write_text(json.dumps({**json.loads(marker.read_text()), "size": file.stat().st_size, "failed": 1}))
     held = Blacklist.read(tmp_path / "e/engine")
     assert held.ids == {"clip-0", "clip-1", "clip-2"} and {name for name, _ in held.prints} == {"clip-0", "clip-2"}
     assert "1 clips of the blacklist" in caplog.text
-    marker = file.with_suffix(".done")
     for path in (tmp_path / "e/engine/report.html", marker):
         before = path.read_bytes()
         path.unlink()
