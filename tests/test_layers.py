@@ -24,6 +24,7 @@ LAYERS = {
     "fields": 0,
     "trust": 0,
     "opening": 0,
+    "mendable": 0,
     "suggest": 0,
     "distributed": 0,
     "devices": 0,

@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from peav.checkpoints.keymap import listing
 from peav.checkpoints.spec import CheckpointError
+from peav.mendable import sentence_of
 from peav.trust import TrustError
 
 #: In-place functions by which constructors fill their parameters, here and in torch, timm and transformers.
@@ -96,7 +97,7 @@ def building(numbers: int, source: object) -> Iterator[None]:
             raise CheckpointError(
                 f"{source} describes a model that does not fit into memory: {first_line(error)}"
             ) from error
-        said = error.args[0] if isinstance(error, KeyError) and error.args else first_line(error)
+        said = sentence_of(error) if isinstance(error, KeyError) else first_line(error)
         raise CheckpointError(f"{source} describes what cannot be built: {type(error).__name__}: {said}") from error
     finally:
         for hook in hooks:

@@ -27,6 +27,7 @@ from peav.data import ManifestError, MediaError, ShardError, StoreError, TooMany
 from peav.data.datamodule import ClipDataModule
 from peav.data.loading.plan import DataSettingError
 from peav.evaluation.suite import SuiteError
+from peav.mendable import sentence_of
 from peav.suggest import suggest
 from peav.training.assembly import check_teachers, needed_encoders, provided_by
 from peav.training.callbacks import EmbeddingWriter
@@ -96,7 +97,7 @@ class PeavCLI(LightningCLI):
         try:
             self._leave_out_encoders()
         except (ValueError, KeyError) as error:
-            self._refuse(_message(error))
+            self._refuse(sentence_of(error))
 
     def _check_checkpoint(self, config: Any) -> None:
         """Sees to it that a checkpoint is read as tensors and plain data, wherever it lies: what a pickle holds may run."""
@@ -123,7 +124,7 @@ class PeavCLI(LightningCLI):
         try:
             super().instantiate_classes()
         except (ValueError, KeyError, FileNotFoundError) as error:
-            self._refuse(_message(error))
+            self._refuse(sentence_of(error))
 
     def _refuse(self, message: str) -> NoReturn:
         parser = self._subcommand_parsers[self.subcommand] if self.subcommand else self.parser
@@ -216,10 +217,6 @@ def _unknown_removals(args: Sequence[str]) -> str:
         if known and name not in known:
             return f"there is no objective {name!r} to remove. {suggest(name, known)}"
     return ""
-
-
-def _message(error: Exception) -> str:
-    return str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
 
 
 def _without_traceback(error: Exception) -> str:

@@ -10,10 +10,8 @@ from peav import __version__
 from peav.cli.logs import set_up_logging
 from peav.cli.parsing import DESCRIPTION, build_parser, parse_words
 from peav.cli.table import COMMANDS, Command, Group
+from peav.mendable import MENDABLE, sentence_of
 from peav.suggest import suggest
-
-#: Errors that a user can mend, said in one line. All others are faults of the program and keep their traceback.
-MENDABLE = (OSError, ImportError, ValueError, KeyError, RuntimeError)
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -72,8 +70,7 @@ def _run(command: Command, path: Sequence[str], words: Sequence[str]) -> int:
         print(f"{called}: interrupted", file=sys.stderr)
         return 130
     except MENDABLE as error:
-        message = error.args[0] if isinstance(error, KeyError) and error.args else error
-        print(f"{called}: {message}", file=sys.stderr)
+        print(f"{called}: {sentence_of(error)}", file=sys.stderr)
         return 1
     return 0
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import yaml
@@ -33,21 +33,37 @@ def join_names(words: Sequence[str], options: Collection[str]) -> list[str]:
     >>> join_names(["--splits", "[a, b]", "c"], ["--splits"])
     ['--splits', '[a, b]', 'c']
     """
+    kept, values = collected(words, options)
+    if all(len(given) == 1 for given in values.values()):
+        return list(words)
+    joined = {option: [name for value in given for name in _read(value)] for option, given in values.items()}
+    return kept + [f"{option}={json.dumps(names, ensure_ascii=False)}" for option, names in joined.items()]
+
+
+def collected(
+    words: Sequence[str], options: Collection[str], stays: Callable[[str], bool] = lambda value: False
+) -> tuple[list[str], dict[str, list[str]]]:
+    """Takes options and their values out of a command line, `--option value` or `--option=value`.
+
+    Args:
+        words: of the command line.
+        options: that are taken.
+        stays: says of a value behind `=` that it stays where it is.
+
+    Returns:
+        the other words, and the values by option.
+    """
     kept: list[str] = []
     values: dict[str, list[str]] = {}
     rest = list(words)
     while rest:
         option, equals, value = rest[0].partition("=")
-        if option not in options or (not equals and len(rest) == 1):
+        if option not in options or (equals and stays(value)) or (not equals and len(rest) == 1):
             kept.append(rest.pop(0))
             continue
         rest.pop(0)
         values.setdefault(option, []).append(value if equals else rest.pop(0))
-    several = {option for option, given in values.items() if len(given) > 1}
-    if not several:
-        return list(words)
-    joined = {option: [name for value in given for name in _read(value)] for option, given in values.items()}
-    return kept + [f"{option}={json.dumps(names, ensure_ascii=False)}" for option, names in joined.items()]
+    return kept, values
 
 
 def _read(value: str) -> list[Any]:

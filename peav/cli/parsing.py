@@ -13,7 +13,7 @@ from typing import Any, NoReturn, Union, get_args, get_origin, get_type_hints
 from docstring_parser import DocstringStyle, parse
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
-from peav.cli.names import Names, join_names
+from peav.cli.names import Names, collected, join_names
 from peav.cli.recipe_files import RecipeOrFile
 from peav.cli.table import Command, Group
 from peav.suggest import suggest
@@ -243,16 +243,7 @@ def join_lists(words: Sequence[str], options: Collection[str]) -> list[str]:
     >>> join_lists(['--text=["a", "b"]'], ["--text"])
     ['--text=["a", "b"]']
     """
-    kept: list[str] = []
-    values: dict[str, list[str]] = {}
-    rest = list(words)
-    while rest:
-        option, equals, value = rest[0].partition("=")
-        if option not in options or (equals and _is_list(value)) or (not equals and len(rest) == 1):
-            kept.append(rest.pop(0))
-            continue
-        rest.pop(0)
-        values.setdefault(option, []).append(value if equals else rest.pop(0))
+    kept, values = collected(words, options, _is_list)
     return kept + [f"{option}={json.dumps(given, ensure_ascii=False)}" for option, given in values.items()]
 
 

@@ -6,6 +6,7 @@ import inspect
 import types
 import typing
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, Union
 
@@ -91,11 +92,10 @@ def _checked(value: Any, annotation: Any, place: str) -> Any:
         return value
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--value", type=wanted)
-    try:
-        if value is None and annotation is not type(None) and type(None) not in typing.get_args(annotation):
-            raise ArgumentError(None, "the parser takes None for an argument that is not given")
-        return parser.parse_object({"value": value}, defaults=False).value
-    except ArgumentError:
-        said = inspect.formatannotation(annotation).replace("collections.abc.", "").replace("typing.", "")
-        quotes = ": YAML reads no, yes, on and off as false and true, so put it in quotes" * isinstance(value, bool)
-        raise ValueError(f"{place} must be {said}, got {value!r:.200}{quotes}") from None
+    # The parser takes None for what is not given.
+    if value is not None or type(None) in (annotation, *typing.get_args(annotation)):
+        with suppress(ArgumentError):
+            return parser.parse_object({"value": value}, defaults=False).value
+    said = inspect.formatannotation(annotation).replace("collections.abc.", "").replace("typing.", "")
+    quotes = ": YAML reads no, yes, on and off as false and true, so put it in quotes" * isinstance(value, bool)
+    raise ValueError(f"{place} must be {said}, got {value!r:.200}{quotes}")

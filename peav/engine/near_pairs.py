@@ -46,9 +46,9 @@ def picture_pairs(hashes: Sequence[NDArray[np.uint64]], most: int, stay: Set[int
     """Finds the clips of which a picture is nearly one of another's, by sampling bits (Indyk and Motwani 1998).
 
     Sixteen times some bits of each hash are its key, and those that share one are compared in all bits. Up to 65,535 pictures the keys are
-    quarters, in four orders of the bits: whatever differs in up to three bits is found, in four too, and in six by 97 %. Of more pictures
-    keys are longer by the logarithm, so that chance makes as many pairs as there are pictures: of a million, four bits are found by 99 %
-    and six by 82 %, of eight million by 95 and 64, of 800 million by 72 and 26. A clip has several pictures, of which one is enough.
+    quarters, in four orders of the bits: whatever differs in up to three bits is found, in six by 97 %. Of more pictures keys are longer by
+    the logarithm, so that chance makes as many pairs as there are pictures: of a million, four bits are found by 99 % and six by 82 %, of
+    800 million by 72 and 25 (benchmarks/near_duplicates.py). A clip has several pictures, of which one is enough.
 
     Args:
         hashes: (F,) of the frames of each clip.
@@ -61,7 +61,7 @@ def picture_pairs(hashes: Sequence[NDArray[np.uint64]], most: int, stay: Set[int
     held, owners = _joined(hashes)
     crowded = np.zeros(len(hashes), bool)
     found = np.zeros(0, np.uint64)
-    for mask in _masks(len(held)):
+    for mask in key_masks(len(held)):
         keys = held & mask
         order = np.argsort(keys, kind="stable")
         keys, own, whole = keys[order], owners[order], held[order]
@@ -76,7 +76,7 @@ def picture_pairs(hashes: Sequence[NDArray[np.uint64]], most: int, stay: Set[int
     return _unpacked(np.union1d(found, _sketched(values[order], whose[order], crowded, stay)))
 
 
-def _masks(pictures: int) -> Iterator[np.uint64]:
+def key_masks(pictures: int) -> Iterator[np.uint64]:
     """Yields which bits of a hash are its key, each time."""
     bits = min(max(pictures.bit_length(), _KEY_BITS[0]), _KEY_BITS[1])
     random = np.random.default_rng(0)

@@ -21,6 +21,7 @@ from peav.engine.stage import (
     not_plain,
     stages,
 )
+from peav.mendable import MENDABLE, sentence_of
 from peav.opening import check_name
 
 #: Raised when the engine itself changes what a stage is given or what becomes of its answer: all keys change.
@@ -173,9 +174,8 @@ def errors_of(place: str) -> Iterator[None]:
         yield
     except (EngineError, Terminated):
         raise
-    except (OSError, ImportError, ValueError, KeyError, RuntimeError) as error:
-        said = error.args[0] if isinstance(error, KeyError) and error.args else error
-        raise EngineStop(f"{place}: {' '.join(str(said).split()) or type(error).__name__}") from error
+    except MENDABLE as error:
+        raise EngineStop(f"{place}: {' '.join(sentence_of(error).split()) or type(error).__name__}") from error
     except SystemExit as error:
         raise EngineStop(f"{place}: its code called for the end of the process (exit status {error.code})") from error
     except Exception as error:

@@ -168,11 +168,8 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
         for line in stream:
             try:
                 row = json.loads(line)
-            except (
-                ValueError,
-                RecursionError,
-            ):  # cut off when its process was killed; another one may have written on behind it
-                continue
+            except (ValueError, RecursionError):
+                continue  # cut off when its process was killed; another one may have written on behind it
             if isinstance(row, dict):
                 yield row
 

@@ -23,6 +23,7 @@ from starlette.staticfiles import StaticFiles
 from peav.checkpoints import CheckpointError
 from peav.data.media.errors import MediaError
 from peav.inputs import media_kinds
+from peav.mendable import sentence_of
 from peav.search.index import Index
 from peav.search.store import StoreError
 from peav.search.terms import TARGETS, Example, vectors_of_windows
@@ -364,7 +365,7 @@ async def _answer(request: Request, error: Exception) -> Response:
     headers = {"cache-control": "no-store"}
     if isinstance(error, HTTPException):
         return JSONResponse({"error": error.detail}, error.status_code, headers={**(error.headers or {}), **headers})
-    message = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+    message = sentence_of(error)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return JSONResponse({"error": "the disk of the server is full"}, 507, headers=headers)
     status = next((_STATUSES[kind] for kind in type(error).__mro__ if kind in _STATUSES), 400)

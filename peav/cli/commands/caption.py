@@ -250,13 +250,9 @@ def _show(clips: Any) -> None:
         print(clip)
         for stage, columns in made:
             for name, value in columns.items():
-                shown = value[:SHOWN_ENTRIES] if isinstance(value, list) else value
-                more = (
-                    f" and {len(value) - len(shown)} more"
-                    if isinstance(value, list) and len(value) > len(shown)
-                    else ""
-                )
-                print(f"  {stage}.{name}: {json.dumps(shown, ensure_ascii=False)}{more}")
+                more = len(value) - SHOWN_ENTRIES if isinstance(value, list) else 0
+                shown = value[:SHOWN_ENTRIES] if more > 0 else value
+                print(f"  {stage}.{name}: {json.dumps(shown, ensure_ascii=False)}" + f" and {more} more" * (more > 0))
 
 
 def _summary(done: Any, folder: str) -> None:
